@@ -1,0 +1,2 @@
+//! (made by its first commit)
+fn main() {}

@@ -1,0 +1,1 @@
+//! (made by its first commit)
