@@ -1,0 +1,63 @@
+//! Where things are: the checkout, cargo's target folder, the user's cache. Every path the commands
+//! use is made here, so that a fresh clone and a shared target folder behave the same.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The target triple of everything that goes into an image: static, so an image holds one file.
+pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The checkout this command was started in.
+pub(crate) struct Project {
+    /// The folder of the workspace's Cargo.toml.
+    pub(crate) root: PathBuf,
+    target: PathBuf,
+}
+
+impl Project {
+    /// Finds the checkout from the place xtask itself was compiled in.
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask has no parent folder")?
+            .to_path_buf();
+        if !root.join("Cargo.toml").is_file() {
+            bail!(
+                "{} holds no Cargo.toml: was the checkout moved after xtask was built?",
+                root.display()
+            );
+        }
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => env::current_dir()?.join(folder),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// A command of `program`, started in the checkout.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// cargo, in the checkout, with this project's target folder.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = self.command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+        command.env("CARGO_TARGET_DIR", &self.target);
+        command
+    }
+
+    /// The product's static binary of that name, whether or not it has been built.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.target.join(STATIC_TARGET).join("release").join(name)
+    }
+
+    /// The folder of the image archives.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.target.join("images")
+    }
+}

@@ -1,0 +1,58 @@
+//! The commands that a room answers itself: xtask builds the room's program, gives it root where it
+//! needs root, and passes the rest of the line on.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::project::Project;
+use crate::{build, image, privilege};
+
+/// The rest of the command line, for the room's own parser.
+#[derive(Args)]
+pub(crate) struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// `cargo xtask cluster up|down|status …`
+pub(crate) fn cluster(project: &Project, arguments: &Forwarded) -> Result<()> {
+    let up = arguments.rest.first().is_some_and(|word| word == "up");
+    if up {
+        build::product(project)?;
+    }
+    let program = build::host(project, "cluster", "cluster", false)?;
+    let pause = project.binary("pause");
+    start(&program, &[("CULVERT_PAUSE", &pause)], &[], arguments)
+}
+
+/// `cargo xtask kubectl …`
+pub(crate) fn kubectl(project: &Project, arguments: &Forwarded) -> Result<()> {
+    let program = build::host(project, "cluster", "cluster", false)?;
+    start(&program, &[], &["kubectl", "--"], arguments)
+}
+
+/// `cargo xtask demo …`
+pub(crate) fn demo(project: &Project, arguments: &Forwarded) -> Result<()> {
+    image::run(project)?;
+    let program = build::host(project, "e2e", "demo", false)?;
+    let (images, pause) = (project.images(), project.binary("pause"));
+    start(&program, &[("CULVERT_IMAGES", &images), ("CULVERT_PAUSE", &pause)], &[], arguments)
+}
+
+/// `cargo xtask bench …`
+pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
+    build::product(project)?;
+    let program = build::host(project, "lab", "bench", true)?;
+    let ztunnel = project.binary("ztunnel");
+    start(&program, &[("CULVERT_ZTUNNEL", &ztunnel)], &[], arguments)
+}
+
+fn start(program: &Path, environment: &[(&str, &Path)], first: &[&str], arguments: &Forwarded) -> Result<()> {
+    let mut command = privilege::as_root(program, environment);
+    command.args(first).args(&arguments.rest);
+    let status = command.status()?;
+    // The room has said what went wrong; its exit code is ours.
+    std::process::exit(status.code().unwrap_or(1))
+}

@@ -1,0 +1,166 @@
+//! The test command: from the cheapest check to the dearest, with one closing summary. What needs
+//! root (namespaces, kernel programs, clusters) is built as the user and started through sudo.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::build::Program;
+use crate::project::Project;
+use crate::suite::Suite;
+use crate::{build, image, privilege, setup, tidy};
+
+const CHECK: Duration = Duration::from_secs(15 * 60);
+const UNIT: Duration = Duration::from_secs(5 * 60);
+const LAB: Duration = Duration::from_secs(10 * 60);
+const CLUSTER: Duration = Duration::from_secs(15 * 60);
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Leave out what needs a Kubernetes cluster.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Options of `cargo xtask e2e`.
+#[derive(Args)]
+pub(crate) struct Stories {
+    /// The control plane to run under; both, one after the other, if not given.
+    #[arg(long)]
+    control: Option<Control>,
+    /// Only the stories whose name holds this text.
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Control {
+    Culvert,
+    Istiod,
+}
+
+impl Control {
+    const ALL: [Self; 2] = [Self::Culvert, Self::Istiod];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Culvert => "culvert",
+            Self::Istiod => "istiod",
+        }
+    }
+}
+
+/// Who runs a test program.
+enum As {
+    User,
+    Root,
+}
+
+/// `cargo xtask test`
+pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
+    setup::require(project)?;
+    let mut suite = Suite::default();
+    let checks = [
+        ("formatting", vec!["fmt", "--all", "--check"]),
+        ("lints", vec!["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]),
+    ];
+    for (name, arguments) in checks {
+        suite.check(name, project.cargo().args(arguments), CHECK)?;
+    }
+    kernel_programs(project, &mut suite)?;
+    suite.check_with("house rules", || tidy::run(project));
+    if options.quick {
+        build::product(project)?;
+    } else {
+        image::run(project)?;
+    }
+    for program in build::tests(project, &["--workspace"])? {
+        let (who, limit) = match program.package.as_str() {
+            "e2e" => continue,
+            "cluster" if program.name != "cluster" && options.quick => continue,
+            "cluster" if program.name != "cluster" => (As::Root, CLUSTER),
+            "lab" => (As::Root, LAB),
+            "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
+            _ => (As::User, UNIT),
+        };
+        one(project, &mut suite, &program, &who, limit)?;
+    }
+    if !options.quick {
+        cluster_stories(project, &mut suite, &Control::ALL, None)?;
+    }
+    finish(suite)
+}
+
+/// `cargo xtask e2e`
+pub(crate) fn stories(project: &Project, stories: &Stories) -> Result<()> {
+    setup::require(project)?;
+    image::run(project)?;
+    let mut suite = Suite::default();
+    let chosen = stories.control.map_or(Control::ALL.to_vec(), |one| vec![one]);
+    cluster_stories(project, &mut suite, &chosen, stories.filter.as_deref())?;
+    finish(suite)
+}
+
+/// The kernel programs have a workspace of their own, because they compile for the BPF machine only.
+fn kernel_programs(project: &Project, suite: &mut Suite) -> Result<()> {
+    let manifest = ["--manifest-path", "ebpf/programs/Cargo.toml"];
+    suite.check(
+        "formatting of the kernel programs",
+        project.cargo().arg("fmt").args(manifest).arg("--check"),
+        CHECK,
+    )?;
+    let mut clippy = project.cargo();
+    clippy
+        .arg("clippy")
+        .args(manifest)
+        .args(["--quiet", "--release", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args(["--", "--deny", "warnings"])
+        .env("RUSTC_BOOTSTRAP", "1");
+    suite.check("lints of the kernel programs", &mut clippy, CHECK)
+}
+
+fn cluster_stories(project: &Project, suite: &mut Suite, under: &[Control], filter: Option<&str>) -> Result<()> {
+    for program in build::tests(project, &["--package", "e2e"])? {
+        if program.name != "stories" {
+            one(project, suite, &program, &As::User, UNIT)?;
+            continue;
+        }
+        for control in under {
+            let mut command = command_of(project, &program, &As::Root);
+            command.arg("--control").arg(control.name()).args(filter);
+            suite.tests(&format!("stories under {}", control.name()), &mut command, CLUSTER)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(project: &Project, suite: &mut Suite, program: &Program, who: &As, limit: Duration) -> Result<()> {
+    let name = format!("{} {}", program.package, program.name);
+    suite.tests(&name, &mut command_of(project, program, who), limit)
+}
+
+fn command_of(project: &Project, program: &Program, who: &As) -> Command {
+    let (images, pause, ztunnel) = (project.images(), project.binary("pause"), project.binary("ztunnel"));
+    let environment: [(&str, &Path); 3] =
+        [("CULVERT_IMAGES", &images), ("CULVERT_PAUSE", &pause), ("CULVERT_ZTUNNEL", &ztunnel)];
+    let mut command = match who {
+        As::Root => privilege::as_root(&program.path, &environment),
+        As::User => {
+            let mut command = Command::new(&program.path);
+            command.envs(environment);
+            command
+        }
+    };
+    command.current_dir(&program.folder);
+    command
+}
+
+fn finish(suite: Suite) -> Result<()> {
+    if !suite.close() {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
