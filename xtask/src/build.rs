@@ -42,7 +42,12 @@ pub(crate) fn product(project: &Project) -> Result<()> {
 }
 
 /// Builds one host binary and says where it lies. `release` where speed is measured.
-pub(crate) fn host(project: &Project, package: &str, binary: &str, release: bool) -> Result<PathBuf> {
+pub(crate) fn host(
+    project: &Project,
+    package: &str,
+    binary: &str,
+    release: bool,
+) -> Result<PathBuf> {
     let mut cargo = project.cargo();
     cargo.args(["build", "--quiet", "--package", package, "--bin", binary]);
     if release {
@@ -75,16 +80,33 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
 }
 
 fn programs(cargo: &mut Command) -> Result<Vec<Program>> {
-    cargo.args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
+    cargo
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cargo could not be started")?;
-    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("cargo has no standard output")?;
     let mut built = Vec::new();
     for line in BufReader::new(stdout).lines() {
-        if let Ok(Message::CompilerArtifact { executable: Some(path), target, package_id, manifest_path }) =
-            serde_json::from_str(&line?)
+        if let Ok(Message::CompilerArtifact {
+            executable: Some(path),
+            target,
+            package_id,
+            manifest_path,
+        }) = serde_json::from_str(&line?)
         {
-            let folder = manifest_path.parent().unwrap_or(Path::new(".")).to_path_buf();
-            built.push(Program { name: target.name, package: package_name(&package_id), path, folder });
+            let folder = manifest_path
+                .parent()
+                .unwrap_or(Path::new("."))
+                .to_path_buf();
+            built.push(Program {
+                name: target.name,
+                package: package_name(&package_id),
+                path,
+                folder,
+            });
         }
     }
     let status = child.wait()?;
@@ -128,6 +150,9 @@ mod tests {
     #[test]
     fn a_package_is_named_by_either_form_of_its_id() {
         assert_eq!(package_name("path+file:///src/tests/lab#0.1.0"), "lab");
-        assert_eq!(package_name("path+file:///src/ebpf/contract#ebpf-contract@0.1.0"), "ebpf-contract");
+        assert_eq!(
+            package_name("path+file:///src/ebpf/contract#ebpf-contract@0.1.0"),
+            "ebpf-contract"
+        );
     }
 }

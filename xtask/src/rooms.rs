@@ -38,7 +38,12 @@ pub(crate) fn demo(project: &Project, arguments: &Forwarded) -> Result<()> {
     image::run(project)?;
     let program = build::host(project, "e2e", "demo", false)?;
     let (images, pause) = (project.images(), project.binary("pause"));
-    start(&program, &[("CULVERT_IMAGES", &images), ("CULVERT_PAUSE", &pause)], &[], arguments)
+    start(
+        &program,
+        &[("CULVERT_IMAGES", &images), ("CULVERT_PAUSE", &pause)],
+        &[],
+        arguments,
+    )
 }
 
 /// `cargo xtask bench …`
@@ -49,7 +54,12 @@ pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
     start(&program, &[("CULVERT_ZTUNNEL", &ztunnel)], &[], arguments)
 }
 
-fn start(program: &Path, environment: &[(&str, &Path)], first: &[&str], arguments: &Forwarded) -> Result<()> {
+fn start(
+    program: &Path,
+    environment: &[(&str, &Path)],
+    first: &[&str],
+    arguments: &Forwarded,
+) -> Result<()> {
     let mut command = privilege::as_root(program, environment);
     command.args(first).args(&arguments.rest);
     let status = command.status()?;

@@ -25,19 +25,51 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
-    Package { name: "containerd", marker: "/usr/bin/containerd", why: "runs the pods of the test clusters' nodes" },
+    Package {
+        name: "containerd",
+        marker: "/usr/bin/containerd",
+        why: "runs the pods of the test clusters' nodes",
+    },
     Package {
         name: "containernetworking-plugins",
         marker: "/usr/lib/cni/bridge",
         why: "joins the pods of the test clusters to their node",
     },
-    Package { name: "iproute2", marker: "/sbin/ip", why: "makes the nodes' network namespaces" },
-    Package { name: "iptables", marker: "/usr/sbin/iptables", why: "the nodes' CNI plugins use it; Culvert does not" },
-    Package { name: "musl-tools", marker: "/usr/bin/musl-gcc", why: "links the static binaries of the images" },
-    Package { name: "nftables", marker: "/usr/sbin/nft", why: "kube-proxy on the test clusters' nodes" },
-    Package { name: "runc", marker: "/usr/sbin/runc", why: "starts containers for containerd" },
-    Package { name: "tcpdump", marker: "/usr/bin/tcpdump", why: "shows what crosses the wire in the demo" },
-    Package { name: "util-linux", marker: "/usr/bin/nsenter", why: "enters the nodes' namespaces" },
+    Package {
+        name: "iproute2",
+        marker: "/sbin/ip",
+        why: "makes the nodes' network namespaces",
+    },
+    Package {
+        name: "iptables",
+        marker: "/usr/sbin/iptables",
+        why: "the nodes' CNI plugins use it; Culvert does not",
+    },
+    Package {
+        name: "musl-tools",
+        marker: "/usr/bin/musl-gcc",
+        why: "links the static binaries of the images",
+    },
+    Package {
+        name: "nftables",
+        marker: "/usr/sbin/nft",
+        why: "kube-proxy on the test clusters' nodes",
+    },
+    Package {
+        name: "runc",
+        marker: "/usr/sbin/runc",
+        why: "starts containers for containerd",
+    },
+    Package {
+        name: "tcpdump",
+        marker: "/usr/bin/tcpdump",
+        why: "shows what crosses the wire in the demo",
+    },
+    Package {
+        name: "util-linux",
+        marker: "/usr/bin/nsenter",
+        why: "enters the nodes' namespaces",
+    },
 ];
 
 /// Options of `cargo xtask setup`.
@@ -66,10 +98,17 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
 /// Says in one line what to do where something is missing; a command that builds starts with this.
 pub(crate) fn require(project: &Project) -> Result<()> {
     let linker = cargo_bin("bpf-linker");
-    let musl = PACKAGES.iter().filter(|package| package.name == "musl-tools").map(|package| package.marker);
+    let musl = PACKAGES
+        .iter()
+        .filter(|package| package.name == "musl-tools")
+        .map(|package| package.marker);
     for needed in musl.map(PathBuf::from).chain([linker]) {
         if !needed.exists() {
-            bail!("{} is missing in {}: run `cargo xtask setup` first", needed.display(), project.root.display());
+            bail!(
+                "{} is missing in {}: run `cargo xtask setup` first",
+                needed.display(),
+                project.root.display()
+            );
         }
     }
     Ok(())
@@ -85,8 +124,16 @@ fn compiler(project: &Project, options: &Options, missing: &mut Vec<String>) -> 
     let components = rustup(&["component", "list", "--installed"])?;
     let targets = rustup(&["target", "list", "--installed"])?;
     let wanted = [
-        (&components, ["component", "add", "rust-src"], "the kernel programs compile their own core library"),
-        (&targets, ["target", "add", STATIC_TARGET], "images hold static binaries"),
+        (
+            &components,
+            ["component", "add", "rust-src"],
+            "the kernel programs compile their own core library",
+        ),
+        (
+            &targets,
+            ["target", "add", STATIC_TARGET],
+            "images hold static binaries",
+        ),
     ];
     for (installed, command, why) in wanted {
         let name = command[2];
@@ -116,26 +163,41 @@ fn packages(options: &Options, missing: &mut Vec<String>) -> Result<()> {
     }
     let apt = Path::new("/usr/bin/apt-get");
     if options.check || !apt.exists() {
-        let hint = if apt.exists() { "apt-get install" } else { "no apt-get here: install your system's package of" };
-        missing.extend(wanted.iter().map(|package| format!("{} ({}): {hint} {0}", package.name, package.why)));
+        let hint = if apt.exists() {
+            "apt-get install"
+        } else {
+            "no apt-get here: install your system's package of"
+        };
+        missing.extend(
+            wanted
+                .iter()
+                .map(|package| format!("{} ({}): {hint} {0}", package.name, package.why)),
+        );
         return Ok(());
     }
     for package in &wanted {
         say("installing", package.name, package.why);
     }
     let mut update = privilege::as_root(apt, &[]);
-    build::run(update.args(["update", "-qq"]), "the list of Debian packages")?;
+    build::run(
+        update.args(["update", "-qq"]),
+        "the list of Debian packages",
+    )?;
     let mut install = privilege::as_root(Path::new("/usr/bin/env"), &[]);
     install.arg("DEBIAN_FRONTEND=noninteractive").arg(apt);
     install.args(["install", "-y", "-qq", "--no-install-recommends"]);
-    install.args(wanted.iter().map(|package| package.name)).stdout(Stdio::null());
+    install
+        .args(wanted.iter().map(|package| package.name))
+        .stdout(Stdio::null());
     build::run(&mut install, "Debian packages")
 }
 
 /// bpf-linker is built against the LLVM inside our own compiler, so that both agree on bitcode.
 fn linker(project: &Project, options: &Options, missing: &mut Vec<String>) -> Result<()> {
     let why = "links the kernel programs";
-    let version = Command::new(cargo_bin("bpf-linker")).arg("--version").output();
+    let version = Command::new(cargo_bin("bpf-linker"))
+        .arg("--version")
+        .output();
     if let Ok(output) = version
         && output.status.success()
         && String::from_utf8_lossy(&output.stdout).contains(BPF_LINKER)
@@ -144,7 +206,9 @@ fn linker(project: &Project, options: &Options, missing: &mut Vec<String>) -> Re
         return Ok(());
     }
     if options.check {
-        missing.push(format!("bpf-linker {BPF_LINKER} ({why}): cargo xtask setup builds it"));
+        missing.push(format!(
+            "bpf-linker {BPF_LINKER} ({why}): cargo xtask setup builds it"
+        ));
         return Ok(());
     }
     say("building", "bpf-linker", why);
@@ -156,29 +220,54 @@ fn linker(project: &Project, options: &Options, missing: &mut Vec<String>) -> Re
     fs::create_dir_all(prefix.join("lib"))?;
     let link = prefix.join("lib/libLLVM.so");
     let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(&llvm, &link).with_context(|| format!("{} could not be linked", link.display()))?;
+    std::os::unix::fs::symlink(&llvm, &link)
+        .with_context(|| format!("{} could not be linked", link.display()))?;
     let mut install = project.cargo();
     install
-        .args(["install", "bpf-linker", "--locked", "--force", "--no-default-features"])
-        .args(["--version", BPF_LINKER, "--features", &format!("llvm-{major}")])
+        .args([
+            "install",
+            "bpf-linker",
+            "--locked",
+            "--force",
+            "--no-default-features",
+        ])
+        .args([
+            "--version",
+            BPF_LINKER,
+            "--features",
+            &format!("llvm-{major}"),
+        ])
         .env("LLVM_PREFIX", &prefix)
-        .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", libraries.display()))
+        .env(
+            "RUSTFLAGS",
+            format!("-C link-arg=-Wl,-rpath,{}", libraries.display()),
+        )
         .env("CARGO_TARGET_DIR", cache()?.join("bpf-linker"));
     build::run(&mut install, "bpf-linker")
 }
 
 fn go(project: &Project, missing: &mut Vec<String>) {
     let why = "compiles the test clusters' Kubernetes, once";
-    match output_of(project.command("go").args(["env", "GOVERSION"])).map(|text| (go_version(&text), text)) {
+    match output_of(project.command("go").args(["env", "GOVERSION"]))
+        .map(|text| (go_version(&text), text))
+    {
         Ok((Some(found), _)) if found >= GO => say("here", "go", why),
-        Ok((_, text)) => missing.push(format!("go {}.{} or newer ({why}): this machine has {text}", GO.0, GO.1)),
-        Err(_) => missing.push(format!("go {}.{} or newer ({why}): install it from your distribution", GO.0, GO.1)),
+        Ok((_, text)) => missing.push(format!(
+            "go {}.{} or newer ({why}): this machine has {text}",
+            GO.0, GO.1
+        )),
+        Err(_) => missing.push(format!(
+            "go {}.{} or newer ({why}): install it from your distribution",
+            GO.0, GO.1
+        )),
     }
 }
 
 fn kernel(missing: &mut Vec<String>) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let cgroup2 = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let cgroup2 = mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("cgroup2"));
     if cgroup2 {
         say("here", "cgroup2", "the kernel programs hang in its tree");
     } else {
@@ -202,9 +291,15 @@ fn find_llvm(folder: &Path) -> Result<PathBuf> {
     fs::read_dir(folder)?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libLLVM.so.")))
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("libLLVM.so."))
+        })
         .with_context(|| {
-            format!("{} holds no libLLVM.so.*: this compiler has LLVM linked in; use rustup's", folder.display())
+            format!(
+                "{} holds no libLLVM.so.*: this compiler has LLVM linked in; use rustup's",
+                folder.display()
+            )
         })
 }
 
@@ -232,7 +327,8 @@ fn cache() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("XDG_CACHE_HOME") {
         return Ok(Path::new(&folder).join("culvert"));
     }
-    let home = env::var_os("HOME").context("HOME is not set, so there is no place for built tools")?;
+    let home =
+        env::var_os("HOME").context("HOME is not set, so there is no place for built tools")?;
     Ok(Path::new(&home).join(".cache/culvert"))
 }
 

@@ -37,7 +37,12 @@ struct Part {
 
 impl Suite {
     /// Runs one check that has no tests of its own: it passes or fails as a whole.
-    pub(crate) fn check(&mut self, name: &str, command: &mut Command, limit: Duration) -> Result<()> {
+    pub(crate) fn check(
+        &mut self,
+        name: &str,
+        command: &mut Command,
+        limit: Duration,
+    ) -> Result<()> {
         self.part(name, command, limit, |_, succeeded| Count {
             passed: succeeded.into(),
             failed: (!succeeded).into(),
@@ -53,16 +58,33 @@ impl Suite {
         if let Err(error) = &result {
             println!("{error:#}");
         }
-        let count = Count { passed: result.is_ok().into(), failed: result.is_err().into(), skipped: 0 };
-        self.parts.push(Part { name: name.to_owned(), count, took: begun.elapsed(), trouble: None });
+        let count = Count {
+            passed: result.is_ok().into(),
+            failed: result.is_err().into(),
+            skipped: 0,
+        };
+        self.parts.push(Part {
+            name: name.to_owned(),
+            count,
+            took: begun.elapsed(),
+            trouble: None,
+        });
     }
 
     /// Runs one test program, and counts what its closing lines say.
-    pub(crate) fn tests(&mut self, name: &str, command: &mut Command, limit: Duration) -> Result<()> {
+    pub(crate) fn tests(
+        &mut self,
+        name: &str,
+        command: &mut Command,
+        limit: Duration,
+    ) -> Result<()> {
         self.part(name, command, limit, |count, succeeded| {
             let silent = count.passed + count.failed == 0;
             // A program that dies without a closing line has failed, whatever it counted.
-            Count { failed: count.failed.max((!succeeded).into()), ..if silent { Count::default() } else { count } }
+            Count {
+                failed: count.failed.max((!succeeded).into()),
+                ..if silent { Count::default() } else { count }
+            }
         })
     }
 
@@ -71,7 +93,11 @@ impl Suite {
         println!("\nsummary");
         let mut all = Count::default();
         for part in &self.parts {
-            let Count { passed, failed, skipped } = part.count;
+            let Count {
+                passed,
+                failed,
+                skipped,
+            } = part.count;
             let mark = if failed == 0 { "ok    " } else { "FAILED" };
             let trouble = part.trouble.as_deref().unwrap_or_default();
             println!(
@@ -79,9 +105,16 @@ impl Suite {
                 part.name,
                 part.took.as_secs_f32()
             );
-            all = Count { passed: all.passed + passed, failed: all.failed + failed, skipped: all.skipped + skipped };
+            all = Count {
+                passed: all.passed + passed,
+                failed: all.failed + failed,
+                skipped: all.skipped + skipped,
+            };
         }
-        println!("\n{} passed, {} failed, {} skipped", all.passed, all.failed, all.skipped);
+        println!(
+            "\n{} passed, {} failed, {} skipped",
+            all.passed, all.failed, all.skipped
+        );
         all.failed == 0 && all.passed > 0
     }
 
@@ -94,13 +127,22 @@ impl Suite {
     ) -> Result<()> {
         println!("\n── {name}");
         let begun = Instant::now();
-        let (seen, ended) = watch(command, limit).with_context(|| format!("{name} could not be started"))?;
+        let (seen, ended) =
+            watch(command, limit).with_context(|| format!("{name} could not be started"))?;
         let (succeeded, trouble) = match ended {
             Ended::WithStatus(status) if status.success() => (true, None),
             Ended::WithStatus(status) => (false, Some(status.to_string())),
-            Ended::OutOfTime => (false, Some(format!("did not end within {} s", limit.as_secs()))),
+            Ended::OutOfTime => (
+                false,
+                Some(format!("did not end within {} s", limit.as_secs())),
+            ),
         };
-        self.parts.push(Part { name: name.to_owned(), count: judge(seen, succeeded), took: begun.elapsed(), trouble });
+        self.parts.push(Part {
+            name: name.to_owned(),
+            count: judge(seen, succeeded),
+            took: begun.elapsed(),
+            trouble,
+        });
         Ok(())
     }
 }
@@ -113,7 +155,10 @@ enum Ended {
 /// Starts the command, passes its output on and counts as it goes by. The command stays in our own
 /// process group, so that an interruption at the keyboard reaches it too.
 fn watch(command: &mut Command, limit: Duration) -> Result<(Count, Ended)> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let program = Pid::from_raw(i32::try_from(child.id())?);
     let output = child.stdout.take().context("no standard output")?;
     let reader = thread::spawn(move || {
@@ -139,9 +184,20 @@ fn watch(command: &mut Command, limit: Duration) -> Result<(Count, Ended)> {
             let _ = kill(program, Signal::SIGKILL);
         }
     }
-    let status = waiter.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
-    let count = reader.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
-    Ok((count, if in_time { Ended::WithStatus(status) } else { Ended::OutOfTime }))
+    let status = waiter
+        .join()
+        .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
+    let count = reader
+        .join()
+        .map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
+    Ok((
+        count,
+        if in_time {
+            Ended::WithStatus(status)
+        } else {
+            Ended::OutOfTime
+        },
+    ))
 }
 
 fn add(one: Count, other: Option<Count>) -> Count {
@@ -183,7 +239,11 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_closing_line_are_counted() {
-        let expected = Some(Count { passed: 12, failed: 1, skipped: 2 });
+        let expected = Some(Count {
+            passed: 12,
+            failed: 1,
+            skipped: 2,
+        });
         let libtest = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1.1s";
         assert_eq!(closing_line(libtest), expected);
         assert_eq!(closing_line("12 passed, 1 failed, 2 skipped"), expected);
@@ -194,18 +254,51 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_ended_and_fails() {
         let mut suite = Suite::default();
-        suite.tests("hangs", Command::new("sleep").arg("600"), Duration::from_millis(50)).unwrap();
-        assert_eq!(suite.parts[0].count, Count { passed: 0, failed: 1, skipped: 0 });
-        assert!(suite.parts[0].trouble.as_deref().is_some_and(|text| text.contains("did not end")));
+        suite
+            .tests(
+                "hangs",
+                Command::new("sleep").arg("600"),
+                Duration::from_millis(50),
+            )
+            .unwrap();
+        assert_eq!(
+            suite.parts[0].count,
+            Count {
+                passed: 0,
+                failed: 1,
+                skipped: 0
+            }
+        );
+        assert!(
+            suite.parts[0]
+                .trouble
+                .as_deref()
+                .is_some_and(|text| text.contains("did not end"))
+        );
     }
 
     #[test]
     fn a_program_that_fails_without_a_closing_line_fails() {
         let mut suite = Suite::default();
-        suite.tests("dies", &mut Command::new("false"), Duration::from_secs(5)).unwrap();
-        suite.tests("counts", Command::new("echo").arg("3 passed, 0 failed"), Duration::from_secs(5)).unwrap();
+        suite
+            .tests("dies", &mut Command::new("false"), Duration::from_secs(5))
+            .unwrap();
+        suite
+            .tests(
+                "counts",
+                Command::new("echo").arg("3 passed, 0 failed"),
+                Duration::from_secs(5),
+            )
+            .unwrap();
         assert_eq!(suite.parts[0].count.failed, 1);
-        assert_eq!(suite.parts[1].count, Count { passed: 3, failed: 0, skipped: 0 });
+        assert_eq!(
+            suite.parts[1].count,
+            Count {
+                passed: 3,
+                failed: 0,
+                skipped: 0
+            }
+        );
         assert!(!suite.close());
     }
 }

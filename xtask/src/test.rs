@@ -65,7 +65,18 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let mut suite = Suite::default();
     let checks = [
         ("formatting", vec!["fmt", "--all", "--check"]),
-        ("lints", vec!["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]),
+        (
+            "lints",
+            vec![
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        ),
     ];
     for (name, arguments) in checks {
         suite.check(name, project.cargo().args(arguments), CHECK)?;
@@ -99,7 +110,9 @@ pub(crate) fn stories(project: &Project, stories: &Stories) -> Result<()> {
     setup::require(project)?;
     image::run(project)?;
     let mut suite = Suite::default();
-    let chosen = stories.control.map_or(Control::ALL.to_vec(), |one| vec![one]);
+    let chosen = stories
+        .control
+        .map_or(Control::ALL.to_vec(), |one| vec![one]);
     cluster_stories(project, &mut suite, &chosen, stories.filter.as_deref())?;
     finish(suite)
 }
@@ -116,13 +129,25 @@ fn kernel_programs(project: &Project, suite: &mut Suite) -> Result<()> {
     clippy
         .arg("clippy")
         .args(manifest)
-        .args(["--quiet", "--release", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .args([
+            "--quiet",
+            "--release",
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+        ])
         .args(["--", "--deny", "warnings"])
         .env("RUSTC_BOOTSTRAP", "1");
     suite.check("lints of the kernel programs", &mut clippy, CHECK)
 }
 
-fn cluster_stories(project: &Project, suite: &mut Suite, under: &[Control], filter: Option<&str>) -> Result<()> {
+fn cluster_stories(
+    project: &Project,
+    suite: &mut Suite,
+    under: &[Control],
+    filter: Option<&str>,
+) -> Result<()> {
     for program in build::tests(project, &["--package", "e2e"])? {
         if program.name != "stories" {
             one(project, suite, &program, &As::User, UNIT)?;
@@ -131,21 +156,38 @@ fn cluster_stories(project: &Project, suite: &mut Suite, under: &[Control], filt
         for control in under {
             let mut command = command_of(project, &program, &As::Root);
             command.arg("--control").arg(control.name()).args(filter);
-            suite.tests(&format!("stories under {}", control.name()), &mut command, CLUSTER)?;
+            suite.tests(
+                &format!("stories under {}", control.name()),
+                &mut command,
+                CLUSTER,
+            )?;
         }
     }
     Ok(())
 }
 
-fn one(project: &Project, suite: &mut Suite, program: &Program, who: &As, limit: Duration) -> Result<()> {
+fn one(
+    project: &Project,
+    suite: &mut Suite,
+    program: &Program,
+    who: &As,
+    limit: Duration,
+) -> Result<()> {
     let name = format!("{} {}", program.package, program.name);
     suite.tests(&name, &mut command_of(project, program, who), limit)
 }
 
 fn command_of(project: &Project, program: &Program, who: &As) -> Command {
-    let (images, pause, ztunnel) = (project.images(), project.binary("pause"), project.binary("ztunnel"));
-    let environment: [(&str, &Path); 3] =
-        [("CULVERT_IMAGES", &images), ("CULVERT_PAUSE", &pause), ("CULVERT_ZTUNNEL", &ztunnel)];
+    let (images, pause, ztunnel) = (
+        project.images(),
+        project.binary("pause"),
+        project.binary("ztunnel"),
+    );
+    let environment: [(&str, &Path); 3] = [
+        ("CULVERT_IMAGES", &images),
+        ("CULVERT_PAUSE", &pause),
+        ("CULVERT_ZTUNNEL", &ztunnel),
+    ];
     let mut command = match who {
         As::Root => privilege::as_root(&program.path, &environment),
         As::User => {

@@ -16,17 +16,39 @@ const LINES: usize = 400;
 const REASON: &str = "Long because";
 
 /// File names that say nothing of what is in the file.
-const EMPTY_NAMES: &[&str] = &["common.rs", "helpers.rs", "misc.rs", "mod.rs", "util.rs", "utils.rs"];
+const EMPTY_NAMES: &[&str] = &[
+    "common.rs",
+    "helpers.rs",
+    "misc.rs",
+    "mod.rs",
+    "util.rs",
+    "utils.rs",
+];
 
 /// Words that must not be committed. Each is put together here, so that this file passes too.
 const WORDS: &[(&str, &str)] = &[
     (concat!("FIX", "ME"), "finish it, or file an issue"),
     (concat!("TO", "DO"), "finish it, or file an issue"),
-    (concat!("crates", ".io"), "no registry is named in the project"),
-    (concat!("deb.", "debian.org"), "no registry is named in the project"),
-    (concat!("proxy.", "golang.org"), "no registry is named in the project"),
-    (concat!("pypi", ".org"), "no registry is named in the project"),
-    (concat!("npmjs", ".org"), "no registry is named in the project"),
+    (
+        concat!("crates", ".io"),
+        "no registry is named in the project",
+    ),
+    (
+        concat!("deb.", "debian.org"),
+        "no registry is named in the project",
+    ),
+    (
+        concat!("proxy.", "golang.org"),
+        "no registry is named in the project",
+    ),
+    (
+        concat!("pypi", ".org"),
+        "no registry is named in the project",
+    ),
+    (
+        concat!("npmjs", ".org"),
+        "no registry is named in the project",
+    ),
 ];
 
 /// Cores decide and do no IO: these files of `mesh` import none of [`IO`].
@@ -40,18 +62,30 @@ const CORES: &[&str] = &[
     "control/src/translate",
 ];
 
-const IO: &[&str] = &["tokio::", "std::fs", "std::net::Tcp", "Instant::now", "SystemTime::now"];
+const IO: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::net::Tcp",
+    "Instant::now",
+    "SystemTime::now",
+];
 
 /// Checks every file that git tracks.
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let listed = project.command("git").args(["ls-files", "-z"]).output().context("git could not be started")?;
+    let listed = project
+        .command("git")
+        .args(["ls-files", "-z"])
+        .output()
+        .context("git could not be started")?;
     let mut broken = String::new();
     let names = String::from_utf8(listed.stdout).context("git names a file that is not UTF-8")?;
     let mut checked = 0;
     for name in names.split_terminator('\0') {
         let path = project.root.join(name);
         // A link, a picture, a file that was just removed.
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
         checked += 1;
         for problem in problems(name, &text) {
             writeln!(broken, "  {name}: {problem}")?;
@@ -92,12 +126,17 @@ fn problems(name: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     let head = text.lines().take_while(|line| line.starts_with("//!"));
     if lines > LINES && !head.into_iter().any(|line| line.contains(REASON)) {
-        found.push(format!("{lines} lines: split it by idea, or open with `{REASON} …`"));
+        found.push(format!(
+            "{lines} lines: split it by idea, or open with `{REASON} …`"
+        ));
     }
     if CORES.iter().any(|core| name.starts_with(core)) && !name.contains("tests") {
         let code = text.split("#[cfg(test)]").next().unwrap_or(text);
         for import in IO {
-            if code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(import)) {
+            if code
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(import))
+            {
                 found.push(format!("a core uses {import}: cores decide, shells do IO"));
             }
         }
@@ -123,14 +162,21 @@ mod tests {
 
     #[test]
     fn each_rule_finds_its_offender() {
-        let first = |name: &str, text: &str| problems(name, text).first().cloned().unwrap_or_default();
+        let first =
+            |name: &str, text: &str| problems(name, text).first().cloned().unwrap_or_default();
         assert!(first("a/utils.rs", "//! x").contains("says nothing"));
         assert!(first("a/b.rs", "fn main() {}").contains("line 1"));
         assert!(first("a/b.rs", &format!("//! x\n{}", "\n".repeat(LINES))).contains("split it"));
         assert!(first("a.md", concat!("a TO", "DO")).contains("finish it"));
         assert!(first("mesh/src/policy.rs", "//! x\nuse tokio::time;").contains("cores decide"));
         assert_eq!(first("a/b.rs", "//! x\nfn main() {}"), "");
-        assert_eq!(first("a/b.rs", &format!("//! Long because y.\n{}", "\n".repeat(LINES))), "");
+        assert_eq!(
+            first(
+                "a/b.rs",
+                &format!("//! Long because y.\n{}", "\n".repeat(LINES))
+            ),
+            ""
+        );
     }
 
     #[test]
