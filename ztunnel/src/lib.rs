@@ -1,1 +1,3 @@
-//! (made by its first commit)
+//! The node proxy, a table of its rooms in flow order.
+
+pub mod capture;
