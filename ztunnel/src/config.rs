@@ -45,7 +45,11 @@ pub struct Flags {
     #[arg(long, env = "XDS_ADDRESS", default_value = "https://istiod.istio-system.svc:15012", value_parser = control_plane)]
     pub xds_address: Uri,
     /// File with the roots that the control plane's certificate must chain to.
-    #[arg(long, env = "XDS_ROOT_CA", default_value = "/var/run/secrets/istio/root-cert.pem")]
+    #[arg(
+        long,
+        env = "XDS_ROOT_CA",
+        default_value = "/var/run/secrets/istio/root-cert.pem"
+    )]
     pub xds_root_ca: PathBuf,
     /// Certificate authority; the control plane unless set.
     #[arg(long, env = "CA_ADDRESS", value_parser = control_plane)]
@@ -54,7 +58,11 @@ pub struct Flags {
     #[arg(long, env = "CA_ROOT_CA")]
     pub ca_root_ca: Option<PathBuf>,
     /// File with the ServiceAccount token that this proxy shows to both.
-    #[arg(long, env = "TOKEN_PATH", default_value = "/var/run/secrets/tokens/istio-token")]
+    #[arg(
+        long,
+        env = "TOKEN_PATH",
+        default_value = "/var/run/secrets/tokens/istio-token"
+    )]
     pub token_path: PathBuf,
     /// How long a pod's certificate shall be valid, such as `24h`.
     #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = duration)]
@@ -67,10 +75,18 @@ pub struct Flags {
     #[arg(long, env = "POD_SOURCE", default_value = "agent")]
     pub pod_source: PodSource,
     /// Socket of the agent that announces pods over ZDS.
-    #[arg(long, env = "INPOD_UDS", default_value = "/var/run/ztunnel/ztunnel.sock")]
+    #[arg(
+        long,
+        env = "INPOD_UDS",
+        default_value = "/var/run/ztunnel/ztunnel.sock"
+    )]
     pub inpod_uds: PathBuf,
     /// Socket of the container runtime.
-    #[arg(long, env = "CRI_SOCKET", default_value = "/run/containerd/containerd.sock")]
+    #[arg(
+        long,
+        env = "CRI_SOCKET",
+        default_value = "/run/containerd/containerd.sock"
+    )]
     pub cri_socket: PathBuf,
 
     /// cgroup2 directory to capture below; the cgroup2 mount unless set.
@@ -80,7 +96,12 @@ pub struct Flags {
     #[arg(long, env = "BPFFS", default_value = "/sys/fs/bpf", global = true)]
     pub bpffs: PathBuf,
     /// Where the kernel's network settings are written.
-    #[arg(long, env = "PROC_SYS_NET", default_value = "/proc/sys/net", global = true)]
+    #[arg(
+        long,
+        env = "PROC_SYS_NET",
+        default_value = "/proc/sys/net",
+        global = true
+    )]
     pub proc_sys_net: PathBuf,
 
     /// Address of the admin interface.
@@ -155,7 +176,10 @@ impl Flags {
 
     /// What no single flag can tell.
     fn check(&self) -> Result<(), Refused> {
-        if self.command.is_none() && self.pod_source == PodSource::Agent && self.node_name.is_empty() {
+        if self.command.is_none()
+            && self.pod_source == PodSource::Agent
+            && self.node_name.is_empty()
+        {
             return Err(Refused::Bad(
                 "--node-name (NODE_NAME) is empty, and the node agent watches the pods of one node: \
                  set it from spec.nodeName, or use --pod-source zds"
@@ -168,19 +192,27 @@ impl Flags {
     /// How long connections may go on after SIGTERM: five seconds less than Kubernetes grants.
     #[must_use]
     pub fn drain(&self) -> Duration {
-        Duration::from_secs(u64::from(self.termination_grace_period_seconds.saturating_sub(5)))
+        Duration::from_secs(u64::from(
+            self.termination_grace_period_seconds.saturating_sub(5),
+        ))
     }
 }
 
 /// Clap's many lines as one that names the flag, its variable, the value and the likely cause.
 fn in_one_line(error: &clap::Error) -> Refused {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         return Refused::Information(error.to_string());
     }
     let context = |kind| error.get(kind).map(ToString::to_string);
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();
     let flag = argument.split_whitespace().next().unwrap_or_default();
-    let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+    let variable = flag
+        .trim_start_matches('-')
+        .replace('-', "_")
+        .to_uppercase();
     let cause = std::error::Error::source(error).map(ToString::to_string);
     Refused::Bad(match (error.kind(), context(ContextKind::InvalidValue)) {
         (ErrorKind::ValueValidation, Some(value)) => {
@@ -191,8 +223,15 @@ fn in_one_line(error: &clap::Error) -> Refused {
             let valid = context(ContextKind::ValidValue).unwrap_or_default();
             format!("{flag} ({variable}) is {value:?}: it can be one of {valid}")
         }
-        (ErrorKind::UnknownArgument, _) => format!("{flag} is not a flag of ztunnel: see ztunnel --help"),
-        _ => error.to_string().lines().next().unwrap_or("bad command line").to_owned(),
+        (ErrorKind::UnknownArgument, _) => {
+            format!("{flag} is not a flag of ztunnel: see ztunnel --help")
+        }
+        _ => error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or("bad command line")
+            .to_owned(),
     })
 }
 
@@ -202,10 +241,14 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
 
 /// `https://host:port`, or `http://` for a control plane in plain text.
 fn control_plane(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{error}; it should look like https://host:15012"))?;
+    let uri: Uri = text
+        .parse()
+        .map_err(|error| format!("{error}; it should look like https://host:15012"))?;
     match (uri.scheme_str(), uri.port_u16()) {
         (Some("https" | "http"), Some(_)) => Ok(uri),
-        (Some("https" | "http"), None) => Err("it names no port; it should look like https://host:15012".to_owned()),
+        (Some("https" | "http"), None) => {
+            Err("it names no port; it should look like https://host:15012".to_owned())
+        }
         _ => Err("it must begin with https:// (or http:// for plain text)".to_owned()),
     }
 }
@@ -219,7 +262,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
         let after = &rest[digits..];
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let letters = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
         let unit = match &after[..letters] {
             "h" => Duration::from_secs(3600),
             "m" => Duration::from_secs(60),
@@ -227,16 +272,25 @@ fn duration(text: &str) -> Result<Duration, String> {
             "ms" => Duration::from_millis(1),
             _ => return Err(wrong()),
         };
-        total = unit.checked_mul(number).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        total = unit
+            .checked_mul(number)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
         rest = &after[letters..];
     }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+    if total.is_zero() {
+        Err(wrong())
+    } else {
+        Ok(total)
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{error}; it should look like info or info,access=off")),
+        Err(error) => Err(format!(
+            "{error}; it should look like info or info,access=off"
+        )),
     }
 }
 

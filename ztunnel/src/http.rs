@@ -38,7 +38,11 @@ pub struct Error {
 
 /// Listens on `address`, for what `purpose` says.
 pub async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error { address, purpose, source })
+    TcpListener::bind(address).await.map_err(|source| Error {
+        address,
+        purpose,
+        source,
+    })
 }
 
 /// Answers every request on `listener` with `answer`.
@@ -75,6 +79,9 @@ where
 pub fn text(status: http::StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(kind),
+    );
     response
 }

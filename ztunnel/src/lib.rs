@@ -1,3 +1,12 @@
 //! The node proxy, a table of its rooms in flow order.
 
+pub mod config;
+
+pub mod pods;
+
 pub mod capture;
+
+pub mod http;
+pub mod privilege;
+pub mod readiness;
+pub mod telemetry;

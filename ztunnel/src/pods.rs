@@ -79,7 +79,10 @@ impl NetnsId {
     /// The namespace behind an open file.
     pub fn of(netns: impl AsFd) -> io::Result<Self> {
         let stat = nix::sys::stat::fstat(netns)?;
-        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+        Ok(Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
     }
 }
 
@@ -123,7 +126,10 @@ impl Sink {
     pub async fn report(&self, event: Event) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
         let stopping = |_| "ztunnel is stopping".to_owned();
-        self.0.send(Request { event, done }).await.map_err(|_| stopping(()))?;
+        self.0
+            .send(Request { event, done })
+            .await
+            .map_err(|_| stopping(()))?;
         outcome.await.map_err(|_| stopping(()))?
     }
 }

@@ -56,7 +56,10 @@ impl fmt::Display for Privileges {
 pub fn give_away() -> Result<Privileges, Error> {
     let had = caps::read(None, CapSet::Permitted)?;
     let needed: CapsHashSet = NEEDED.into_iter().collect();
-    if let Some(missing) = NEEDED.into_iter().find(|capability| !had.contains(capability)) {
+    if let Some(missing) = NEEDED
+        .into_iter()
+        .find(|capability| !had.contains(capability))
+    {
         return Err(Error::Missing(missing));
     }
     if had.contains(&Capability::CAP_SETPCAP) {
@@ -69,7 +72,10 @@ pub fn give_away() -> Result<Privileges, Error> {
     caps::set(None, CapSet::Effective, &needed)?;
     caps::set(None, CapSet::Permitted, &needed)?;
     prctl::set_no_new_privs().map_err(Error::NewPrivileges)?;
-    Ok(Privileges { kept: NEEDED.to_vec(), given_away: had.len() - needed.len() })
+    Ok(Privileges {
+        kept: NEEDED.to_vec(),
+        given_away: had.len() - needed.len(),
+    })
 }
 
 /// Allows as many open files as the system lets this process have: each captured connection takes

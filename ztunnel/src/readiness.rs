@@ -23,7 +23,10 @@ pub enum Step {
 
 const STEPS: [(Step, &str); 3] = [
     (Step::Capture, "capture"),
-    (Step::Resources, "workloads and policies from the control plane"),
+    (
+        Step::Resources,
+        "workloads and policies from the control plane",
+    ),
     (Step::Pods, "the list of pods"),
 ];
 
@@ -44,22 +47,35 @@ impl Readiness {
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let done = self.0.load(Ordering::Relaxed);
-        STEPS.iter().filter(|(step, _)| done & *step as u8 == 0).map(|(_, name)| *name).collect()
+        STEPS
+            .iter()
+            .filter(|(step, _)| done & *step as u8 == 0)
+            .map(|(_, name)| *name)
+            .collect()
     }
 
     /// Answers probes on `listener`.
     pub async fn serve(self, listener: TcpListener) {
-        serve(listener, move |request| std::future::ready(self.answer(&request))).await;
+        serve(listener, move |request| {
+            std::future::ready(self.answer(&request))
+        })
+        .await;
     }
 
     fn answer(&self, request: &Request) -> Response {
         let plain = "text/plain; charset=utf-8";
         match (request.uri().path(), self.missing().as_slice()) {
             ("/healthz/ready", []) => text(StatusCode::OK, plain, "ready\n"),
-            ("/healthz/ready", missing) => {
-                text(StatusCode::SERVICE_UNAVAILABLE, plain, format!("waiting for {}\n", missing.join(", ")))
-            }
-            _ => text(StatusCode::NOT_FOUND, plain, "only /healthz/ready is here\n"),
+            ("/healthz/ready", missing) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                plain,
+                format!("waiting for {}\n", missing.join(", ")),
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                plain,
+                "only /healthz/ready is here\n",
+            ),
         }
     }
 }
@@ -73,7 +89,10 @@ mod tests {
         let readiness = Readiness::default();
         readiness.done(Step::Pods);
         readiness.done(Step::Capture);
-        assert_eq!(readiness.missing(), ["workloads and policies from the control plane"]);
+        assert_eq!(
+            readiness.missing(),
+            ["workloads and policies from the control plane"]
+        );
         readiness.done(Step::Resources);
         assert!(readiness.missing().is_empty());
     }

@@ -3,7 +3,12 @@
 use super::*;
 
 fn read(arguments: &[&str]) -> Result<Flags, Refused> {
-    Flags::read(["ztunnel", "--node-name", "node-a"].iter().chain(arguments).copied())
+    Flags::read(
+        ["ztunnel", "--node-name", "node-a"]
+            .iter()
+            .chain(arguments)
+            .copied(),
+    )
 }
 
 /// The one line that a bad command line is answered with.
@@ -36,23 +41,46 @@ fn uninstall_needs_no_node_and_takes_the_places_it_cleans() {
 
 #[test]
 fn the_node_agent_needs_the_name_of_its_node() {
-    let error = Flags::read(["ztunnel", "--node-name", ""]).unwrap_err().to_string();
-    assert!(error.contains("NODE_NAME") && error.contains("spec.nodeName"), "{error}");
+    let error = Flags::read(["ztunnel", "--node-name", ""])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("NODE_NAME") && error.contains("spec.nodeName"),
+        "{error}"
+    );
     assert!(Flags::read(["ztunnel", "--pod-source", "zds"]).is_ok());
 }
 
 #[test]
 fn a_bad_value_is_one_line_that_names_the_flag_the_variable_and_the_cause() {
     let table: [(&[&str], &str); 9] = [
-        (&["--instance-ip", "nine"], "--instance-ip (INSTANCE_IP) is \"nine\": invalid IP address syntax"),
-        (&["--xds-address", "istiod:15012"], "it must begin with https://"),
+        (
+            &["--instance-ip", "nine"],
+            "--instance-ip (INSTANCE_IP) is \"nine\": invalid IP address syntax",
+        ),
+        (
+            &["--xds-address", "istiod:15012"],
+            "it must begin with https://",
+        ),
         (&["--xds-address", "https://istiod"], "it names no port"),
-        (&["--ca-address", "ftp://ca:15012"], "--ca-address (CA_ADDRESS) is \"ftp://ca:15012\": it must begin"),
+        (
+            &["--ca-address", "ftp://ca:15012"],
+            "--ca-address (CA_ADDRESS) is \"ftp://ca:15012\": it must begin",
+        ),
         (&["--secret-ttl", "a day"], "it should look like 24h"),
-        (&["--pod-source", "cni"], "--pod-source (POD_SOURCE) is \"cni\": it can be one of agent, zds"),
-        (&["--zt-worker-threads"], "--zt-worker-threads is not a flag of ztunnel"),
+        (
+            &["--pod-source", "cni"],
+            "--pod-source (POD_SOURCE) is \"cni\": it can be one of agent, zds",
+        ),
+        (
+            &["--zt-worker-threads"],
+            "--zt-worker-threads is not a flag of ztunnel",
+        ),
         (&["--rust-log", "info,,=]x"], "--rust-log (RUST_LOG)"),
-        (&["--trust-domain", "a/b"], "--trust-domain (TRUST_DOMAIN) is \"a/b\""),
+        (
+            &["--trust-domain", "a/b"],
+            "--trust-domain (TRUST_DOMAIN) is \"a/b\"",
+        ),
     ];
     for (arguments, expected) in table {
         let line = refusal(arguments);

@@ -41,6 +41,16 @@ pub enum Added {
     Replace,
 }
 
+/// What a full listing came to.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Listed {
+    /// Pods to release.
+    pub gone: Vec<Uid>,
+    /// Pods that stay, among them those that are not captured yet but must not be let go: an
+    /// earlier ztunnel may have captured them.
+    pub named: Vec<Uid>,
+}
+
 impl Pods {
     /// The source begins to name every pod it has.
     pub fn listing(&mut self) {
@@ -50,7 +60,13 @@ impl Pods {
     /// The source named a pod that shall be captured in `netns`.
     pub fn added(&mut self, uid: &Uid, netns: NetnsId) -> Added {
         self.name(uid);
-        let before = self.known.insert(uid.clone(), Known { netns, captured: false });
+        let before = self.known.insert(
+            uid.clone(),
+            Known {
+                netns,
+                captured: false,
+            },
+        );
         match before {
             Some(before) if before.captured && before.netns == netns => {
                 self.known.insert(uid.clone(), before);
@@ -78,15 +94,25 @@ impl Pods {
         self.known.remove(uid).is_some_and(|known| known.captured)
     }
 
-    /// Every pod has been named: those that were not are forgotten and returned, to be released.
-    pub fn listed(&mut self) -> Vec<Uid> {
+    /// Every pod has been named: those that were not are forgotten.
+    pub fn listed(&mut self) -> Listed {
         self.listed_once = true;
-        let Some(named) = self.named.take() else { return Vec::new() };
-        let gone: Vec<Uid> = self.known.keys().filter(|uid| !named.contains(*uid)).cloned().collect();
+        let Some(named) = self.named.take() else {
+            return Listed::default();
+        };
+        let gone: Vec<Uid> = self
+            .known
+            .keys()
+            .filter(|uid| !named.contains(*uid))
+            .cloned()
+            .collect();
         for uid in &gone {
             self.known.remove(uid);
         }
-        gone
+        Listed {
+            gone,
+            named: named.into_iter().collect(),
+        }
     }
 
     /// True once a full listing has been acted on.
@@ -129,7 +155,7 @@ mod tests {
             assert_eq!(pods.added(&uid(name), netns(inode)), Added::Start);
             pods.captured(&uid(name));
         }
-        assert_eq!(pods.listed(), []);
+        assert_eq!(pods.listed().gone, []);
         pods
     }
 
@@ -164,7 +190,15 @@ mod tests {
         pods.listing();
         pods.added(&uid("stays"), netns(1));
         pods.kept(&uid("kept"));
-        assert_eq!(pods.listed(), [uid("goes")]);
+        let mut listed = pods.listed();
+        listed.named.sort();
+        assert_eq!(
+            listed,
+            Listed {
+                gone: vec![uid("goes")],
+                named: vec![uid("kept"), uid("stays")]
+            }
+        );
         assert_eq!(pods.count(), (2, 0));
     }
 
@@ -176,7 +210,7 @@ mod tests {
         pods.listing();
         pods.added(&uid("a"), netns(1));
         pods.added(&uid("b"), netns(2));
-        assert_eq!(pods.listed(), []);
+        assert_eq!(pods.listed().gone, []);
     }
 
     #[test]
@@ -184,7 +218,7 @@ mod tests {
         let mut pods = node(&["a"]);
         assert!(pods.removed(&uid("a")));
         assert!(!pods.removed(&uid("a")));
-        assert_eq!(pods.listed(), []);
+        assert_eq!(pods.listed().gone, []);
     }
 
     #[test]
@@ -200,7 +234,9 @@ mod tests {
     #[test]
     fn keeping_an_unknown_pod_invents_nothing() {
         let mut pods = node(&[]);
+        pods.listing();
         pods.kept(&uid("ghost"));
         assert_eq!(pods.count(), (0, 0));
+        assert_eq!(pods.listed().named, [uid("ghost")]);
     }
 }

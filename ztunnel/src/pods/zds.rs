@@ -10,7 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use mesh::proto::zds::workload_request::Payload;
-use mesh::proto::zds::{Ack, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_response};
+use mesh::proto::zds::{
+    Ack, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_response,
+};
 use prost::Message;
 
 use self::socket::{Packet, Socket};
@@ -57,10 +59,19 @@ pub async fn run(path: &Path, sink: &Sink) -> ! {
 }
 
 /// One connection: hello, then every request answered in turn. `heard` tells that one came.
-async fn converse(path: &Path, sink: &Sink, heard: &mut bool) -> Result<std::convert::Infallible, Error> {
-    let socket = Socket::connect(path).map_err(|source| Error::Unreachable { path: path.display().to_string(), source })?;
+async fn converse(
+    path: &Path,
+    sink: &Sink,
+    heard: &mut bool,
+) -> Result<std::convert::Infallible, Error> {
+    let socket = Socket::connect(path).map_err(|source| Error::Unreachable {
+        path: path.display().to_string(),
+        source,
+    })?;
     tracing::info!(path = %path.display(), "connected to the pod agent");
-    let hello = ZdsHello { version: Version::V1.into() };
+    let hello = ZdsHello {
+        version: Version::V1.into(),
+    };
     socket.send(&hello.encode_to_vec()).await?;
     let _ = sink.report(Event::Listing).await;
     loop {
@@ -81,13 +92,21 @@ fn understand(packet: Packet) -> Result<Event, String> {
     }
     let request = WorkloadRequest::decode(packet.data.as_slice())
         .map_err(|error| format!("not a ZDS WorkloadRequest: {error}"))?;
-    match request.payload.ok_or("the ZDS message is of a kind that this version does not know")? {
+    match request
+        .payload
+        .ok_or("the ZDS message is of a kind that this version does not know")?
+    {
         Payload::Add(add) => {
             let uid = known_uid(&add.uid)?;
-            let info = add.workload_info.ok_or_else(|| format!("pod {uid} comes without workload_info"))?;
+            let info = add
+                .workload_info
+                .ok_or_else(|| format!("pod {uid} comes without workload_info"))?;
             let netns = only(packet.files, &uid)?;
-            let info =
-                Info { name: info.name, namespace: info.namespace, service_account: info.service_account };
+            let info = Info {
+                name: info.name,
+                namespace: info.namespace,
+                service_account: info.service_account,
+            };
             Ok(Event::Added(Pod { uid, info, netns }))
         }
         Payload::Keep(keep) => Ok(Event::Kept(known_uid(&keep.uid)?)),
@@ -97,7 +116,11 @@ fn understand(packet: Packet) -> Result<Event, String> {
 }
 
 fn known_uid(uid: &str) -> Result<Uid, String> {
-    if uid.is_empty() { Err("the pod has no uid".to_owned()) } else { Ok(Uid::new(uid)) }
+    if uid.is_empty() {
+        Err("the pod has no uid".to_owned())
+    } else {
+        Ok(Uid::new(uid))
+    }
 }
 
 fn only(mut files: Vec<OwnedFd>, uid: &Uid) -> Result<OwnedFd, String> {
@@ -111,7 +134,10 @@ fn only(mut files: Vec<OwnedFd>, uid: &Uid) -> Result<OwnedFd, String> {
 fn acknowledgement(outcome: Result<(), String>) -> Vec<u8> {
     let error = outcome.err().unwrap_or_default();
     let payload = workload_response::Payload::Ack(Ack { error });
-    WorkloadResponse { payload: Some(payload) }.encode_to_vec()
+    WorkloadResponse {
+        payload: Some(payload),
+    }
+    .encode_to_vec()
 }
 
 #[cfg(test)]

@@ -35,16 +35,33 @@ impl View {
     pub(super) fn of(pod: &Pod) -> Option<Self> {
         let metadata = &pod.metadata;
         let spec = pod.spec.as_ref()?;
-        let label = |name| metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
-        let annotation = |name| metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let label = |name| {
+            metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(name))
+                .cloned()
+        };
+        let annotation = |name| {
+            metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(name))
+        };
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         let finished = matches!(phase, Some("Succeeded" | "Failed"));
         Some(Self {
             uid: Uid::new(metadata.uid.as_deref()?),
             info: Info {
                 name: metadata.name.clone()?,
                 namespace: metadata.namespace.clone()?,
-                service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
+                service_account: spec
+                    .service_account_name
+                    .clone()
+                    .unwrap_or_else(|| "default".to_owned()),
             },
             mode: label(MODE),
             unfit: spec.host_network == Some(true) || finished || annotation(SIDECAR).is_some(),
@@ -98,7 +115,11 @@ mod tests {
         ];
         for (labels, namespace, expected) in table {
             let view = pod(labels.clone(), serde_json::json!({}));
-            assert_eq!(view.enrolled(namespace), expected, "{labels} in {namespace:?}");
+            assert_eq!(
+                view.enrolled(namespace),
+                expected,
+                "{labels} in {namespace:?}"
+            );
         }
     }
 
@@ -110,7 +131,10 @@ mod tests {
             serde_json::json!({"status": {"phase": "Failed"}}),
             serde_json::json!({"metadata": {"annotations": {"sidecar.istio.io/status": "{}"}}}),
         ] {
-            assert!(!pod(serde_json::json!({}), more.clone()).enrolled(Some("ambient")), "{more}");
+            assert!(
+                !pod(serde_json::json!({}), more.clone()).enrolled(Some("ambient")),
+                "{more}"
+            );
         }
         let pending = serde_json::json!({"status": {"phase": "Pending"}});
         assert!(pod(serde_json::json!({}), pending).enrolled(Some("ambient")));

@@ -14,7 +14,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::pods::Uid;
 
 use self::runtime::runtime_service_client::RuntimeServiceClient;
-use self::runtime::{ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, PodSandboxStatusRequest};
+use self::runtime::{
+    ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue,
+    PodSandboxStatusRequest,
+};
 
 /// The container runtime's protocol as generated code.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
@@ -36,7 +39,9 @@ pub(super) enum Error {
     #[error("the container runtime runs no sandbox for this pod yet")]
     NoSandbox,
     /// The runtime can't be asked.
-    #[error("the container runtime at {socket} does not answer (is CRI_SOCKET right, and mounted?): {status}")]
+    #[error(
+        "the container runtime at {socket} does not answer (is CRI_SOCKET right, and mounted?): {status}"
+    )]
     Runtime {
         /// Its socket.
         socket: String,
@@ -57,7 +62,9 @@ pub(super) enum Error {
         source: io::Error,
     },
     /// The path is a plain file here.
-    #[error("{0} is not a network namespace here: mount the host's netns folder with HostToContainer propagation")]
+    #[error(
+        "{0} is not a network namespace here: mount the host's netns folder with HostToContainer propagation"
+    )]
     Unpropagated(PathBuf),
 }
 
@@ -71,27 +78,52 @@ pub(super) struct Runtime {
 impl Runtime {
     /// The runtime behind `socket`; connected to when first asked, and again after it was gone.
     pub(super) fn new(socket: &Path) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?.timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT);
         let client = RuntimeServiceClient::new(endpoint.connect_lazy());
-        Ok(Self { socket: socket.to_owned(), client })
+        Ok(Self {
+            socket: socket.to_owned(),
+            client,
+        })
     }
 
     /// Opens the network namespace of a pod.
     pub(super) async fn netns(&self, pod: &Uid) -> Result<OwnedFd, Error> {
-        let failed = |status| Error::Runtime { socket: self.socket.display().to_string(), status };
+        let failed = |status| Error::Runtime {
+            socket: self.socket.display().to_string(),
+            status,
+        };
         let mut client = self.client.clone();
         let filter = PodSandboxFilter {
-            state: Some(PodSandboxStateValue { state: PodSandboxState::SandboxReady.into() }),
+            state: Some(PodSandboxStateValue {
+                state: PodSandboxState::SandboxReady.into(),
+            }),
             label_selector: [(POD_UID.to_owned(), pod.to_string())].into(),
             ..PodSandboxFilter::default()
         };
-        let sandboxes = client.list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) }).await.map_err(failed)?;
-        let newest = sandboxes.into_inner().items.into_iter().max_by_key(|sandbox| sandbox.created_at);
+        let sandboxes = client
+            .list_pod_sandbox(ListPodSandboxRequest {
+                filter: Some(filter),
+            })
+            .await
+            .map_err(failed)?;
+        let newest = sandboxes
+            .into_inner()
+            .items
+            .into_iter()
+            .max_by_key(|sandbox| sandbox.created_at);
         let pod_sandbox_id = newest.ok_or(Error::NoSandbox)?.id;
-        let request = PodSandboxStatusRequest { pod_sandbox_id, verbose: true };
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id,
+            verbose: true,
+        };
         let status = client.pod_sandbox_status(request).await.map_err(failed)?;
         let info = status.into_inner().info;
-        let place = info.values().find_map(|json| place(json)).ok_or(Error::Unsaid)?;
+        let place = info
+            .values()
+            .find_map(|json| place(json))
+            .ok_or(Error::Unsaid)?;
         open(&place)
     }
 }
@@ -126,9 +158,17 @@ struct Namespace {
 /// The path of the network namespace in a sandbox's description: its own, or that of its process.
 fn place(json: &str) -> Option<PathBuf> {
     let info: SandboxInfo = serde_json::from_str(json).ok()?;
-    let namespaces = info.runtime_spec.and_then(|spec| spec.linux).map(|linux| linux.namespaces).unwrap_or_default();
-    let network = namespaces.into_iter().find(|namespace| namespace.kind == "network");
-    let path = network.and_then(|namespace| namespace.path).filter(|path| !path.as_os_str().is_empty());
+    let namespaces = info
+        .runtime_spec
+        .and_then(|spec| spec.linux)
+        .map(|linux| linux.namespaces)
+        .unwrap_or_default();
+    let network = namespaces
+        .into_iter()
+        .find(|namespace| namespace.kind == "network");
+    let path = network
+        .and_then(|namespace| namespace.path)
+        .filter(|path| !path.as_os_str().is_empty());
     path.or_else(|| (info.pid > 0).then(|| PathBuf::from(format!("/proc/{}/ns/net", info.pid))))
 }
 
@@ -154,10 +194,20 @@ fn open_one(path: &Path) -> Result<OwnedFd, Error> {
     } else {
         "is the host's netns folder mounted at the same path?"
     };
-    let failed = |source| Error::Open { path: path.to_owned(), hint, source };
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        hint,
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
-    let kind = fstatfs(&file).map_err(|error| failed(error.into()))?.filesystem_type();
-    if kind == NAMESPACE_FILE_SYSTEM { Ok(file.into()) } else { Err(Error::Unpropagated(path.to_owned())) }
+    let kind = fstatfs(&file)
+        .map_err(|error| failed(error.into()))?
+        .filesystem_type();
+    if kind == NAMESPACE_FILE_SYSTEM {
+        Ok(file.into())
+    } else {
+        Err(Error::Unpropagated(path.to_owned()))
+    }
 }
 
 #[cfg(test)]

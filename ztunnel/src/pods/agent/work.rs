@@ -81,22 +81,25 @@ impl Work {
     }
 
     /// All namespaces were named anew, with their labels' values; others no longer exist.
-    pub(super) fn namespaces_listed(&mut self, named: &HashMap<String, String>) {
-        self.namespaces.clone_from(named);
+    pub(super) fn namespaces_listed(&mut self, named: HashMap<String, String>) {
+        self.namespaces = named;
         self.namespaces_known = true;
     }
 
     /// A pod exists and looks like this.
     pub(super) fn pod(&mut self, view: View) {
-        let tracked = self.pods.entry(view.uid.clone()).or_insert_with(|| Tracked {
-            view: view.clone(),
-            exists: true,
-            captured: false,
-            tried: false,
-            busy: false,
-            failures: 0,
-            not_before: None,
-        });
+        let tracked = self
+            .pods
+            .entry(view.uid.clone())
+            .or_insert_with(|| Tracked {
+                view: view.clone(),
+                exists: true,
+                captured: false,
+                tried: false,
+                busy: false,
+                failures: 0,
+                not_before: None,
+            });
         tracked.exists = true;
         tracked.view = view;
     }
@@ -133,7 +136,8 @@ impl Work {
         if !self.namespaces_known || !self.pods_known || self.busy >= AT_ONCE {
             return None;
         }
-        let due = |tracked: &Tracked| !tracked.busy && tracked.not_before.is_none_or(|time| time <= now);
+        let due =
+            |tracked: &Tracked| !tracked.busy && tracked.not_before.is_none_or(|time| time <= now);
         let (uid, task) = self
             .pods
             .iter()
@@ -142,23 +146,34 @@ impl Work {
         let tracked = self.pods.get_mut(&uid)?;
         tracked.busy = true;
         self.busy += 1;
-        Some(Job { uid, info: tracked.view.info.clone(), task })
+        Some(Job {
+            uid,
+            info: tracked.view.info.clone(),
+            task,
+        })
     }
 
     /// When the next job falls due that is not due yet.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let waiting = self.pods.values().filter(|tracked| !tracked.busy && self.task(tracked).is_some());
+        let waiting = self
+            .pods
+            .values()
+            .filter(|tracked| !tracked.busy && self.task(tracked).is_some());
         waiting.filter_map(|tracked| tracked.not_before).min()
     }
 
     /// A job has ended, well or not.
     pub(super) fn finished(&mut self, job: &Job, succeeded: bool, now: Instant) {
         self.busy = self.busy.saturating_sub(1);
-        let Some(tracked) = self.pods.get_mut(&job.uid) else { return };
+        let Some(tracked) = self.pods.get_mut(&job.uid) else {
+            return;
+        };
         tracked.busy = false;
         tracked.tried = true;
         if !succeeded {
-            let pause = FIRST_PAUSE.saturating_mul(1 << tracked.failures.min(16)).min(LONGEST_PAUSE);
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << tracked.failures.min(16))
+                .min(LONGEST_PAUSE);
             tracked.failures += 1;
             tracked.not_before = Some(now + pause);
             return;
@@ -195,7 +210,8 @@ impl Work {
     }
 
     fn forget_the_gone(&mut self) {
-        self.pods.retain(|_, tracked| tracked.exists || tracked.captured || tracked.busy);
+        self.pods
+            .retain(|_, tracked| tracked.exists || tracked.captured || tracked.busy);
     }
 }
 

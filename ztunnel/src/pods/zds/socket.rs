@@ -1,13 +1,17 @@
 //! A Unix SOCK_SEQPACKET client that receives files with its packets. Tokio has none, so this is
 //! `recvmsg` over a readiness event; it knows nothing of ZDS but the size of a message.
-#![allow(unsafe_code, reason = "takes ownership of the file descriptors that recvmsg hands over")]
+#![allow(
+    unsafe_code,
+    reason = "takes ownership of the file descriptors that recvmsg hands over"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg, send, socket,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    send, socket,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -44,22 +48,33 @@ impl Socket {
 
     /// Takes over a connected, non-blocking socket.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(socket)?))
+        // SAFETY: an `OwnedFd` always gives the same descriptor, and keeps it open while it lives.
+        Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     /// Sends one packet.
     pub(super) async fn send(&self, data: &[u8]) -> io::Result<()> {
         let sent = self
             .0
-            .async_io(Interest::WRITABLE, |socket| Ok(send(socket.as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL)?))
+            .async_io(Interest::WRITABLE, |socket| {
+                Ok(send(socket.as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL)?)
+            })
             .await?;
-        if sent == data.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        if sent == data.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
     }
 
     /// Receives one packet; none when the peer has closed.
     pub(super) async fn receive(&self) -> io::Result<Option<Packet>> {
         let packet = self.0.async_io(Interest::READABLE, receive).await?;
-        Ok(if packet.data.is_empty() && packet.files.is_empty() { None } else { Some(packet) })
+        Ok(if packet.data.is_empty() && packet.files.is_empty() {
+            None
+        } else {
+            Some(packet)
+        })
     }
 }
 
@@ -72,12 +87,21 @@ fn receive(socket: &OwnedFd) -> io::Result<Packet> {
     let mut files = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
-            // SAFETY: the kernel has just installed these descriptors for us, and nothing else in
-            // this process knows their numbers, so that each gets exactly one owner.
-            files.extend(received.into_iter().map(|file| unsafe { OwnedFd::from_raw_fd(file) }));
+            files.extend(received.into_iter().map(own));
         }
     }
     let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
     let length = message.bytes;
-    Ok(Packet { data: data[..length].to_vec(), files, truncated })
+    Ok(Packet {
+        data: data[..length].to_vec(),
+        files,
+        truncated,
+    })
+}
+
+/// Takes over a descriptor that the kernel has just handed out to this process.
+pub(super) fn own(file: RawFd) -> OwnedFd {
+    // SAFETY: only called with numbers that a system call has just returned as new, which nothing
+    // else in this process knows, so that each gets exactly one owner.
+    unsafe { OwnedFd::from_raw_fd(file) }
 }

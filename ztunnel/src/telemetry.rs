@@ -1,0 +1,3 @@
+//! What the proxy says about itself: log lines, the access log, metrics.
+
+pub mod log;
