@@ -1,5 +1,10 @@
 //! What both proxies and the control plane share, in the order a connection meets it. Knows no
 //! Kubernetes object and no eBPF.
 
+pub mod address;
+pub mod balance;
 pub mod identity;
+pub mod policy;
 pub mod proto;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,438 @@
+//! Where an outbound connection goes: straight to a pod, to an endpoint of a service, through a
+//! waypoint, or on to where it wanted to go. The order of the questions is that of Istio's ztunnel
+//! (`src/proxy/outbound.rs`, `build_request`), except that nothing is let through because data is
+//! missing: no endpoint, no waypoint, no address are errors.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::World;
+use crate::address::OrigDst;
+use crate::balance::{self, Endpoint};
+use crate::identity::Identity;
+use crate::workload::{
+    GatewayAddress, GatewayTarget, HBONE_PORT, Health, HealthPolicy, Mode, Service, ServiceKey,
+    TunnelProtocol, Workload,
+};
+
+/// Where an outbound connection goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Through an HBONE tunnel.
+    Hbone {
+        /// Where to connect: the pod's or the waypoint's HBONE port.
+        next_hop: SocketAddr,
+        /// What to ask for in CONNECT: the endpoint's `ip:port`, or what the caller wanted if a
+        /// waypoint is next.
+        authority: String,
+        /// Identities of which the next hop must prove one.
+        expect: Vec<Identity>,
+        /// The workload at the other end of the tunnel; the waypoint's, if one is next.
+        destination: Arc<Workload>,
+        /// The service that was called, if one was.
+        service: Option<Arc<Service>>,
+        /// Whether the next hop is a waypoint.
+        via_waypoint: bool,
+    },
+    /// As plain TCP.
+    Plain {
+        /// Where to connect.
+        to: SocketAddr,
+        /// The workload there, if it is known.
+        destination: Option<Arc<Workload>>,
+        /// The service that was called, if one was.
+        service: Option<Arc<Service>>,
+    },
+}
+
+/// Why an outbound connection goes nowhere; the text names the likely cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// Destinations aren't known yet. Hold the connection, don't let it through.
+    #[error(
+        "no workloads received yet: the control plane hasn't answered since this proxy started"
+    )]
+    NotSynced,
+    /// The service has no such port.
+    #[error("service {service} has no port {port}")]
+    NoSuchPort {
+        /// The service.
+        service: ServiceKey,
+        /// The port that was called.
+        port: u16,
+    },
+    /// The service has nobody to take the call.
+    #[error("service {service} has no endpoint for port {port}: {reason}")]
+    NoEndpoint {
+        /// The service.
+        service: ServiceKey,
+        /// The port that was called.
+        port: u16,
+        /// What is wrong with the endpoints there are.
+        reason: NoEndpoint,
+    },
+    /// The workload has only a host name.
+    #[error("workload {0} has no address, only a host name, which this proxy doesn't resolve yet")]
+    OnlyHostname(String),
+    /// The workload can't be reached at all.
+    #[error("workload {0} has neither an address nor a host name")]
+    NoAddress(String),
+    /// The waypoint is named, but not known.
+    #[error("waypoint {waypoint} of {of} is unknown: it was removed, or is on its way")]
+    UnknownWaypoint {
+        /// The waypoint.
+        waypoint: String,
+        /// The service or workload it is for.
+        of: String,
+    },
+    /// The waypoint is known, but can't be reached.
+    #[error("waypoint of {of}: {cause}")]
+    Waypoint {
+        /// The service or workload it is for.
+        of: String,
+        /// Why not.
+        cause: Box<RouteError>,
+    },
+}
+
+/// Why none of a service's endpoints will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// There are none.
+    None,
+    /// None of this many is healthy, in a place the service allows, and serves the port.
+    Unsuitable(usize),
+    /// They are all in another network, which this proxy doesn't reach yet.
+    OtherNetwork(usize),
+}
+
+/// One endpoint of a service, ready to be called.
+struct Hop {
+    workload: Arc<Workload>,
+    address: SocketAddr,
+    sans: Vec<Identity>,
+}
+
+/// How strictly ports are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// An application's call.
+    Call,
+    /// A waypoint's tunnel: an application tunnel behind it needs no declared port.
+    Waypoint,
+}
+
+impl World {
+    /// Finds where a connection from `from` to `to` goes.
+    ///
+    /// # Errors
+    /// [`RouteError`] if it can't go there now. Nothing that should be protected ever goes plain
+    /// because of that.
+    pub fn route(
+        &self,
+        from: &Workload,
+        to: OrigDst,
+        rng: &mut impl Rng,
+    ) -> Result<Route, RouteError> {
+        if !self.synced().workloads {
+            return Err(RouteError::NotSynced);
+        }
+        if let Some(service) = self.service_at(&from.network, to.ip(), &from.namespace) {
+            return self.to_service(from, to, service, rng);
+        }
+        if let Some(workload) = self.workload_at(&from.network, to.ip()) {
+            return self.to_workload(from, to, workload, rng);
+        }
+        Ok(Route::Plain {
+            to: to.get(),
+            destination: None,
+            service: None,
+        })
+    }
+
+    fn to_service(
+        &self,
+        from: &Workload,
+        to: OrigDst,
+        service: &Arc<Service>,
+        rng: &mut impl Rng,
+    ) -> Result<Route, RouteError> {
+        if let Some(waypoint) = draw_waypoint(service, rng)
+            && !self.is_behind(from, waypoint)
+        {
+            let hop = self.waypoint(from, to, waypoint, &service.key, rng)?;
+            return Ok(through_waypoint(hop, to, Some(service.clone())));
+        }
+        if service.load_balancing.mode == Mode::Passthrough {
+            return Ok(Route::Plain {
+                to: to.get(),
+                destination: None,
+                service: Some(service.clone()),
+            });
+        }
+        let hop = self.endpoint(from, to.ip(), service, to.port(), Purpose::Call, rng)?;
+        Ok(straight(hop, Some(service.clone())))
+    }
+
+    fn to_workload(
+        &self,
+        from: &Workload,
+        to: OrigDst,
+        workload: &Arc<Workload>,
+        rng: &mut impl Rng,
+    ) -> Result<Route, RouteError> {
+        if let Some(waypoint) = &workload.waypoint
+            && !self.is_behind(from, waypoint)
+        {
+            let hop = self.waypoint(from, to, waypoint, &workload.uid, rng)?;
+            return Ok(through_waypoint(hop, to, None));
+        }
+        let hop = Hop {
+            workload: workload.clone(),
+            address: to.get(),
+            sans: Vec::new(),
+        };
+        Ok(straight(hop, None))
+    }
+
+    /// Whether `from` is the waypoint itself, whose own calls must not come back to it.
+    fn is_behind(&self, from: &Workload, waypoint: &GatewayAddress) -> bool {
+        match &waypoint.target {
+            GatewayTarget::Hostname(key) => {
+                from.services.contains_key(key)
+                    || (from.hostname.as_ref() == Some(&key.hostname)
+                        && from.namespace == key.namespace)
+            }
+            GatewayTarget::Address(at) => {
+                (from.network == at.network && from.owns(at.ip))
+                    || self
+                        .service_at(&at.network, at.ip, &from.namespace)
+                        .is_some_and(|service| from.services.contains_key(&service.key))
+            }
+        }
+    }
+
+    fn waypoint(
+        &self,
+        from: &Workload,
+        to: OrigDst,
+        waypoint: &GatewayAddress,
+        of: &impl fmt::Display,
+        rng: &mut impl Rng,
+    ) -> Result<Hop, RouteError> {
+        let port = waypoint.hbone_port;
+        // By host name the caller's address family counts, by address the waypoint's.
+        let (service, workload, near) = match &waypoint.target {
+            GatewayTarget::Hostname(key) => (self.service(key), self.workload_named(key), to.ip()),
+            GatewayTarget::Address(at) => (
+                self.service_at(&at.network, at.ip, &from.namespace),
+                self.workload_at(&at.network, at.ip),
+                at.ip,
+            ),
+        };
+        let hop = if let Some(service) = service {
+            self.endpoint(from, near, service, port, Purpose::Waypoint, rng)
+        } else if let Some(workload) = workload {
+            address(workload, |_| true, near).map(|ip| Hop {
+                workload: workload.clone(),
+                address: SocketAddr::new(ip, port),
+                sans: Vec::new(),
+            })
+        } else {
+            return Err(RouteError::UnknownWaypoint {
+                waypoint: waypoint.to_string(),
+                of: of.to_string(),
+            });
+        };
+        hop.map_err(|cause| RouteError::Waypoint {
+            of: of.to_string(),
+            cause: Box::new(cause),
+        })
+    }
+
+    fn workload_named(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
+        let uids = self.by_hostname.get(&key.hostname)?;
+        let mut workloads = uids.iter().filter_map(|uid| self.workloads.get(uid));
+        workloads.find(|workload| workload.namespace == key.namespace)
+    }
+
+    fn endpoint(
+        &self,
+        from: &Workload,
+        near: IpAddr,
+        service: &Arc<Service>,
+        port: u16,
+        purpose: Purpose,
+        rng: &mut impl Rng,
+    ) -> Result<Hop, RouteError> {
+        let declared = service.target_port(port);
+        if declared.is_none() && purpose == Purpose::Call {
+            let service = service.key.clone();
+            return Err(RouteError::NoSuchPort { service, port });
+        }
+        let rules = &service.load_balancing;
+        let candidates = self
+            .services
+            .get(&service.key)
+            .map(|entry| entry.endpoints.candidates());
+        let usable = |endpoint: &Endpoint| {
+            endpoint.workload.network == from.network
+                && (endpoint.workload.health == Health::Healthy
+                    || rules.health == HealthPolicy::AllowAll)
+                && target_port(endpoint, declared, port, purpose).is_some()
+                && reachable(service, &endpoint.workload)
+        };
+        let chosen = candidates
+            .and_then(|candidates| balance::choose(candidates, from, rules, usable, rng))
+            .and_then(|endpoint| Some((endpoint, target_port(endpoint, declared, port, purpose)?)));
+        let Some((endpoint, target)) = chosen else {
+            let reason = why_none(from, self.endpoints(&service.key));
+            let service = service.key.clone();
+            return Err(RouteError::NoEndpoint {
+                service,
+                port,
+                reason,
+            });
+        };
+        let accepted = |ip: IpAddr| service.ip_families.accepts(ip);
+        let ip = address(&endpoint.workload, accepted, near)?;
+        Ok(Hop {
+            workload: endpoint.workload.clone(),
+            address: SocketAddr::new(ip, target),
+            sans: service.subject_alt_names.clone(),
+        })
+    }
+}
+
+/// A waypoint of the service: by weight where there are weights, else the only one.
+fn draw_waypoint<'a>(service: &'a Service, rng: &mut impl Rng) -> Option<&'a GatewayAddress> {
+    let total: u64 = service
+        .weighted_waypoints
+        .iter()
+        .map(|w| u64::from(w.weight))
+        .sum();
+    if total == 0 {
+        return service.waypoint.as_ref();
+    }
+    let mut left = rng.random_range(0..total);
+    for weighted in &service.weighted_waypoints {
+        let weight = u64::from(weighted.weight);
+        if left < weight {
+            return Some(&weighted.gateway);
+        }
+        left -= weight;
+    }
+    None
+}
+
+/// The port to call on an endpoint: its own, else the service's.
+fn target_port(
+    endpoint: &Endpoint,
+    declared: Option<u16>,
+    port: u16,
+    purpose: Purpose,
+) -> Option<u16> {
+    let own = endpoint
+        .ports
+        .iter()
+        .find(|mapping| mapping.service_port == port);
+    let own = own
+        .map(|mapping| mapping.target_port)
+        .filter(|port| *port != 0);
+    let declared = declared.filter(|port| *port != 0);
+    let undeclared = (purpose == Purpose::Waypoint
+        && endpoint.workload.application_tunnel.is_some())
+    .then_some(port);
+    own.or(declared).or(undeclared)
+}
+
+fn reachable(service: &Service, workload: &Workload) -> bool {
+    let accepted = |ip: &IpAddr| service.ip_families.accepts(*ip);
+    workload.addresses.iter().any(accepted) || workload.hostname.is_some()
+}
+
+/// The workload's address to call: the very one that was called if it is one of its own, else one
+/// of the caller's family, else any that the service accepts.
+fn address(
+    workload: &Workload,
+    accepted: impl Fn(IpAddr) -> bool,
+    near: IpAddr,
+) -> Result<IpAddr, RouteError> {
+    let addresses = &workload.addresses;
+    if addresses.contains(&near) {
+        return Ok(near);
+    }
+    let accepted = || addresses.iter().copied().filter(|ip| accepted(*ip));
+    accepted()
+        .find(|ip| ip.is_ipv4() == near.is_ipv4())
+        .or_else(|| accepted().next())
+        .ok_or_else(|| match workload.hostname {
+            Some(_) => RouteError::OnlyHostname(workload.uid.to_string()),
+            None => RouteError::NoAddress(workload.uid.to_string()),
+        })
+}
+
+fn why_none(from: &Workload, endpoints: &[Endpoint]) -> NoEndpoint {
+    let here = |endpoint: &Endpoint| endpoint.workload.network == from.network;
+    match endpoints.len() {
+        0 => NoEndpoint::None,
+        all if !endpoints.iter().any(here) => NoEndpoint::OtherNetwork(all),
+        all => NoEndpoint::Unsuitable(all),
+    }
+}
+
+fn straight(hop: Hop, service: Option<Arc<Service>>) -> Route {
+    match hop.workload.tunnel {
+        TunnelProtocol::None => Route::Plain {
+            to: hop.address,
+            destination: Some(hop.workload),
+            service,
+        },
+        TunnelProtocol::Hbone => Route::Hbone {
+            next_hop: SocketAddr::new(hop.address.ip(), HBONE_PORT),
+            authority: hop.address.to_string(),
+            expect: expected(hop.sans, &hop.workload),
+            destination: hop.workload,
+            service,
+            via_waypoint: false,
+        },
+    }
+}
+
+/// The waypoint is asked for what the caller wanted, not for an endpoint: choosing is its job.
+fn through_waypoint(hop: Hop, to: OrigDst, service: Option<Arc<Service>>) -> Route {
+    Route::Hbone {
+        next_hop: hop.address,
+        authority: to.to_string(),
+        expect: expected(hop.sans, &hop.workload),
+        destination: hop.workload,
+        service,
+        via_waypoint: true,
+    }
+}
+
+fn expected(mut sans: Vec<Identity>, workload: &Workload) -> Vec<Identity> {
+    if !sans.contains(&workload.identity) {
+        sans.push(workload.identity.clone());
+    }
+    sans
+}
+
+impl fmt::Display for NoEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("it has none"),
+            Self::Unsuitable(all) => write!(
+                f,
+                "none of its {all} is healthy, serves the port, and is where the service allows"
+            ),
+            Self::OtherNetwork(all) => write!(
+                f,
+                "all {all} are in another network, which this proxy doesn't reach yet"
+            ),
+        }
+    }
+}
