@@ -3,8 +3,12 @@
 
 pub mod address;
 pub mod balance;
+pub mod ca;
+pub mod certificate;
+pub mod drain;
 pub mod identity;
 pub mod policy;
 pub mod proto;
+pub mod tls;
 pub mod workload;
 pub mod world;
