@@ -13,3 +13,4 @@ pub mod proto;
 pub mod tls;
 pub mod workload;
 pub mod world;
+pub mod xds;
