@@ -1,0 +1,177 @@
+//! The lab's own ground, without any ztunnel: what later tests claim to be the mesh's doing must
+//! not be the lab's.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lab::agent::orders::Direction;
+use lab::{End, Lab, Verdict};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_reach_each_other_over_both_families_and_keep_their_addresses() {
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let server = lab
+        .pod("server")
+        .on(lab.node(2))
+        .outside_the_mesh()
+        .serving(8080)
+        .start()
+        .await
+        .unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let neighbour = lab
+        .pod("neighbour")
+        .on(lab.node(2))
+        .outside_the_mesh()
+        .start()
+        .await
+        .unwrap();
+    for from in [&client, &neighbour] {
+        let verdict = from.get(server.at(8080)).await;
+        assert!(
+            verdict
+                .answer()
+                .unwrap()
+                .starts_with(&format!("server sees {}:", from.ip())),
+            "{verdict}"
+        );
+        let verdict = from.get(server.at_v6(8080)).await;
+        assert!(
+            verdict
+                .answer()
+                .unwrap()
+                .contains(&format!("[{}]", from.addresses().v6)),
+            "{verdict}"
+        );
+        assert!(from.get(server.at(8080)).mapped().await.answer().is_some());
+    }
+    assert_eq!(client.get(server.at(81)).await, Verdict::Refused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capture_sees_what_crosses_the_fabric_and_only_that() {
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let server = lab
+        .pod("server")
+        .on(lab.node(2))
+        .outside_the_mesh()
+        .serving(8080)
+        .start()
+        .await
+        .unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let neighbour = lab
+        .pod("neighbour")
+        .on(lab.node(2))
+        .outside_the_mesh()
+        .start()
+        .await
+        .unwrap();
+    let sniffer = lab.sniff().unwrap();
+    assert!(
+        client
+            .get(server.at(8080))
+            .marked("across-the-fabric")
+            .await
+            .answer()
+            .is_some()
+    );
+    assert!(
+        neighbour
+            .get(server.at(8080))
+            .marked("within-the-node")
+            .await
+            .answer()
+            .is_some()
+    );
+    let sniffed = sniffer.stop().unwrap();
+    assert!(sniffed.sees("across-the-fabric"));
+    assert!(!sniffed.sees("within-the-node"));
+    assert_eq!(sniffed.ports().into_iter().collect::<Vec<_>>(), [8080]);
+    assert!(!sniffed.begins_with_tls(8080));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transfers_holders_and_ends_work_without_a_mesh() {
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let server = lab
+        .pod("server")
+        .on(lab.node(2))
+        .outside_the_mesh()
+        .serving(8080)
+        .start()
+        .await
+        .unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    for direction in [
+        Direction::Up,
+        Direction::Down,
+        Direction::Both,
+        Direction::AfterServersEnd,
+    ] {
+        let done = client
+            .transfer(server.at(8080), direction, 3_000_001, "sized")
+            .await
+            .unwrap();
+        assert!(
+            done.intact && done.bytes == 3_000_001,
+            "{direction:?}: {done:?}"
+        );
+    }
+    let held = client.open(server.at(8080), "held").await.unwrap();
+    assert_eq!(
+        held.say("hello").await,
+        Verdict::Answered("hello".to_owned())
+    );
+    assert_eq!(held.finish().await.unwrap(), End::Finished);
+    let held = client.open(server.at(8080), "cut").await.unwrap();
+    held.reset().await.unwrap();
+    let seen = lab::patience::some(
+        "the server to see the reset",
+        Duration::from_secs(5),
+        async || server.ended("cut").await.unwrap().first().cloned(),
+    );
+    assert_eq!(seen.await.unwrap().end, End::Reset);
+    let tally = client.get(server.at(8080)).times(500).await.unwrap();
+    assert_eq!((tally.answered, tally.example), (500, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_outside_is_reached_and_a_silent_one_times_out() {
+    let lab = Lab::builder()
+        .without_ztunnel()
+        .nodes(1)
+        .start()
+        .await
+        .unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let (machine, addresses) = lab.machine("machine").unwrap();
+    machine.serve(8080).await.unwrap();
+    for address in addresses.both() {
+        let verdict = client.get((address, 8080).into()).await;
+        assert!(verdict.answer().is_some(), "{verdict}");
+    }
+    lab.node(1).unplug().unwrap();
+    let begun = Instant::now();
+    let verdict = client
+        .get((addresses.v4, 8080).into())
+        .within(Duration::from_millis(300))
+        .await;
+    assert!(verdict.answer().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_when_a_lab_goes() {
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let pid = client.pid();
+    let traces = lab.traces();
+    assert!(traces.folder.is_dir() && traces.cgroup.is_dir());
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    drop((client, lab));
+    assert!(!traces.folder.exists() && !traces.cgroup.exists());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    assert!(!mounts.contains(&traces.name()));
+}
