@@ -1,0 +1,116 @@
+//! Requests without a pause, each on a connection of its own, counted by outcome: what a story
+//! needs to see that nothing failed, or when it failed and how.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Uri};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::fetch::{self, Ask};
+use crate::get::seconds;
+use crate::idle;
+
+/// How often a line is printed.
+const LINE_EVERY: Duration = Duration::from_millis(250);
+/// Outcomes waiting to be counted; a full queue slows the askers down.
+const UNCOUNTED: usize = 1024;
+
+/// What to ask and for how long.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// What to ask for.
+    url: Uri,
+    /// How many ask at once.
+    #[arg(long, default_value_t = 4)]
+    parallel: usize,
+    /// A pause of so many seconds after each request.
+    #[arg(long, default_value = "0.01", value_parser = seconds)]
+    pause: Duration,
+    /// Give up on a request after so many seconds.
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    timeout: Duration,
+    /// End after so many seconds; otherwise when told to.
+    #[arg(long = "for", value_parser = seconds)]
+    length: Option<Duration>,
+    /// Value of the x-request-id header of every request.
+    #[arg(long)]
+    marker: Option<HeaderValue>,
+}
+
+/// Asks until the end and prints a JSON line of outcomes four times a second, then the total.
+/// Outcomes are HTTP statuses and `exit-N`, curl's exit code of the failure.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let (outcomes, mut counted) = mpsc::channel(UNCOUNTED);
+    let over = Arc::new(AtomicBool::new(false));
+    for _ in 0..options.parallel {
+        tokio::spawn(asker(options.clone(), outcomes.clone(), over.clone()));
+    }
+    drop(outcomes);
+    let start = Instant::now();
+    let length = options.length.unwrap_or(Duration::MAX / 2);
+    let end = async {
+        tokio::select! {
+            stop = idle::asked_to_stop() => stop,
+            () = tokio::time::sleep(length) => Ok(()),
+        }
+    };
+    tokio::pin!(end);
+    let mut total = BTreeMap::<String, u64>::new();
+    let mut lately = BTreeMap::<String, u64>::new();
+    let mut tick = tokio::time::interval(LINE_EVERY);
+    let mut ended = false;
+    loop {
+        tokio::select! {
+            outcome = counted.recv() => match outcome {
+                Some(outcome) => *lately.entry(outcome).or_default() += 1,
+                None => break,
+            },
+            _ = tick.tick() => {
+                if !lately.is_empty() {
+                    println!("{}", json!({ "at_ms": millis(start), "outcomes": lately }));
+                }
+                add(&mut total, std::mem::take(&mut lately));
+            }
+            stop = &mut end, if !ended => {
+                stop?;
+                ended = true;
+                over.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    add(&mut total, lately);
+    println!("{}", json!({ "at_ms": millis(start), "total": total }));
+    Ok(())
+}
+
+async fn asker(options: Options, outcomes: mpsc::Sender<String>, over: Arc<AtomicBool>) {
+    let mut headers = HeaderMap::new();
+    if let Some(marker) = options.marker {
+        headers.insert("x-request-id", marker);
+    }
+    while !over.load(Ordering::Relaxed) {
+        let ask = Ask::get(options.url.clone(), headers.clone());
+        let outcome = match fetch::whole(ask, options.timeout).await {
+            Ok(answer) => answer.status().as_u16().to_string(),
+            Err(failed) => format!("exit-{}", failed.exit_code()),
+        };
+        if outcomes.send(outcome).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(options.pause).await;
+    }
+}
+
+fn add(total: &mut BTreeMap<String, u64>, some: BTreeMap<String, u64>) {
+    for (outcome, count) in some {
+        *total.entry(outcome).or_default() += count;
+    }
+}
+
+fn millis(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
