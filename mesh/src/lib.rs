@@ -7,6 +7,7 @@ pub mod ca;
 pub mod certificate;
 pub mod drain;
 pub mod file;
+pub mod hbone;
 pub mod identity;
 pub mod policy;
 pub mod proto;

@@ -1,0 +1,52 @@
+//! HBONE: TCP connections as HTTP/2 `CONNECT` streams inside mutual TLS. [`accept`] is the
+//! destination's side, [`Pool`] the source's. What speaks HTTP/2 is the `h2` crate, and nothing
+//! outside this room knows it, so that a CONNECT-only path could take its place.
+//!
+//! The server answers 200 only when its caller accepts a request, 400 by itself to what is no
+//! CONNECT to a `host:port`, and whatever its caller refuses with otherwise. What can't even be
+//! parsed as a request is reset by `h2`.
+
+mod authority;
+mod client;
+mod keepalive;
+mod members;
+mod pool;
+mod server;
+mod stream;
+mod wire;
+
+use std::time::Duration;
+
+pub use authority::{AuthorityError, Destination};
+pub use pool::{ConnectError, Pool, Target};
+pub use server::{AcceptError, Connection, Request, accept};
+pub use stream::{Stream, StreamError};
+
+/// Bytes that a peer may send on one stream before we have passed them on. With 64 KiB, HTTP/2's
+/// default, throughput is a quarter of that (data-path-cost).
+pub const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes that a peer may send on one connection before we have passed them on: the bound of what
+/// one connection can make us hold.
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Largest frame that we accept.
+pub const MAX_FRAME: u32 = 1 << 20;
+/// Largest list of headers that we accept, in bytes.
+pub const MAX_HEADERS: u32 = 64 << 10;
+/// Bytes of a stream that may wait for the connection on our side.
+pub const SEND_BUFFER: usize = 1 << 20;
+/// Streams at the same time on a connection that we accept.
+pub const MAX_STREAMS: u32 = 200;
+/// Streams at the same time on a pooled connection, before another one is made.
+pub const POOLED_STREAMS: usize = 100;
+/// A connection without streams is kept for this long.
+pub const IDLE: Duration = Duration::from_secs(300);
+/// Longest TLS handshake, on either side.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the TCP connection to the next hop.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to a CONNECT: the peer connects to its workload meanwhile.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A PING is sent this often.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that doesn't answer a PING within this time is gone.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);

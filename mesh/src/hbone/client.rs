@@ -1,0 +1,188 @@
+//! One pooled connection: how it is made, driven, and used for a stream.
+
+use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::net::TcpStream;
+use tokio::time::{sleep_until, timeout};
+
+use super::keepalive::Keepalive;
+use super::members::{Lease, Load};
+use super::pool::{ConnectError, Target};
+use super::stream::Stream;
+use super::wire::{Broken, Wire};
+use super::{
+    ANSWER_TIMEOUT, CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, IDLE, MAX_FRAME, MAX_HEADERS,
+    POOLED_STREAMS, SEND_BUFFER, STREAM_WINDOW,
+};
+use crate::certificate::Certificate;
+use crate::identity::Identity;
+use crate::tls;
+
+/// What opens streams on a connection.
+#[derive(Clone)]
+pub(super) struct Opener {
+    h2: SendRequest<Bytes>,
+    broken: Broken,
+}
+
+/// A connection that was just made: somebody has to [`drive`] it.
+pub(super) struct Made {
+    pub(super) opener: Opener,
+    pub(super) usable_until: SystemTime,
+    pub(super) connection: Connection<Wire, Bytes>,
+}
+
+/// Why a stream could not be opened, and whether another connection may be tried.
+pub(super) enum OpenError {
+    /// The connection was already gone, or going: the peer never saw the request.
+    Unsent(ConnectError),
+    /// The peer may have seen the request.
+    Failed(ConnectError),
+}
+
+/// Makes a connection over `tcp`.
+pub(super) async fn make(
+    tcp: TcpStream,
+    certificate: &Certificate,
+    expected: &[Identity],
+    next_hop: SocketAddr,
+) -> Result<Made, ConnectError> {
+    let (tls, peer) = tls::connect(tcp, certificate, expected, HANDSHAKE_TIMEOUT)
+        .await
+        .map_err(|error| ConnectError::Tls {
+            next_hop,
+            reason: error.reason,
+            cause: error.to_string(),
+        })?;
+    let (wire, broken) = Wire::new(tls);
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .initial_max_send_streams(POOLED_STREAMS)
+        .enable_push(false);
+    let (h2, connection) = timeout(HANDSHAKE_TIMEOUT, builder.handshake(wire))
+        .await
+        .map_err(|_| ConnectError::TimedOut {
+            next_hop,
+            what: "HTTP/2 handshake",
+        })?
+        .map_err(|error| broke(&broken, next_hop, &error))?;
+    let usable_until = certificate.not_after().min(peer.not_after);
+    Ok(Made {
+        opener: Opener { h2, broken },
+        usable_until,
+        connection,
+    })
+}
+
+/// Drives a connection until it ends. Calls `release` once it has been idle for [`IDLE`], which
+/// gives up its last opener if it is still idle then.
+pub(super) async fn drive(
+    mut connection: Connection<Wire, Bytes>,
+    load: Arc<Load>,
+    release: impl Fn(),
+) {
+    let mut keepalive = Keepalive::new(connection.ping_pong());
+    let mut released = false;
+    loop {
+        let idle = load.idle_at(IDLE);
+        let idle_over = async {
+            match (released, idle) {
+                (true, _) => pending().await,
+                (false, Some(at)) => sleep_until(at.into()).await,
+                // Busy: it can't have been idle for long enough before then.
+                (false, None) => tokio::time::sleep(IDLE).await,
+            }
+        };
+        tokio::select! {
+            // How it ended is the business of its streams: each learns it by itself.
+            _ = &mut connection => return,
+            () = poll_fn(|cx| keepalive.poll_dead(cx)) => return,
+            () = idle_over => {
+                if load.idle_at(IDLE).is_some_and(|at| at <= std::time::Instant::now()) {
+                    release();
+                    released = load.idle_at(IDLE).is_some();
+                }
+            }
+        }
+    }
+}
+
+impl Opener {
+    /// Sends a CONNECT and waits for its answer.
+    pub(super) async fn open(self, target: &Target, lease: Lease) -> Result<Stream, OpenError> {
+        let next_hop = target.next_hop;
+        let request = request(target).map_err(OpenError::Failed)?;
+        let broken = self.broken;
+        let unsent = |error: h2::Error| OpenError::Unsent(broke(&broken, next_hop, &error));
+        let mut h2 = self.h2.ready().await.map_err(unsent)?;
+        let (answer, send) = h2.send_request(request, false).map_err(unsent)?;
+        let answer = timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| {
+            OpenError::Failed(ConnectError::TimedOut {
+                next_hop,
+                what: "answer",
+            })
+        })?;
+        let answer = answer.map_err(|error| {
+            let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away();
+            let failed = broke(&broken, next_hop, &error);
+            if refused {
+                OpenError::Unsent(failed)
+            } else {
+                OpenError::Failed(failed)
+            }
+        })?;
+        if answer.status() != StatusCode::OK {
+            return Err(OpenError::Failed(ConnectError::Refused(answer.status())));
+        }
+        Ok(Stream::new(send, answer.into_body(), Some(lease)))
+    }
+}
+
+fn request(target: &Target) -> Result<Request<()>, ConnectError> {
+    let wrong = |what: &'static str| ConnectError::Target {
+        what,
+        authority: target.authority.clone(),
+    };
+    let authority = target.authority.parse().map_err(|_| wrong("authority"))?;
+    let mut parts = http::uri::Parts::default();
+    parts.authority = Some(authority);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| wrong("authority"))?;
+    let headers = [
+        ("baggage", &target.baggage),
+        ("forwarded", &target.forwarded),
+        ("traceparent", &target.traceparent),
+    ];
+    for (name, value) in headers {
+        if let Some(value) = value {
+            let value = HeaderValue::from_str(value).map_err(|_| wrong(name))?;
+            request.headers_mut().insert(name, value);
+        }
+    }
+    Ok(request)
+}
+
+fn broke(broken: &Broken, next_hop: SocketAddr, error: &h2::Error) -> ConnectError {
+    let cause = error.to_string();
+    match broken.get() {
+        Some(reason) if error.is_io() => ConnectError::Tls {
+            next_hop,
+            reason: *reason,
+            cause,
+        },
+        _ => ConnectError::Broken { next_hop, cause },
+    }
+}
