@@ -246,14 +246,15 @@ impl Hands {
     }
 
     /// Sets or removes the annotation; the uid in the patch makes the API server refuse it for
-    /// another pod of the same name.
+    /// another pod of the same name. It goes through the status, which may change annotations too,
+    /// so that ztunnel needs no right to change what pods run.
     async fn mark(&self, uid: &Uid, info: &Info, value: Option<&str>) -> Result<(), String> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), &info.namespace);
         let patch = serde_json::json!({
             "metadata": {"uid": uid.as_str(), "annotations": {REDIRECTION: value}},
         });
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = pods.patch_metadata(&info.name, &parameters, &patch);
+        let call = pods.patch_status(&info.name, &parameters, &patch);
         match tokio::time::timeout(TIMEOUT, call).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
