@@ -11,6 +11,7 @@
 
 mod parse;
 mod rule;
+mod shelf;
 mod store;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ pub enum Scope {
     Global,
     /// The policy's own namespace.
     Namespace,
-    /// The workloads that name it.
+    /// Only the workloads that name it. (Naming it puts a policy of any scope in force.)
     Selector,
 }
 

@@ -91,6 +91,14 @@ pub(super) struct Peer<'a> {
     pub(super) service_account: &'a str,
 }
 
+impl<'a> Peer<'a> {
+    /// The service account as `namespace/sa/name`, which is how every principal ends.
+    pub(super) fn account(self) -> &'a str {
+        let length = self.namespace.len() + "/sa/".len() + self.service_account.len();
+        &self.principal[self.principal.len() - length..]
+    }
+}
+
 impl<'a> Facts<'a> {
     pub(super) fn of(connection: &'a Inbound) -> Self {
         Self {
