@@ -1,1 +1,41 @@
-//! (made by its first commit)
+//! The control plane, in the order in which a change of the cluster goes through it.
+//!
+//! ```text
+//! Kubernetes ─ watch → objects → index → translate → resource → xds ─ delta ADS → node proxies
+//!                                   └→ status ─ patch → Kubernetes
+//! node proxies ─ authentication → ca ─ certificates → node proxies
+//! ```
+//!
+//! The middle is pure: `objects`, `translate`, `index`, `resource`, `xds::{store, session}` and
+//! `ca::{authority, permission, limit}` know no task, socket or clock. A further kind of object
+//! gets a file in `objects`, a row in the index's table and a pure translation; a further kind of
+//! client gets a role, and a store of its own beside the node proxies'.
+//!
+//! What it may do in the cluster (charts/culvert/templates/control-rbac.yaml):
+//!
+//! | where         | what                                                     | verbs                     | why                          |
+//! |---------------|----------------------------------------------------------|---------------------------|------------------------------|
+//! | cluster       | namespaces, nodes, pods, services, endpointslices        | list, watch               | what the mesh is made of     |
+//! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
+//! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
+//! | cluster       | tokenreviews                                             | create                    | who calls                    |
+//! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, patch        | publishing the root          |
+//! | cluster       | configmaps                                               | create                    | publishing it the first time |
+//! | own namespace | secrets named culvert-ca                                 | get                       | the root key                 |
+//! | own namespace | secrets                                                  | create                    | making it the first time     |
+
+pub mod admin;
+pub mod app;
+pub mod authentication;
+pub mod ca;
+pub mod index;
+pub mod kubernetes;
+pub mod metrics;
+pub mod objects;
+pub mod pilot;
+pub mod resource;
+pub mod server;
+pub mod status;
+pub mod tls;
+pub mod translate;
+pub mod xds;

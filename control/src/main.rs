@@ -1,2 +1,55 @@
-//! (made by its first commit)
-fn main() {}
+//! `control`: parses its flags, runs the control plane, ends on SIGTERM or SIGINT.
+
+use anyhow::Context;
+use clap::Parser;
+use control::app::{LogFormat, Options, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// glibc and musl keep what a large snapshot once needed; jemalloc gives it back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    log(&options)?;
+    // The Kubernetes client asks for the process's default.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("a TLS provider is installed already");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(options.worker_threads))
+        .enable_all()
+        .build()
+        .context("no runtime: are threads limited?")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let (mut term, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            asked.cancel();
+        });
+        run(options, stop).await
+    })
+}
+
+fn log(options: &Options) -> anyhow::Result<()> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&options.log).context("--log (RUST_LOG)")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    match options.log_format {
+        LogFormat::Plain => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

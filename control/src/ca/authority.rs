@@ -1,0 +1,266 @@
+//! Signs certificates: for workloads from their requests, for control's own server.
+//!
+//! Takes from a request its public key and nothing else: names and lifetime are control's to say.
+//! No clock and no IO: `now` is an argument.
+
+use std::fmt;
+
+use mesh::identity::Identity;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType,
+};
+use time::{Duration, OffsetDateTime};
+
+/// How long a root lives.
+pub const ROOT_LIFETIME: Duration = Duration::days(3650);
+/// Certificates are valid from a little before now, for clocks that differ.
+const CLOCK_SKEW: Duration = Duration::minutes(2);
+/// The largest request that is looked at.
+const CSR_LIMIT: usize = 32 << 10;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The request is no good.
+    #[error("the certificate signing request is refused: {0}")]
+    Request(String),
+    /// The authority's own material is no good.
+    #[error("the certificate authority is not usable: {what}")]
+    Material {
+        /// What is wrong with it.
+        what: String,
+        /// The cause, where a library told one.
+        #[source]
+        source: Option<rcgen::Error>,
+    },
+    /// Signing failed.
+    #[error("a certificate could not be signed")]
+    Signing(#[source] rcgen::Error),
+}
+
+/// A root key and its certificate.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// The signing certificate and what is between it and the root; empty where the root signs.
+    chain: Vec<String>,
+    /// The root, or several during a rotation.
+    root: String,
+    expires: OffsetDateTime,
+}
+
+/// The authority's material as it is stored.
+pub struct Material {
+    /// The private key, PKCS#8 PEM.
+    pub key: String,
+    /// The certificate of that key, PEM.
+    pub certificate: String,
+    /// What is trusted, PEM; the certificate itself if not given.
+    pub root: Option<String>,
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate with its chain, as a caller gets it.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// PEM, one an element: the leaf first, the root last.
+    pub chain: Vec<String>,
+    /// When the leaf expires.
+    pub expires: OffsetDateTime,
+}
+
+/// A server's certificate and key.
+pub struct ServerCertificate {
+    /// The certificate and its chain, PEM.
+    pub chain: String,
+    /// The private key, PKCS#8 PEM.
+    pub key: String,
+    /// When it expires.
+    pub expires: OffsetDateTime,
+}
+
+impl Material {
+    /// A new self-signed root.
+    pub fn generate(trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        let key =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Signing)?;
+        let mut params = CertificateParams::default();
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, trust_domain);
+        name.push(DnType::CommonName, "Culvert root");
+        params.distinguished_name = name;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = now - CLOCK_SKEW;
+        params.not_after = now + ROOT_LIFETIME;
+        let certificate = params.self_signed(&key).map_err(AuthorityError::Signing)?;
+        Ok(Self {
+            key: key.serialize_pem(),
+            certificate: certificate.pem(),
+            root: None,
+        })
+    }
+}
+
+impl Authority {
+    /// An authority from stored material.
+    pub fn load(material: &Material) -> Result<Self, AuthorityError> {
+        let bad = |what: &str, source| AuthorityError::Material {
+            what: what.to_owned(),
+            source,
+        };
+        let key = KeyPair::from_pem(&material.key)
+            .map_err(|error| bad("its private key does not parse", Some(error)))?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(material.certificate.as_bytes())
+            .map_err(|error| bad(&format!("its certificate is no PEM: {error}"), None))?;
+        let certificate = pem
+            .parse_x509()
+            .map_err(|error| bad(&format!("its certificate does not parse: {error}"), None))?;
+        if certificate.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(bad("its certificate belongs to another key", None));
+        }
+        if !certificate.is_ca() {
+            return Err(bad(
+                "its certificate is not one of an authority (basicConstraints CA)",
+                None,
+            ));
+        }
+        let expires = certificate.validity().not_after.to_datetime();
+        let issuer = Issuer::from_ca_cert_pem(&material.certificate, key)
+            .map_err(|error| bad("its certificate can't sign", Some(error)))?;
+        let root = material
+            .root
+            .clone()
+            .unwrap_or_else(|| material.certificate.clone());
+        let chain = if root.trim() == material.certificate.trim() {
+            Vec::new()
+        } else {
+            vec![material.certificate.clone()]
+        };
+        Ok(Self {
+            issuer,
+            chain,
+            root,
+            expires,
+        })
+    }
+
+    /// What the mesh trusts, PEM.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// When the signing certificate expires.
+    #[must_use]
+    pub fn expires(&self) -> OffsetDateTime {
+        self.expires
+    }
+
+    /// Signs the key of a request for an identity. The caller decided that it may have it, and for
+    /// how long.
+    pub fn sign(
+        &self,
+        csr: &str,
+        identity: &Identity,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, AuthorityError> {
+        let refuse = |why: String| AuthorityError::Request(why);
+        if csr.len() > CSR_LIMIT {
+            return Err(refuse(format!("it is longer than {CSR_LIMIT} bytes")));
+        }
+        // This also verifies that the sender holds the private key.
+        let request = CertificateSigningRequestParams::from_pem(csr)
+            .map_err(|error| refuse(error.to_string()))?;
+        check_key(csr).map_err(refuse)?;
+        let uri = identity
+            .as_str()
+            .try_into()
+            .map_err(|error| refuse(format!("identity {identity}: {error}")))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - CLOCK_SKEW;
+        params.not_after = (now + lifetime).min(self.expires);
+        let leaf = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(AuthorityError::Signing)?;
+        let mut chain = vec![leaf.pem()];
+        chain.extend(self.chain.iter().cloned());
+        chain.push(self.root.clone());
+        Ok(Issued {
+            chain,
+            expires: params.not_after,
+        })
+    }
+
+    /// A certificate for our own server, with a key of its own.
+    pub fn server(
+        &self,
+        names: &[String],
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<ServerCertificate, AuthorityError> {
+        let key =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Signing)?;
+        let mut params = CertificateParams::new(names.to_vec()).map_err(AuthorityError::Signing)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - CLOCK_SKEW;
+        params.not_after = (now + lifetime).min(self.expires);
+        let leaf = params
+            .signed_by(&key, &self.issuer)
+            .map_err(AuthorityError::Signing)?;
+        let chain = std::iter::once(leaf.pem())
+            .chain(self.chain.iter().cloned())
+            .collect();
+        Ok(ServerCertificate {
+            chain,
+            key: key.serialize_pem(),
+            expires: params.not_after,
+        })
+    }
+}
+
+/// Weak keys are refused: whoever holds one can be impersonated by others.
+fn check_key(csr: &str) -> Result<(), String> {
+    use x509_parser::prelude::FromDer;
+    use x509_parser::public_key::PublicKey;
+
+    const RSA_BITS: usize = 2048;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes())
+        .map_err(|error| format!("it is no PEM: {error}"))?;
+    let (_, request) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents)
+            .map_err(|error| format!("it does not parse: {error}"))?;
+    match request.certification_request_info.subject_pki.parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() < RSA_BITS => Err(format!(
+            "its RSA key has {} bits: at least {RSA_BITS} are needed",
+            key.key_size()
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

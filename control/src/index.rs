@@ -1,0 +1,285 @@
+//! All objects, and what depends on what: a change recomputes only the resources it can change.
+//!
+//! | changed             | recomputed                                                                  |
+//! |---------------------|-----------------------------------------------------------------------------|
+//! | Pod                 | itself                                                                      |
+//! | Node                | the pods on it                                                              |
+//! | Namespace           | its services                                                                |
+//! | Service             | itself; pods that its old or new selector finds; its slices and their pods |
+//! | EndpointSlice       | its bare addresses; its pods, where the service has no selector             |
+//! | AuthorizationPolicy | itself; pods that its old or new selector finds                             |
+//! | PeerAuthentication  | itself; the policies that inherit from it; pods that it applies to          |
+//!
+//! The result of any order of events is that of the final objects alone, with one exception: a
+//! policy whose new version is wrong stays in force as it was.
+
+mod dependents;
+mod policies;
+mod recompute;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::objects::{
+    Change, EndpointSlice, Key, Kind, Namespace, Node, Object, Pod, PolicySource, Service,
+};
+use crate::resource::{Resource, ResourceType};
+use crate::status::Verdict;
+use crate::translate::Mesh;
+
+use policies::{InForce, PeerInForce};
+use table::Table;
+
+/// The objects, their relations, and what is to be recomputed.
+pub struct Index {
+    mesh: Mesh,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    nodes: HashMap<Arc<str>, Node>,
+    pods: Table<Pod>,
+    services: Table<Service>,
+    slices: Table<EndpointSlice>,
+    policies: Table<InForce>,
+    peers: Table<PeerInForce>,
+    pods_on_node: HashMap<String, BTreeSet<Key>>,
+    slices_of_service: HashMap<Key, BTreeSet<Key>>,
+    slices_of_pod: HashMap<Key, BTreeSet<Key>>,
+    /// The names of the resources that a slice came to.
+    names_of_slice: HashMap<Key, BTreeSet<Arc<str>>>,
+    dirty: BTreeSet<Output>,
+    verdicts: BTreeMap<(Kind, Key), Wish>,
+}
+
+/// What can be recomputed by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Output {
+    Pod(Key),
+    Slice(Key),
+    Service(Key),
+    Policy(Key),
+    Peer(Key),
+    StaticStrict,
+}
+
+/// A resource that may have changed: its new form, or `None` if there is none any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// Its kind.
+    pub kind: ResourceType,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its new form.
+    pub resource: Option<Resource>,
+}
+
+/// A status that should be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// AuthorizationPolicy or PeerAuthentication.
+    pub kind: Kind,
+    /// The policy, as it was read.
+    pub source: PolicySource,
+    /// What its status should say.
+    pub verdict: Verdict,
+}
+
+impl Index {
+    /// An empty index.
+    #[must_use]
+    pub fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            namespaces: HashMap::new(),
+            nodes: HashMap::new(),
+            pods: Table::default(),
+            services: Table::default(),
+            slices: Table::default(),
+            policies: Table::default(),
+            peers: Table::default(),
+            pods_on_node: HashMap::new(),
+            slices_of_service: HashMap::new(),
+            slices_of_pod: HashMap::new(),
+            names_of_slice: HashMap::new(),
+            dirty: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one change in. Nothing is recomputed yet.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Applied(Object::Namespace(namespace)) => {
+                let name: Arc<str> = namespace.name.as_str().into();
+                self.set_namespace(name, Some(namespace));
+            }
+            Change::Applied(Object::Node(node)) => {
+                let name: Arc<str> = node.name.as_str().into();
+                self.set_node(name, Some(node));
+            }
+            Change::Applied(Object::Pod(pod)) => self.set_pod(pod.key.clone(), Some(*pod)),
+            Change::Applied(Object::Service(service)) => {
+                self.set_service(service.key.clone(), Some(*service))
+            }
+            Change::Applied(Object::EndpointSlice(slice)) => {
+                self.set_slice(slice.key.clone(), Some(*slice))
+            }
+            Change::Applied(Object::AuthorizationPolicy(policy)) => self.set_policy(*policy),
+            Change::Applied(Object::PeerAuthentication(policy)) => self.set_peer(*policy),
+            Change::Removed(kind, key) => self.remove(kind, &key),
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, key: &Key) {
+        match kind {
+            Kind::Namespace => self.set_namespace(key.name.clone(), None),
+            Kind::Node => self.set_node(key.name.clone(), None),
+            Kind::Pod => self.set_pod(key.clone(), None),
+            Kind::Service => self.set_service(key.clone(), None),
+            Kind::EndpointSlice => self.set_slice(key.clone(), None),
+            Kind::AuthorizationPolicy => self.remove_policy(key),
+            Kind::PeerAuthentication => self.remove_peer(key),
+        }
+    }
+
+    /// The names of all objects of a kind that the index holds, for a watch that starts anew and
+    /// must find out which are gone.
+    #[must_use]
+    pub fn keys(&self, kind: Kind) -> HashSet<Key> {
+        match kind {
+            Kind::Namespace => self
+                .namespaces
+                .keys()
+                .map(|name| Key::new("", name.clone()))
+                .collect(),
+            Kind::Node => self
+                .nodes
+                .keys()
+                .map(|name| Key::new("", name.clone()))
+                .collect(),
+            Kind::Pod => self.pods.keys().collect(),
+            Kind::Service => self.services.keys().collect(),
+            Kind::EndpointSlice => self.slices.keys().collect(),
+            Kind::AuthorizationPolicy => self.policies.keys().collect(),
+            Kind::PeerAuthentication => self.peers.keys().collect(),
+        }
+    }
+
+    /// A pod by its name.
+    #[must_use]
+    pub fn pod(&self, key: &Key) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// The pods on a node.
+    pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
+        self.pods_on_node
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.pods.get(key))
+    }
+
+    /// Statuses to write since the last call, one a policy.
+    pub fn take_wishes(&mut self) -> Vec<Wish> {
+        std::mem::take(&mut self.verdicts).into_values().collect()
+    }
+
+    fn set_namespace(&mut self, name: Arc<str>, new: Option<Namespace>) {
+        let distribution =
+            |namespace: Option<&Namespace>| namespace.and_then(|n| n.traffic_distribution.clone());
+        if distribution(self.namespaces.get(&name)) != distribution(new.as_ref()) {
+            let services = self
+                .services
+                .within(&name)
+                .map(|(key, _)| Output::Service(key));
+            self.dirty.extend(services);
+        }
+        match new {
+            Some(namespace) => self.namespaces.insert(name, namespace),
+            None => self.namespaces.remove(&name),
+        };
+    }
+
+    fn set_node(&mut self, name: Arc<str>, new: Option<Node>) {
+        if self.nodes.get(&name) != new.as_ref() {
+            let pods = self.pods_on_node.get(&*name).into_iter().flatten().cloned();
+            self.dirty.extend(pods.map(Output::Pod));
+        }
+        match new {
+            Some(node) => self.nodes.insert(name, node),
+            None => self.nodes.remove(&name),
+        };
+    }
+
+    fn set_pod(&mut self, key: Key, new: Option<Pod>) {
+        let old = self.pods.get(&key);
+        if old == new.as_ref() {
+            return;
+        }
+        let node = |pod: Option<&Pod>| {
+            pod.map(|pod| pod.node.clone())
+                .filter(|node| !node.is_empty())
+        };
+        let (before, after) = (node(old), node(new.as_ref()));
+        if before != after {
+            leave(&mut self.pods_on_node, before, &key);
+            join(&mut self.pods_on_node, after, &key);
+        }
+        self.pods.set(&key, new);
+        self.dirty.insert(Output::Pod(key));
+    }
+
+    fn set_service(&mut self, key: Key, new: Option<Service>) {
+        if self.services.get(&key) == new.as_ref() {
+            return;
+        }
+        self.mark_dependents_of_service(&key);
+        self.services.set(&key, new);
+        self.mark_dependents_of_service(&key);
+        self.dirty.insert(Output::Service(key));
+    }
+
+    fn set_slice(&mut self, key: Key, new: Option<EndpointSlice>) {
+        let old = self.slices.get(&key);
+        if old == new.as_ref() {
+            return;
+        }
+        let (old_service, old_pods) = old.map_or((None, Vec::new()), |s| {
+            (Some(s.service.clone()), s.pods.clone())
+        });
+        let (service, pods) = new.as_ref().map_or((None, Vec::new()), |s| {
+            (Some(s.service.clone()), s.pods.clone())
+        });
+        self.mark_pods_of_slice(&key);
+        leave(&mut self.slices_of_service, old_service, &key);
+        join(&mut self.slices_of_service, service, &key);
+        for pod in old_pods {
+            leave(&mut self.slices_of_pod, Some(pod), &key);
+        }
+        for pod in pods {
+            join(&mut self.slices_of_pod, Some(pod), &key);
+        }
+        self.slices.set(&key, new);
+        self.mark_pods_of_slice(&key);
+        self.dirty.insert(Output::Slice(key));
+    }
+}
+
+fn join<K: Eq + std::hash::Hash>(index: &mut HashMap<K, BTreeSet<Key>>, at: Option<K>, key: &Key) {
+    if let Some(at) = at {
+        index.entry(at).or_default().insert(key.clone());
+    }
+}
+
+fn leave<K: Eq + std::hash::Hash>(index: &mut HashMap<K, BTreeSet<Key>>, at: Option<K>, key: &Key) {
+    let Some(at) = at else { return };
+    if let Some(set) = index.get_mut(&at) {
+        set.remove(key);
+        if set.is_empty() {
+            index.remove(&at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Policies in force: the newest good version of each, and what its status shall say.
+
+use std::collections::BTreeSet;
+
+use mesh::proto::security::Authorization;
+
+use super::{Index, Output, Wish};
+use crate::objects::peer_authentication::PeerRule;
+use crate::objects::{AuthorizationPolicy, Key, Kind, Labels, PeerAuthentication, PolicySource};
+use crate::status::Verdict;
+use crate::translate::authorization::{Translated, authorization};
+
+/// An AuthorizationPolicy, as it is enforced.
+pub(super) struct InForce {
+    pub(super) authorization: Option<Authorization>,
+    pub(super) selector: Option<Labels>,
+    /// The generation that is enforced, if all of it was right.
+    good: Option<i64>,
+}
+
+/// A PeerAuthentication, as it is enforced.
+pub(super) struct PeerInForce {
+    pub(super) policy: PeerAuthentication,
+    good: Option<i64>,
+}
+
+impl Index {
+    pub(super) fn set_policy(&mut self, policy: AuthorizationPolicy) {
+        let key = policy.source.key.clone();
+        let translated = authorization(&self.mesh, &policy);
+        let generation = policy.source.generation;
+        let old = self.policies.get(&key);
+        if translated.refused
+            && old.is_some_and(|old| old.good.is_some_and(|good| good != generation))
+        {
+            let good = old.and_then(|old| old.good).unwrap_or_default();
+            self.wish(
+                Kind::AuthorizationPolicy,
+                policy.source,
+                translated.verdict.map(|v| v.instead(&stays(good))),
+            );
+            return;
+        }
+        let Translated {
+            authorization,
+            selector,
+            verdict,
+            refused,
+        } = translated;
+        let verdict = if refused {
+            verdict.map(|v| v.instead(REFUSED_AT_FIRST))
+        } else {
+            verdict
+        };
+        let good = (!refused).then_some(generation);
+        let same =
+            old.is_some_and(|old| old.authorization == authorization && old.selector == selector);
+        if !same {
+            self.mark_pods_of_policy(&key);
+        }
+        self.policies.set(
+            &key,
+            Some(InForce {
+                authorization,
+                selector,
+                good,
+            }),
+        );
+        if !same {
+            self.mark_pods_of_policy(&key);
+            self.dirty.insert(Output::Policy(key));
+        }
+        self.wish(Kind::AuthorizationPolicy, policy.source, verdict);
+    }
+
+    pub(super) fn remove_policy(&mut self, key: &Key) {
+        self.mark_pods_of_policy(key);
+        self.policies.set(key, None);
+        self.verdicts
+            .remove(&(Kind::AuthorizationPolicy, key.clone()));
+        self.dirty.insert(Output::Policy(key.clone()));
+    }
+
+    fn mark_pods_of_policy(&mut self, key: &Key) {
+        let Some(InForce {
+            authorization: Some(_),
+            selector: Some(selector),
+            ..
+        }) = self.policies.get(key)
+        else {
+            return;
+        };
+        let selector = selector.clone();
+        self.mark_selected_pods_of_policy(&key.namespace, Some(&selector));
+    }
+
+    pub(super) fn set_peer(&mut self, mut policy: PeerAuthentication) {
+        let key = policy.source.key.clone();
+        let generation = policy.source.generation;
+        let source = policy.source.clone();
+        let problems: BTreeSet<String> = std::mem::take(&mut policy.problems).into_iter().collect();
+        let old = self.peers.get(&key);
+        let mut good = problems.is_empty().then_some(generation);
+        let verdict = if problems.is_empty() {
+            Verdict::accepted()
+        } else {
+            match old.and_then(|old| {
+                old.good
+                    .filter(|good| *good != generation)
+                    .map(|good| (old, good))
+            }) {
+                Some((old, former)) => {
+                    policy.rule = old.policy.rule.clone();
+                    good = Some(former);
+                    Verdict::invalid(&problems).instead(&stays(former))
+                }
+                None => Verdict::invalid(&problems).instead(REFUSED_AT_FIRST),
+            }
+        };
+        let same = old.is_some_and(|old| {
+            old.policy.rule == policy.rule && old.policy.source.created == policy.source.created
+        });
+        if !same {
+            self.mark_dependents_of_peer(&key);
+        }
+        self.peers.set(&key, Some(PeerInForce { policy, good }));
+        if !same {
+            self.mark_dependents_of_peer(&key);
+            self.dirty.extend([Output::Peer(key), Output::StaticStrict]);
+        }
+        self.wish(Kind::PeerAuthentication, source, Some(verdict));
+    }
+
+    pub(super) fn remove_peer(&mut self, key: &Key) {
+        self.mark_dependents_of_peer(key);
+        self.peers.set(key, None);
+        self.verdicts
+            .remove(&(Kind::PeerAuthentication, key.clone()));
+        self.dirty
+            .extend([Output::Peer(key.clone()), Output::StaticStrict]);
+    }
+
+    /// A policy without a selector is inherited by those with one, in its namespace or everywhere.
+    fn mark_dependents_of_peer(&mut self, key: &Key) {
+        let Some(PeerInForce { policy, .. }) = self.peers.get(key) else {
+            return;
+        };
+        let PeerRule { selector, .. } = &policy.rule;
+        let (selector, root) = (
+            selector.clone(),
+            *key.namespace == *self.mesh.root_namespace,
+        );
+        match selector {
+            // A workload's policy has no place in the root namespace.
+            Some(_) if root => return,
+            Some(_) => {}
+            None if root => self.dirty.extend(self.peers.keys().map(Output::Peer)),
+            None => self.dirty.extend(
+                self.peers
+                    .within(&key.namespace)
+                    .map(|(key, _)| Output::Peer(key)),
+            ),
+        }
+        self.mark_selected_pods_of_policy(&key.namespace, selector.as_ref());
+    }
+
+    fn wish(&mut self, kind: Kind, source: PolicySource, verdict: Option<Verdict>) {
+        if let Some(verdict) = verdict {
+            self.verdicts.insert(
+                (kind, source.key.clone()),
+                Wish {
+                    kind,
+                    source,
+                    verdict,
+                },
+            );
+        }
+    }
+}
+
+/// What is in force of a policy that was wrong from its first version on.
+const REFUSED_AT_FIRST: &str = "No earlier version is known: until it is corrected, what can be read of it is enforced in the stricter way";
+
+fn stays(generation: i64) -> String {
+    format!("The version before (generation {generation}) stays in force")
+}

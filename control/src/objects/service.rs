@@ -1,0 +1,133 @@
+//! Services: addresses, ports and how their endpoints are chosen.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::place::TRAFFIC_DISTRIBUTION;
+use super::{Key, Labels};
+
+/// What control knows of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub key: Key,
+    /// Virtual addresses; empty for a headless service.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Which pods of its namespace are its endpoints; `None` when EndpointSlices are written by
+    /// somebody else.
+    pub selector: Option<Labels>,
+    /// `spec.ipFamilies`.
+    pub families: Families,
+    /// `spec.trafficDistribution`.
+    pub distribution: Option<String>,
+    /// Istio's annotation of the same meaning, for clusters without the field.
+    pub distribution_annotation: Option<String>,
+    /// `spec.internalTrafficPolicy: Local`.
+    pub local: bool,
+    /// Endpoints that are not ready are used too.
+    pub publish_not_ready: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty when the service has one port only.
+    pub name: String,
+    /// The port of the service.
+    pub port: u16,
+    /// The port of the pod.
+    pub target: TargetPort,
+    /// `spec.ports[].appProtocol`.
+    pub app_protocol: Option<String>,
+    /// Whether it is UDP: known, never captured.
+    pub udp: bool,
+}
+
+/// The pod's port that a service port stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a container port, which may differ from pod to pod.
+    Name(String),
+}
+
+/// Which IP versions a service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Families {
+    /// Not said.
+    #[default]
+    Unknown,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    Dual,
+}
+
+impl Service {
+    /// `None` for a service that no proxy routes: an ExternalName is a DNS alias, which the
+    /// cluster's DNS answers.
+    #[must_use]
+    pub fn from_kubernetes(service: &v1::Service) -> Option<Self> {
+        let key = Key::of(&service.metadata);
+        let spec = service.spec.as_ref()?;
+        if spec.type_.as_deref() == Some("ExternalName") {
+            tracing::debug!(service = %key, "ignored: an ExternalName is a DNS alias and has no endpoints");
+            return None;
+        }
+        let listed = match &spec.cluster_ips {
+            Some(ips) if !ips.is_empty() => ips.clone(),
+            _ => spec.cluster_ip.clone().into_iter().collect(),
+        };
+        Some(Self {
+            addresses: listed.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            ports: spec.ports.iter().flatten().filter_map(port).collect(),
+            selector: spec
+                .selector
+                .clone()
+                .filter(|selector| !selector.is_empty()),
+            families: families(spec),
+            distribution: spec.traffic_distribution.clone(),
+            distribution_annotation: service
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(TRAFFIC_DISTRIBUTION))
+                .cloned(),
+            local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            key,
+        })
+    }
+}
+
+fn port(port: &v1::ServicePort) -> Option<ServicePort> {
+    let number = u16::try_from(port.port).ok()?;
+    Some(ServicePort {
+        name: port.name.clone().unwrap_or_default(),
+        port: number,
+        target: match &port.target_port {
+            Some(IntOrString::Int(target)) => TargetPort::Number(u16::try_from(*target).ok()?),
+            Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+            // The API server fills it in: the same number.
+            None => TargetPort::Number(number),
+        },
+        app_protocol: port.app_protocol.clone(),
+        udp: port.protocol.as_deref() == Some("UDP"),
+    })
+}
+
+fn families(spec: &v1::ServiceSpec) -> Families {
+    match spec.ip_families.as_deref() {
+        Some([family]) if family == "IPv6" => Families::V6,
+        Some([_]) => Families::V4,
+        Some([_, _]) => Families::Dual,
+        _ => Families::Unknown,
+    }
+}

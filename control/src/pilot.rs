@@ -1,0 +1,197 @@
+//! The one task that owns change: reports from the watches → index → hub.
+//!
+//! Changes that come together are taken together: after the first, it waits until there is quiet
+//! for a moment, or a longest time is over. Then what depends on them is recomputed once, and sent
+//! once.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
+
+use crate::authentication::BoundPod;
+use crate::ca::permission::{Place, Pods};
+use crate::index::Index;
+use crate::kubernetes::watch::Report;
+use crate::metrics::Metrics;
+use crate::objects::{Change, Key, Kind, Object};
+use crate::status::writer::Queue;
+use crate::xds::hub::Hub;
+
+/// How long changes are gathered before they are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Debounce {
+    /// This much quiet ends the gathering.
+    pub quiet: Duration,
+    /// This much time ends it in any case.
+    pub longest: Duration,
+}
+
+/// The task's state.
+pub struct Pilot {
+    index: Arc<RwLock<Index>>,
+    hub: Arc<Hub>,
+    statuses: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    /// Kinds that were listed in full at least once.
+    listed: HashSet<Kind>,
+    /// Namespaces that can hold a root certificate.
+    namespaces: watch::Sender<BTreeSet<String>>,
+    open_namespaces: BTreeSet<String>,
+    /// Counts batches with pods in them.
+    pods: watch::Sender<u64>,
+}
+
+impl Pilot {
+    /// A pilot of this index, that publishes to this hub.
+    #[must_use]
+    pub fn new(
+        index: Arc<RwLock<Index>>,
+        hub: Arc<Hub>,
+        statuses: Arc<Queue>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            index,
+            hub,
+            statuses,
+            metrics,
+            listed: HashSet::new(),
+            namespaces: watch::Sender::default(),
+            open_namespaces: BTreeSet::new(),
+            pods: watch::Sender::default(),
+        }
+    }
+
+    /// Namespaces that are not being deleted.
+    #[must_use]
+    pub fn namespaces(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.namespaces.subscribe()
+    }
+
+    /// Changes when pods did.
+    #[must_use]
+    pub fn pods(&self) -> watch::Receiver<u64> {
+        self.pods.subscribe()
+    }
+
+    /// Runs until the watches end.
+    pub async fn run(mut self, mut reports: mpsc::Receiver<Report>, debounce: Debounce) {
+        while let Some(first) = reports.recv().await {
+            let heard = Instant::now();
+            let mut batch = vec![first];
+            let deadline = heard + debounce.longest;
+            loop {
+                let until = (Instant::now() + debounce.quiet).min(deadline);
+                match tokio::time::timeout_at(until.into(), reports.recv()).await {
+                    Ok(Some(report)) => batch.push(report),
+                    Ok(None) | Err(_) => break,
+                }
+                // A pile: take it now, so that it does not grow without bound.
+                if batch.len() >= crate::kubernetes::watch::QUEUE {
+                    break;
+                }
+            }
+            self.take(batch, heard);
+        }
+    }
+
+    /// Takes a batch in and publishes what came of it.
+    pub fn take(&mut self, batch: Vec<Report>, heard: Instant) {
+        let mut pods = false;
+        let (updates, wishes) = {
+            let shared = self.index.clone();
+            let mut index = shared.write();
+            for report in batch {
+                match report {
+                    Report::Change(change) => {
+                        self.metrics.event(change.kind());
+                        pods |= change.kind() == Kind::Pod;
+                        self.note_namespace(&change);
+                        index.apply(change);
+                    }
+                    Report::Listed(kind, exist) => {
+                        self.listed.insert(kind);
+                        for key in index
+                            .keys(kind)
+                            .difference(&exist)
+                            .cloned()
+                            .collect::<Vec<Key>>()
+                        {
+                            pods |= kind == Kind::Pod;
+                            let change = Change::Removed(kind, key);
+                            self.note_namespace(&change);
+                            index.apply(change);
+                        }
+                    }
+                    Report::Broke(kind) => self.metrics.watch_error(kind),
+                }
+            }
+            // Half of a cluster makes half of the policies: nothing is computed before all is in.
+            if self.listed.len() < Kind::ALL.len() {
+                return;
+            }
+            (index.recompute(), index.take_wishes())
+        };
+        self.metrics.recomputed.inc_by(updates.len() as u64);
+        let changed = self.hub.publish(updates, heard);
+        self.metrics.changed.inc_by(changed as u64);
+        if !*self.hub.ready().borrow() {
+            let resources = self.hub.store();
+            let count = |kind| {
+                resources
+                    .collection(kind)
+                    .map_or(0, |collection| collection.iter().len())
+            };
+            let [policies, addresses] = crate::resource::ResourceType::ALL.map(count);
+            tracing::info!(addresses, policies, "the cluster is known: serving");
+        }
+        self.hub.set_ready();
+        self.statuses.add(wishes);
+        if pods {
+            self.pods.send_modify(|batches| *batches += 1);
+        }
+        self.namespaces.send_if_modified(|known| {
+            let differs = *known != self.open_namespaces;
+            if differs {
+                known.clone_from(&self.open_namespaces);
+            }
+            differs
+        });
+    }
+
+    fn note_namespace(&mut self, change: &Change) {
+        match change {
+            Change::Applied(Object::Namespace(namespace)) if !namespace.terminating => {
+                self.open_namespaces.insert(namespace.name.clone());
+            }
+            Change::Applied(Object::Namespace(namespace)) => {
+                self.open_namespaces.remove(&namespace.name);
+            }
+            Change::Removed(Kind::Namespace, key) => {
+                self.open_namespaces.remove(&*key.name);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Pods for Index {
+    fn place(&self, namespace: &str, pod: &BoundPod) -> Option<Place> {
+        let found = self.pod(&Key::new(namespace, pod.name.as_str()))?;
+        (found.uid == pod.uid).then(|| Place {
+            node: found.node.clone(),
+            service_account: found.service_account.clone(),
+        })
+    }
+
+    fn runs_on(&self, node: &str, namespace: &str, service_account: &str) -> bool {
+        self.pods_on(node)
+            .any(|pod| *pod.key.namespace == *namespace && pod.service_account == service_account)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! A resource as it goes over the wire: encoded once, shared by every client that gets it.
+//!
+//! Its version is the hash of its content, so that replicas agree on it, a restart keeps it, and a
+//! client that reconnects is sent nothing that it has. The encoding is therefore canonical: maps
+//! are written in the order of their keys (protobuf lets a message be written in parts).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh::proto::discovery::Resource as Envelope;
+use mesh::proto::security::Authorization;
+use mesh::proto::workload::{Service, Workload};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use sha2::{Digest, Sha256};
+
+/// The kinds of resource that node proxies subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceType {
+    /// Workloads and services.
+    Address,
+    /// L4 policies.
+    Authorization,
+}
+
+impl ResourceType {
+    /// Every kind, in the order in which a client shall get them: policies before the workloads
+    /// that name them.
+    pub const ALL: [Self; 2] = [Self::Authorization, Self::Address];
+
+    /// Its type URL.
+    #[must_use]
+    pub fn url(self) -> &'static str {
+        match self {
+            Self::Address => "type.googleapis.com/istio.workload.Address",
+            Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+        }
+    }
+
+    /// The kind of this type URL.
+    #[must_use]
+    pub fn from_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.url() == url)
+    }
+
+    /// Istio's short name for it, in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Address => "wds",
+            Self::Authorization => "wads",
+        }
+    }
+}
+
+/// An encoded resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Other names under which a client may ask for it.
+    pub aliases: Vec<Arc<str>>,
+    /// The hash of its content.
+    pub version: String,
+    /// `envoy.service.discovery.v3.Resource`, without aliases.
+    pub body: Bytes,
+}
+
+impl Resource {
+    /// A workload, as `istio.workload.Address`.
+    #[must_use]
+    pub fn workload(workload: &mut Workload) -> Self {
+        let services = std::mem::take(&mut workload.services);
+        let mut body = workload.encode_to_vec();
+        let mut names: Vec<&String> = services.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            let mut part = Workload::default();
+            part.services.insert(name.clone(), services[name].clone());
+            body.extend_from_slice(&part.encode_to_vec());
+        }
+        workload.services = services;
+        let shared =
+            workload.network_mode == i32::from(mesh::proto::workload::NetworkMode::HostNetwork);
+        let addresses: &[Vec<u8>] = if shared { &[] } else { &workload.addresses };
+        let aliases = addresses
+            .iter()
+            .filter_map(|octets| alias(&workload.network, octets));
+        Self::new(
+            ResourceType::Address,
+            &workload.uid,
+            aliases.collect(),
+            &address(1, &body),
+        )
+    }
+
+    /// A service, as `istio.workload.Address`.
+    #[must_use]
+    pub fn service(service: &Service) -> Self {
+        let name = format!("{}/{}", service.namespace, service.hostname);
+        let aliases = service
+            .addresses
+            .iter()
+            .filter_map(|address| alias(&address.network, &address.address));
+        Self::new(
+            ResourceType::Address,
+            &name,
+            aliases.collect(),
+            &address(2, &service.encode_to_vec()),
+        )
+    }
+
+    /// A policy.
+    #[must_use]
+    pub fn authorization(policy: &Authorization) -> Self {
+        let name = format!("{}/{}", policy.namespace, policy.name);
+        Self::new(
+            ResourceType::Authorization,
+            &name,
+            Vec::new(),
+            &policy.encode_to_vec(),
+        )
+    }
+
+    fn new(kind: ResourceType, name: &str, aliases: Vec<Arc<str>>, value: &[u8]) -> Self {
+        let digest = Sha256::digest(value);
+        let version: String = digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let envelope = Envelope {
+            version: version.clone(),
+            resource: Some(prost_types::Any {
+                type_url: kind.url().to_owned(),
+                value: value.to_vec(),
+            }),
+            name: name.to_owned(),
+            aliases: Vec::new(),
+        };
+        Self {
+            name: name.into(),
+            aliases,
+            version,
+            body: envelope.encode_to_vec().into(),
+        }
+    }
+
+    /// The value inside, decoded again: for the debug view and tests.
+    #[must_use]
+    pub fn value(&self) -> Vec<u8> {
+        Envelope::decode(self.body.clone())
+            .ok()
+            .and_then(|envelope| envelope.resource)
+            .map(|any| any.value)
+            .unwrap_or_default()
+    }
+}
+
+/// `istio.workload.Address` around an encoded member of its oneof.
+fn address(tag: u32, body: &[u8]) -> Vec<u8> {
+    let mut wrapped = Vec::with_capacity(body.len() + 6);
+    encode_key(tag, WireType::LengthDelimited, &mut wrapped);
+    encode_varint(body.len() as u64, &mut wrapped);
+    wrapped.extend_from_slice(body);
+    wrapped
+}
+
+/// `network/ip`: the name for on-demand look-ups.
+fn alias(network: &str, octets: &[u8]) -> Option<Arc<str>> {
+    let address: IpAddr = match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok()?.into(),
+        _ => <[u8; 16]>::try_from(octets).ok()?.into(),
+    };
+    Some(format!("{network}/{address}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::proto::workload::{Address, PortList, address};
+
+    #[test]
+    fn the_order_of_a_map_does_not_change_the_version() {
+        let names: Vec<String> = (0..40)
+            .map(|n| format!("default/s{n}.default.svc.cluster.local"))
+            .collect();
+        let with = |names: &mut dyn Iterator<Item = &String>| {
+            let mut workload = Workload {
+                uid: "u".to_owned(),
+                ..Workload::default()
+            };
+            workload
+                .services
+                .extend(names.map(|name| (name.clone(), PortList::default())));
+            Resource::workload(&mut workload)
+        };
+        let forward = with(&mut names.iter());
+        assert_eq!(forward, with(&mut names.iter().rev()));
+        let address = Address::decode(forward.value().as_slice()).unwrap();
+        let Some(address::Type::Workload(workload)) = address.r#type else {
+            panic!("not a workload")
+        };
+        assert_eq!(workload.services.len(), 40);
+        assert_eq!(workload.uid, "u");
+    }
+
+    #[test]
+    fn addresses_are_aliases_unless_they_are_shared() {
+        let mut workload = Workload {
+            uid: "u".to_owned(),
+            addresses: vec![vec![10, 0, 0, 1], [0; 16].to_vec()],
+            ..Workload::default()
+        };
+        let names: Vec<String> = Resource::workload(&mut workload)
+            .aliases
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["/10.0.0.1", "/::"]);
+        workload.network_mode = 1;
+        assert!(Resource::workload(&mut workload).aliases.is_empty());
+    }
+}

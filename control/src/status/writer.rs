@@ -1,0 +1,132 @@
+//! Writes policy statuses, one at a time, each with the version it was decided on as precondition.
+//!
+//! A conflict needs no retry: it means that a newer version of the policy is on its way to us, or
+//! that another replica wrote the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::conditions;
+use crate::index::Wish;
+use crate::kubernetes::watch::security_resource;
+use crate::metrics::Metrics;
+use crate::objects::{Key, Kind};
+
+/// Under which name our writes appear in `managedFields`.
+pub const FIELD_MANAGER: &str = "culvert-control";
+/// How long after a failed write the next is tried.
+const RETRY: Duration = Duration::from_secs(1);
+/// Statuses waiting; at most one a policy. Beyond, new ones are dropped: they come again with the
+/// policy's next change, and traffic does not depend on them.
+const LIMIT: usize = 10_000;
+
+/// Statuses to write, newest for each policy.
+#[derive(Default)]
+pub struct Queue {
+    wishes: Mutex<BTreeMap<(Kind, Key), Wish>>,
+    more: Notify,
+}
+
+impl Queue {
+    /// Adds wishes, in place of older ones for the same policies.
+    pub fn add(&self, wishes: Vec<Wish>) {
+        let mut waiting = self.wishes.lock();
+        for wish in wishes {
+            let name = (wish.kind, wish.source.key.clone());
+            if waiting.len() < LIMIT || waiting.contains_key(&name) {
+                waiting.insert(name, wish);
+            } else {
+                tracing::warn!(policy = %wish.source.key, "too many statuses are waiting: this one is not written");
+            }
+        }
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Option<Wish> {
+        self.wishes.lock().pop_first().map(|(_, wish)| wish)
+    }
+
+    fn put_back(&self, wish: Wish) {
+        self.wishes
+            .lock()
+            .entry((wish.kind, wish.source.key.clone()))
+            .or_insert(wish);
+    }
+}
+
+/// Writes until stopped.
+pub async fn run(
+    client: Client,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    loop {
+        let Some(wish) = queue.take() else {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = queue.more.notified() => continue,
+            }
+        };
+        match write(&client, &wish).await {
+            Ok(written) => {
+                metrics.statuses.inc_by(u64::from(written));
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                tracing::debug!(policy = %wish.source.key, "the policy changed before its status was written");
+            }
+            Err(error) => {
+                tracing::warn!(kind = %wish.kind, policy = %wish.source.key, %error, "a policy's status could not be written; it is tried again");
+                queue.put_back(wish);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
+    let source = &wish.source;
+    let now = OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .ok()
+        .and_then(|now| now.format(&Rfc3339).ok());
+    let now = now.unwrap_or_default();
+    let Some(conditions) = conditions(&source.conditions, &wish.verdict, source.generation, &now)
+    else {
+        return Ok(false);
+    };
+    if !wish.verdict.accepted {
+        let (reason, message) = (wish.verdict.reason, &wish.verdict.message);
+        tracing::warn!(kind = %wish.kind, policy = %source.key, reason, message, "a policy is not in force as written");
+    }
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        client.clone(),
+        &source.key.namespace,
+        &security_resource(wish.kind),
+    );
+    let patch = json!({
+        "metadata": {"resourceVersion": source.resource_version},
+        "status": {"conditions": conditions},
+    });
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(&source.key.name, &params, &Patch::Merge(&patch))
+        .await
+        .map(|_| true)
+}

@@ -1,0 +1,66 @@
+//! Objects → the resources that node proxies take. Pure functions: no store, no clock, no IO.
+//!
+//! What istiod sends for the same objects is the reference (`pilot/pkg/serviceregistry/ambient`
+//! of istio/istio, and wire.md); where we differ on purpose, the function says so and
+//! `control/tests/accepted-differences.yaml` lists it.
+
+pub mod authorization;
+pub mod peer;
+pub mod protocol;
+pub mod service;
+pub mod workload;
+
+use std::net::IpAddr;
+
+/// What every translation needs to know of the mesh.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    /// The cluster's name, in workload UIDs.
+    pub cluster: String,
+    /// The DNS suffix of services.
+    pub domain: String,
+    /// The trust domain of identities.
+    pub trust_domain: String,
+    /// The network that all addresses are in; empty for the default.
+    pub network: String,
+    /// Where mesh-wide policies live.
+    pub root_namespace: String,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            cluster: "Kubernetes".to_owned(),
+            domain: "cluster.local".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            network: String::new(),
+            root_namespace: "istio-system".to_owned(),
+        }
+    }
+}
+
+impl Mesh {
+    /// The full DNS name of a service.
+    #[must_use]
+    pub fn hostname(&self, name: &str, namespace: &str) -> String {
+        format!("{name}.{namespace}.svc.{}", self.domain)
+    }
+
+    /// The trust domain on the wire: empty means `cluster.local`.
+    fn wire_trust_domain(&self) -> String {
+        if self.trust_domain == "cluster.local" {
+            String::new()
+        } else {
+            self.trust_domain.clone()
+        }
+    }
+}
+
+/// An address as the protocol carries it: 4 or 16 bytes, network order.
+#[must_use]
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

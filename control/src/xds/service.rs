@@ -1,0 +1,261 @@
+//! The gRPC shell around sessions: one task a client.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mesh::proto::discovery::DeltaDiscoveryRequest;
+use mesh::proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::codec::PushCodec;
+use super::hub::Hub;
+use super::session::{Heard, Push, Session};
+use crate::authentication::{Authenticator, Caller, Roles};
+use crate::metrics::Metrics;
+
+/// The largest request: a client that reconnects names every resource that it has.
+const REQUEST_LIMIT: usize = 64 << 20;
+/// Responses under way to one client: at most one of each kind is unacknowledged.
+const QUEUE: usize = 4;
+const PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// The aggregated discovery service.
+#[derive(Clone)]
+pub struct Discovery(Arc<Shared>);
+
+struct Shared {
+    hub: Arc<Hub>,
+    authenticator: Arc<Authenticator>,
+    roles: Roles,
+    metrics: Arc<Metrics>,
+    /// A stream ends after this time, so that its client shows a fresh token.
+    max_age: Duration,
+    stop: CancellationToken,
+}
+
+impl Discovery {
+    /// A service over the hub. `max_age` is how long one stream may live, `stop` ends all.
+    #[must_use]
+    pub fn new(
+        hub: Arc<Hub>,
+        authenticator: Arc<Authenticator>,
+        roles: Roles,
+        metrics: Arc<Metrics>,
+        max_age: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            hub,
+            authenticator,
+            roles,
+            metrics,
+            max_age,
+            stop,
+        }))
+    }
+}
+
+impl NamedService for Discovery {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for Discovery {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            if request.uri().path() != PATH {
+                return Ok(Status::unimplemented(
+                    "only delta discovery is served: DeltaAggregatedResources",
+                )
+                .into_http());
+            }
+            let mut grpc = Grpc::new(PushCodec).max_decoding_message_size(REQUEST_LIMIT);
+            Ok(grpc.streaming(Delta(shared), request).await)
+        })
+    }
+}
+
+struct Delta(Arc<Shared>);
+
+impl StreamingService<DeltaDiscoveryRequest> for Delta {
+    type Response = Push;
+    type ResponseStream = ReceiverStream<Result<Push, Status>>;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let caller = shared.admit(&request).await?;
+            let (responses, stream) = mpsc::channel(QUEUE);
+            tokio::spawn(shared.serve(caller, request.into_inner(), responses));
+            Ok(Response::new(ReceiverStream::new(stream)))
+        })
+    }
+}
+
+impl Shared {
+    async fn admit(
+        &self,
+        request: &Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Caller, Status> {
+        let caller = self
+            .authenticator
+            .authenticate(request.metadata())
+            .await
+            .inspect_err(|status| {
+                self.metrics.refused_streams.inc();
+                let peer = request.remote_addr().map(|peer| peer.to_string());
+                tracing::warn!(
+                    src.addr = peer,
+                    error = status.message(),
+                    "an xDS client was refused"
+                );
+            })?;
+        if !self.roles.is_node_proxy(&caller) {
+            self.metrics.refused_streams.inc();
+            tracing::warn!(src.identity = %caller, "an xDS client was refused: it is no node proxy (see --node-proxy-accounts)");
+            return Err(Status::permission_denied(format!(
+                "{caller} is not allowed to read the mesh's workloads"
+            )));
+        }
+        Ok(caller)
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        caller: Caller,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        responses: mpsc::Sender<Result<Push, Status>>,
+    ) {
+        let number = self.hub.enter(caller.to_string());
+        self.metrics.connected.inc();
+        tracing::info!(src.identity = %caller, "xDS client connected");
+        let reason = match self.converse(number, &mut requests, &responses).await {
+            Ok(reason) => reason.to_owned(),
+            Err(status) => {
+                let reason = status.message().to_owned();
+                // The client may be gone already: then nobody is there to be told.
+                let _ = responses.send(Err(status)).await;
+                reason
+            }
+        };
+        self.hub.leave(number);
+        self.metrics.connected.dec();
+        tracing::info!(src.identity = %caller, reason, "xDS client disconnected");
+    }
+
+    async fn converse(
+        &self,
+        number: u64,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        responses: &mpsc::Sender<Result<Push, Status>>,
+    ) -> Result<&'static str, Status> {
+        let mut session = Session::default();
+        let mut newest = self.hub.follow();
+        let mut ready = self.hub.ready();
+        let end = tokio::time::sleep(jittered(self.max_age));
+        tokio::pin!(end);
+        loop {
+            let serving = *ready.borrow_and_update();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Status::unavailable("control is stopping: connect to another replica")),
+                () = &mut end => return Ok("the stream's time is over: the client shows its token again"),
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.hear(number, &mut session, request)?,
+                    Ok(None) => return Ok("the client closed"),
+                    Err(_) => return Ok("the connection broke"),
+                },
+                _ = newest.changed() => {}
+                _ = ready.changed(), if !serving => {}
+            }
+            if *ready.borrow() {
+                let heard = newest.borrow_and_update().heard;
+                self.push(&mut session, responses, heard).await?;
+                self.record(number, &session);
+            }
+        }
+    }
+
+    fn hear(
+        &self,
+        number: u64,
+        session: &mut Session,
+        request: DeltaDiscoveryRequest,
+    ) -> Result<(), Status> {
+        if let Some(node) = &request.node {
+            self.hub
+                .update(number, |client| client.node.clone_from(&node.id));
+        }
+        match session
+            .handle(request)
+            .map_err(|refusal| Status::invalid_argument(refusal.to_string()))?
+        {
+            Heard::Subscription(_) => {}
+            Heard::Ack(kind) => self.metrics.acknowledged(kind, true),
+            Heard::Nack(kind, message) => {
+                self.metrics.acknowledged(kind, false);
+                tracing::warn!(
+                    r#type = kind.label(),
+                    error = message,
+                    "an xDS client refused resources; it keeps the last good ones"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn push(
+        &self,
+        session: &mut Session,
+        responses: &mpsc::Sender<Result<Push, Status>>,
+        heard: std::time::Instant,
+    ) -> Result<(), Status> {
+        loop {
+            let next = session
+                .poll(&self.hub.store())
+                .map_err(|behind| Status::resource_exhausted(behind.to_string()))?;
+            let Some(push) = next else { return Ok(()) };
+            self.metrics.pushed(push.kind, push.body.len());
+            if responses.send(Ok(push)).await.is_err() {
+                return Ok(());
+            }
+            self.metrics
+                .convergence
+                .observe(heard.elapsed().as_secs_f64());
+        }
+    }
+
+    fn record(&self, number: u64, session: &Session) {
+        self.hub.update(number, |client| {
+            client.progress = session
+                .progress()
+                .map(|(kind, progress)| (kind, progress.clone()))
+                .collect();
+        });
+    }
+}
+
+/// Up to a tenth less, so that clients that connected together do not come back together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(1.0 - rand::random::<f64>() / 10.0)
+}
