@@ -86,7 +86,11 @@ impl Agent {
             Order::Transfer(transfer) => call::transfer(&transfer)
                 .await
                 .map_or_else(Answer::Failed, Answer::Transferred),
+            Order::ResetServed { tag } => Answer::Resetting(self.served.lock().reset(&tag)),
             Order::Open { to, tag } => self.held.open(to, &tag).await,
+            Order::OpenWithoutReading { to, bytes } => {
+                self.held.open_without_reading(to, bytes).await
+            }
             Order::Say { connection, text } => self.held.say(connection, &text).await,
             Order::Watch { connection, millis } => self.held.watch(connection, millis).await,
             Order::Close { connection, reset } => self.held.close(connection, reset).await,

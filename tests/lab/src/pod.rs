@@ -6,10 +6,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use mesh::file::format::{TunnelProtocol, Workload as Entry, WorkloadType};
 
 use crate::Lab;
 use crate::addresses::Pair;
-use crate::document::{Protocol, WorkloadEntry};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::process::Place;
@@ -33,7 +33,7 @@ struct Inner {
     node: Arc<Node>,
     netns: Netns,
     addresses: Pair,
-    entry: WorkloadEntry,
+    entry: Entry,
 }
 
 impl Deref for Pod {
@@ -103,7 +103,7 @@ impl Pod {
     /// When ztunnel refuses it or does not take up the change.
     pub async fn enroll(&self) -> Result<()> {
         self.capture().await?;
-        self.speak(Protocol::Hbone).await
+        self.speak(TunnelProtocol::Hbone).await
     }
 
     /// Takes it out: peers stop using HBONE first, then capture ends.
@@ -111,7 +111,7 @@ impl Pod {
     /// # Errors
     /// When ztunnel refuses or does not take up the change.
     pub async fn release(&self) -> Result<()> {
-        self.speak(Protocol::Tcp).await?;
+        self.speak(TunnelProtocol::None).await?;
         let (node, uid) = (Arc::clone(&self.inner.node), self.uid().to_owned());
         tokio::task::spawn_blocking(move || node.zds.remove(&uid)).await?
     }
@@ -137,13 +137,13 @@ impl Pod {
     ///
     /// # Errors
     /// When a ztunnel does not take up the change.
-    pub async fn speak(&self, protocol: Protocol) -> Result<()> {
+    pub async fn speak(&self, protocol: TunnelProtocol) -> Result<()> {
         let uid = self.uid().to_owned();
         self.inner
             .lab
             .change(move |document| {
                 if let Some(entry) = document.workloads.get_mut(&uid) {
-                    entry.protocol = protocol;
+                    entry.tunnel_protocol = protocol;
                 }
             })
             .await
@@ -218,7 +218,10 @@ impl PodBuilder {
         let addresses = self.node.number.pod(index);
         let netns = wiring::pod(&self.node.netns, self.node.number, index)
             .with_context(|| format!("making the pod {}", self.name))?;
-        let cgroup = self.node.cgroup.join(format!("pod{index}-{}", self.name));
+        let cgroup = self
+            .node
+            .cgroup
+            .join(format!("kubepods/pod{index}-{}", self.name));
         std::fs::create_dir_all(&cgroup)?;
         let place = Place {
             netns: netns.clone(),
@@ -226,37 +229,46 @@ impl PodBuilder {
             without: Vec::new(),
         };
         let workload = Workload::start(&self.name, self.lab.program(), &place)?;
-        let entry = WorkloadEntry {
+        let entry = Entry {
             uid: format!("Kubernetes//Pod/{}/{}", self.namespace, self.name),
             name: self.name.clone(),
             namespace: self.namespace,
             service_account: self.service_account,
-            workload_ips: addresses.both().to_vec(),
-            protocol: Protocol::Tcp,
+            addresses: addresses.both().to_vec(),
             node: self.node.name(),
+            workload_type: WorkloadType::Deployment,
             workload_name: self.name.clone(),
             canonical_name: self.name,
             canonical_revision: "v1".to_owned(),
+            cluster_id: "Kubernetes".to_owned(),
             authorization_policies: self.policies,
-            services: std::collections::BTreeMap::new(),
+            ..Entry::default()
         };
-        self.lab.add_workload(entry.clone()).await?;
         for port in self.serves {
             workload.serve(port).await?;
         }
         let inner = Inner {
-            lab: self.lab,
+            lab: self.lab.clone(),
             node: self.node,
             netns,
             addresses,
-            entry,
+            entry: entry.clone(),
         };
         let pod = Pod {
             workload,
             inner: Arc::new(inner),
         };
+        // One change of the document instead of two, in the order of an enrolment: captured first.
         if self.enrolled {
-            pod.enroll().await?;
+            pod.capture().await?;
+            self.lab
+                .add_workload(Entry {
+                    tunnel_protocol: TunnelProtocol::Hbone,
+                    ..entry
+                })
+                .await?;
+        } else {
+            self.lab.add_workload(entry).await?;
         }
         Ok(pod)
     }

@@ -234,6 +234,39 @@ impl Workload {
         }
     }
 
+    /// Opens a connection, asks for `bytes` and reads none of them.
+    ///
+    /// # Errors
+    /// With the verdict, when it can't be opened.
+    pub async fn open_without_reading(&self, to: SocketAddr, bytes: u64) -> Result<Connection> {
+        match self.order(Order::OpenWithoutReading { to, bytes }).await? {
+            Answer::Opened(number) => Ok(Connection {
+                workload: self.clone(),
+                number,
+            }),
+            other => bail!("{} → {to}: {other:?}", self.inner.name),
+        }
+    }
+
+    /// Resets the connections that this workload serves under `tag`.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub async fn reset_connections(&self, tag: &str) -> Result<()> {
+        match self
+            .order(Order::ResetServed {
+                tag: tag.to_owned(),
+            })
+            .await?
+        {
+            Answer::Resetting(1..) => Ok(()),
+            other => bail!(
+                "{}: no connection {tag} to reset: {other:?}",
+                self.inner.name
+            ),
+        }
+    }
+
     /// How the connections that this workload served under `tag` ended.
     ///
     /// # Errors

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use mesh::file::format::{Policy, Workload as Entry};
 use parking_lot::Mutex;
 
 use crate::addresses::{self, NodeNumber};
 use crate::ca::{Authority, TOKEN};
-use crate::document::{Document, ServiceEntry, WorkloadEntry};
+use crate::document::{self, Document};
 use crate::leftovers::Leftovers;
 use crate::netns::Netns;
 use crate::node::{self, Node};
@@ -46,7 +47,7 @@ struct Inner {
     authority: Authority,
     fabric: Netns,
     program: Program,
-    document: tokio::sync::Mutex<Revised>,
+    document: Mutex<Revised>,
     files: Vec<PathBuf>,
     outside: AtomicU8,
     services: AtomicU8,
@@ -141,7 +142,7 @@ impl Builder {
                 authority,
                 fabric,
                 program,
-                document: tokio::sync::Mutex::default(),
+                document: Mutex::default(),
                 files,
                 outside: AtomicU8::new(0),
                 services: AtomicU8::new(0),
@@ -255,13 +256,15 @@ impl Lab {
         endpoints: &[&Pod],
     ) -> Result<addresses::Pair> {
         let addresses = addresses::service(self.inner.services.fetch_add(1, Ordering::Relaxed));
-        let service = ServiceEntry::new(name, "default", addresses, ports);
-        let ports: BTreeMap<u16, u16> = ports.iter().copied().collect();
+        let service = document::service(name, "default", addresses, ports);
         let uids: Vec<String> = endpoints.iter().map(|pod| pod.uid().to_owned()).collect();
         self.change(move |document| {
+            let key = format!("{}/{}", service.namespace, service.hostname);
             for uid in &uids {
                 if let Some(workload) = document.workloads.get_mut(uid) {
-                    workload.services.insert(service.key(), ports.clone());
+                    workload
+                        .services
+                        .insert(key.clone(), document::ports(ports));
                 }
             }
             document.services.insert(service.hostname.clone(), service);
@@ -270,25 +273,15 @@ impl Lab {
         Ok(addresses)
     }
 
-    /// Adds a policy, or replaces the one of the same namespace and name, and waits until it is in
-    /// force. YAML in the file's own format.
+    /// Adds a policy, or replaces the one of the same name, and waits until it is in force.
     ///
     /// # Errors
-    /// When it is no YAML or a ztunnel does not take up the change.
-    pub async fn policy(&self, yaml: &str) -> Result<()> {
-        let policy: serde_yaml_ng::Value =
-            serde_yaml_ng::from_str(yaml).context("the policy of a test")?;
-        let name = |policy: &serde_yaml_ng::Value| {
-            (
-                policy.get("namespace").cloned(),
-                policy.get("name").cloned(),
-            )
-        };
-        self.change(move |document| {
+    /// When a ztunnel does not take up the change.
+    pub async fn policy(&self, policy: Policy) -> Result<()> {
+        self.change(|document| {
             document
                 .policies
-                .retain(|other| name(other) != name(&policy));
-            document.policies.push(policy);
+                .insert(format!("{}/{}", policy.namespace, policy.name), policy);
         })
         .await
     }
@@ -298,33 +291,46 @@ impl Lab {
     /// # Errors
     /// When a ztunnel does not take up the change.
     pub async fn no_policies(&self) -> Result<()> {
-        self.change(|document| document.policies.clear()).await
+        self.change(|document| {
+            document.policies.clear();
+            document.raw_policies.clear();
+        })
+        .await
     }
 
-    /// Changes the document and waits until every ztunnel that runs has taken it up: each change
-    /// has a service of its own name, which the ztunnels then show at their admin port.
+    /// Changes the document and waits until every ztunnel that runs has taken it up.
     ///
     /// # Errors
     /// When one does not in time.
     pub async fn change(&self, change: impl FnOnce(&mut Document)) -> Result<()> {
-        let mut revised = self.inner.document.lock().await;
+        let revision = self.offer(change)?;
+        for node in &self.inner.nodes {
+            self.taken_up(node, revision).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes the document without waiting, and gives its revision: each has a service of its own
+    /// name, which ztunnels then show at their admin port.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn offer(&self, change: impl FnOnce(&mut Document)) -> Result<u64> {
+        let mut revised = self.inner.document.lock();
         change(&mut revised.document);
         let before = revision_host(revised.revision);
         revised.document.services.remove(&before);
         revised.revision += 1;
         let host = revision_host(revised.revision);
         let mut service =
-            ServiceEntry::new(REVISION, "lab", addresses::service(u8::MAX), &[(80, 80)]);
+            document::service(REVISION, "lab", addresses::service(u8::MAX), &[(80, 80)]);
         service.hostname.clone_from(&host);
-        service.vips.clear();
-        revised.document.services.insert(host.clone(), service);
+        service.addresses.clear();
+        revised.document.services.insert(host, service);
         for file in &self.inner.files {
             revised.document.write(file)?;
         }
-        for node in &self.inner.nodes {
-            self.taken_up(node, &host).await?;
-        }
-        Ok(())
+        Ok(revised.revision)
     }
 
     /// Captures what crosses the fabric, from now on.
@@ -339,7 +345,7 @@ impl Lab {
         &self.inner.program
     }
 
-    pub(crate) async fn add_workload(&self, entry: WorkloadEntry) -> Result<()> {
+    pub(crate) async fn add_workload(&self, entry: Entry) -> Result<()> {
         self.change(|document| {
             document.workloads.insert(entry.uid.clone(), entry);
         })
@@ -352,22 +358,34 @@ impl Lab {
         self.inner.janitor.lock().traces.clone()
     }
 
-    async fn taken_up(&self, node: &Arc<Node>, host: &str) -> Result<()> {
-        let what = format!("{} to take up the changed document", node.name());
+    async fn taken_up(&self, node: &Arc<Node>, revision: u64) -> Result<()> {
+        let what = format!(
+            "{} to take up revision {revision} of the document",
+            node.name()
+        );
         patience::some(&what, UPTAKE, async || {
-            if !node.ztunnel().is_ready() {
-                // Not running, or held until its first sync: it will read the newest file.
-                return Some(());
-            }
-            let (node, host) = (Arc::clone(node), host.to_owned());
-            let dump =
-                tokio::task::spawn_blocking(move || node.ztunnel().admin("GET", "/config_dump"))
-                    .await;
-            matches!(dump, Ok(Ok(answer)) if answer.body.contains(&host)).then_some(())
+            let node = Arc::clone(node);
+            let done = tokio::task::spawn_blocking(move || {
+                // A ztunnel that does not run, or waits for its first sync, will read the newest file.
+                !node.ztunnel().is_ready()
+                    || shown_revision(&node).is_some_and(|shown| shown >= revision)
+            });
+            done.await.is_ok_and(|done| done).then_some(())
         })
         .await
         .with_context(|| format!("its log:\n{}", node.ztunnel().log().tail(20)))
     }
+}
+
+/// The revision of the document that a ztunnel shows; a later one may have come in between.
+fn shown_revision(node: &Node) -> Option<u64> {
+    let dump = node.ztunnel().admin("GET", "/config_dump").ok()?.body;
+    let digits = dump.split(&format!("{REVISION}-")).nth(1)?;
+    digits
+        .split(|character: char| !character.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The parts that a node is made from.
@@ -390,7 +408,7 @@ impl Parts<'_> {
         let cgroup = self.traces.subgroup(&name)?;
         let place = Place {
             netns: netns.clone(),
-            cgroup: self.traces.subgroup(&format!("{name}/ztunnel"))?,
+            cgroup: self.traces.subgroup(&format!("{name}/kubepods/ztunnel"))?,
             without: Vec::new(),
         };
         let bpffs = self.traces.bpffs(&format!("{name}-bpf"))?;

@@ -39,15 +39,36 @@ impl Held {
         })
         .await;
         match (verdict, opened) {
-            (Verdict::Answered(text), Some(stream)) if text == "open" => {
-                let number = self.next.fetch_add(1, Ordering::Relaxed);
-                self.streams
-                    .lock()
-                    .insert(number, Arc::new(tokio::sync::Mutex::new(stream)));
-                Answer::Opened(number)
-            }
+            (Verdict::Answered(text), Some(stream)) if text == "open" => self.keep(stream),
             (verdict, _) => Answer::Verdict(verdict),
         }
+    }
+
+    /// Opens a connection on which the server sends and nobody reads; the first byte has come.
+    pub async fn open_without_reading(&self, to: SocketAddr, bytes: u64) -> Answer {
+        let mut opened = None;
+        let verdict = within(PATIENCE_MS, async {
+            let mut stream = TcpStream::connect(to).await?;
+            stream
+                .write_all(format!("SOURCE {bytes}\n").as_bytes())
+                .await?;
+            stream.peek(&mut [0]).await?;
+            opened = Some(stream);
+            Ok(String::new())
+        })
+        .await;
+        match opened {
+            Some(stream) => self.keep(stream),
+            None => Answer::Verdict(verdict),
+        }
+    }
+
+    fn keep(&self, stream: TcpStream) -> Answer {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.streams
+            .lock()
+            .insert(number, Arc::new(tokio::sync::Mutex::new(stream)));
+        Answer::Opened(number)
     }
 
     /// Sends a text and reads it back.

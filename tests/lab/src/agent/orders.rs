@@ -47,6 +47,18 @@ pub enum Order {
         /// The tag that the server records it by.
         tag: String,
     },
+    /// Open a connection, ask for this many bytes, and read none of them.
+    OpenWithoutReading {
+        /// Where to.
+        to: SocketAddr,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// Reset the connections with this tag that are served now.
+    ResetServed {
+        /// The tag that their client sent.
+        tag: String,
+    },
     /// Send a text on an open connection and read it back.
     Say {
         /// Which connection.
@@ -310,6 +322,8 @@ pub enum Answer {
     Ended(Vec<Seen>),
     /// A connection or a load stands.
     Opened(u64),
+    /// This many connections were reset.
+    Resetting(usize),
     /// How a connection ended.
     Over(End),
     /// Measured latency.

@@ -11,7 +11,7 @@
 //! | `RESET tag` | a reset |
 //! | `DISCARD tag` | reads to the end without looking, then `OK n`: for measurements |
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use super::orders::{End, Seen};
 use super::pattern::{self, Check};
@@ -32,10 +33,11 @@ const HEAD: usize = 16 * 1024;
 /// One read or write of bulk bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// What was seen of finished connections, by tag.
+/// What was seen of finished connections, and who can be reset, by tag.
 #[derive(Debug, Default)]
 pub struct Record {
     seen: VecDeque<(String, Seen)>,
+    echoing: HashMap<String, Vec<oneshot::Sender<()>>>,
 }
 
 impl Record {
@@ -44,6 +46,15 @@ impl Record {
             self.seen.pop_front();
         }
         self.seen.push_back((tag, seen));
+    }
+
+    /// Resets the `ECHO` connections with this tag; gives how many.
+    pub fn reset(&mut self, tag: &str) -> usize {
+        let echoing = self.echoing.remove(tag).unwrap_or_default();
+        echoing
+            .into_iter()
+            .filter_map(|one| one.send(()).ok())
+            .count()
     }
 
     /// The connections with this tag that have ended.
@@ -168,6 +179,13 @@ impl Client {
     }
 
     async fn echo(&mut self, tag: &str, rest: Vec<u8>) -> io::Result<()> {
+        let (sender, mut reset) = oneshot::channel();
+        self.record
+            .lock()
+            .echoing
+            .entry(tag.trim().to_owned())
+            .or_default()
+            .push(sender);
         let mut buffer = rest;
         let mut bytes = 0;
         let end = loop {
@@ -177,7 +195,11 @@ impl Client {
             }
             buffer.clear();
             buffer.reserve(BUFFER);
-            match self.stream.read_buf(&mut buffer).await {
+            let read = tokio::select! {
+                read = self.stream.read_buf(&mut buffer) => read,
+                Ok(()) = &mut reset => return SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)),
+            };
+            match read {
                 Ok(0) => break End::Finished,
                 Ok(_) => {}
                 Err(_) => break End::Reset,

@@ -1,0 +1,175 @@
+//! Joining and leaving the mesh: only new connections change their way, open ones go on byte for byte.
+
+use std::time::Duration;
+
+use lab::{Direction, End, Lab, Verdict, patience};
+
+use crate::story::{PORT, Pair, SOON, logged};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_connections_survive_enrolment_and_release_of_both_ends() {
+    let lab = Lab::start().await.unwrap();
+    let (client, server) = tokio::try_join!(
+        lab.pod("client").outside_the_mesh().start(),
+        lab.pod("server")
+            .on(lab.node(2))
+            .outside_the_mesh()
+            .serving(PORT)
+            .start(),
+    )
+    .unwrap();
+    let before = client.open(server.at(PORT), "before").await.unwrap();
+    tokio::try_join!(client.enroll(), server.enroll()).unwrap();
+    let inside = client.open(server.at(PORT), "inside").await.unwrap();
+    let sniffer = lab.sniff().unwrap();
+    for held in [&before, &inside] {
+        assert_eq!(
+            held.say("in the mesh").await,
+            Verdict::Answered("in the mesh".to_owned())
+        );
+    }
+    // The old one goes on as it began; the new one is in the tunnel.
+    let sniffed = sniffer.stop().unwrap();
+    assert!(
+        sniffed.ports().contains(&PORT) && sniffed.ports().contains(&15008),
+        "{:?}",
+        sniffed.ports()
+    );
+    tokio::try_join!(client.release(), server.release()).unwrap();
+    for held in [&before, &inside] {
+        assert_eq!(
+            held.say("out again").await,
+            Verdict::Answered("out again".to_owned())
+        );
+    }
+    let sniffer = lab.sniff().unwrap();
+    assert!(
+        client
+            .get(server.at(PORT))
+            .marked("outside-again")
+            .await
+            .answer()
+            .is_some()
+    );
+    assert!(sniffer.stop().unwrap().sees("outside-again"));
+    for held in [before, inside] {
+        assert_eq!(held.finish().await.unwrap(), End::Finished);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_under_way_is_intact_through_enrolment_and_release() {
+    let lab = Lab::start().await.unwrap();
+    let (client, server) = tokio::try_join!(
+        lab.pod("client").outside_the_mesh().start(),
+        lab.pod("server")
+            .on(lab.node(2))
+            .outside_the_mesh()
+            .serving(PORT)
+            .start(),
+    )
+    .unwrap();
+    let load = client.get(server.at(PORT)).repeatedly(2).await.unwrap();
+    let bytes = 1 << 30;
+    let transfer = client.transfer(server.at(PORT), Direction::Both, bytes, "under-way");
+    let changes = async {
+        for _ in 0..2 {
+            tokio::try_join!(client.enroll(), server.enroll())?;
+            tokio::try_join!(client.release(), server.release())?;
+        }
+        anyhow::Ok(())
+    };
+    let (done, changed) = tokio::join!(transfer, changes);
+    changed.unwrap();
+    let done = done.unwrap();
+    assert!(done.intact && done.bytes == bytes, "{done:?}");
+    let tally = load.stop().await.unwrap();
+    let failed = tally.refused + tally.reset + tally.closed + tally.timed_out + tally.failed;
+    assert!(
+        failed == 0 && tally.answered > 0,
+        "no request may fail while pods come and go: {tally:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pod_takes_its_connections_with_it() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let held = client.open(server.at(PORT), "held").await.unwrap();
+    server.end();
+    let node = std::sync::Arc::clone(lab.node(2));
+    let uid = server.uid().to_owned();
+    tokio::task::spawn_blocking(move || node.zds().remove(&uid))
+        .await
+        .unwrap()
+        .unwrap();
+    let end = held.end_within(SOON).await.unwrap();
+    assert!(matches!(end, End::Reset | End::Finished), "{end:?}");
+    let verdict = client
+        .get(server.at(PORT))
+        .within(Duration::from_secs(15))
+        .await;
+    assert!(verdict.answer().is_none(), "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_held_until_the_control_plane_tells_of_its_pod() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let removed = std::sync::Mutex::new(None);
+    let uid = client.uid().to_owned();
+    lab.change(|document| *removed.lock().unwrap() = document.workloads.remove(&uid))
+        .await
+        .unwrap();
+    let entry = removed.into_inner().unwrap().unwrap();
+    let early = client.clone();
+    let to = server.at(PORT);
+    let waiting = tokio::spawn(async move { early.get(to).within(Duration::from_secs(10)).await });
+    let held = || {
+        lab.node(1)
+            .ztunnel()
+            .metrics()
+            .is_ok_and(|metrics| metrics.sum("culvert_held_connections", &[]) >= 1.0)
+    };
+    patience::until("a connection to be held", SOON, held)
+        .await
+        .unwrap();
+    lab.change(|document| drop(document.workloads.insert(uid.clone(), entry)))
+        .await
+        .unwrap();
+    let verdict = waiting.await.unwrap();
+    assert!(verdict.answer().is_some(), "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_nobody_tells_of_gets_a_clear_no_after_a_bounded_time() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let uid = client.uid().to_owned();
+    lab.change(|document| drop(document.workloads.remove(&uid)))
+        .await
+        .unwrap();
+    let verdict = client
+        .get(server.at(PORT))
+        .within(Duration::from_secs(10))
+        .await;
+    assert!(verdict.is_denied(), "{verdict}");
+    let line = logged(
+        lab.node(1),
+        &[
+            ("direction", "outbound"),
+            ("dst.addr", &server.at(PORT).to_string()),
+        ],
+    )
+    .await;
+    assert!(line.get("error").contains("unknown"), "{line:?}");
+}
