@@ -10,10 +10,12 @@
 //! | [`ca`], [`document`], [`zds`] | what ztunnel is told, over its real protocols |
 //! | [`ztunnel`], [`node`], [`pod`] | the parts of a lab |
 //! | [`world`] | the lab itself |
+//! | [`bench`] | what it costs |
 //! | [`sniff`], [`peer`], [`log`], [`metrics`], [`http`] | looking and poking |
 
 pub mod addresses;
 pub mod agent;
+pub mod bench;
 pub mod ca;
 pub mod document;
 pub mod http;

@@ -1,0 +1,50 @@
+//! What the mesh costs, measured against no mesh at all in the same run: the subjects take turns
+//! within each round, so that a noisy machine is noisy for all of them, and ratios are of pairs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+pub mod report;
+pub mod rig;
+pub mod rounds;
+
+use report::Report;
+use rig::Rig;
+use rounds::Measured;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many rounds.
+    pub rounds: usize,
+    /// How long one measurement takes.
+    pub time: Duration,
+    /// Another ztunnel to run in the same rounds.
+    pub peer: Option<PathBuf>,
+}
+
+/// Runs the rounds; `progress` is told what happens.
+///
+/// # Errors
+/// When the lab can't be built or a measurement breaks.
+pub async fn run(settings: &Settings, mut progress: impl FnMut(&str)) -> Result<Report> {
+    progress("building the lab");
+    let rig = Rig::build(settings.peer.as_deref()).await?;
+    let mut rounds: Vec<Vec<Measured>> = Vec::new();
+    // The first time through everything is cold: certificates, pools, page cache, CPU clock.
+    progress("warming up");
+    for subject in rig.subjects() {
+        rounds::measure(subject, settings.time / 4).await?;
+    }
+    for round in 1..=settings.rounds {
+        progress(&format!("round {round} of {}", settings.rounds));
+        let mut measured = Vec::new();
+        for subject in rig.subjects() {
+            measured.push(rounds::measure(subject, settings.time).await?);
+        }
+        rounds.push(measured);
+    }
+    Report::new(settings, rig.subjects(), &rounds)
+}
