@@ -16,9 +16,11 @@
 pub mod addresses;
 pub mod agent;
 pub mod bench;
+mod build;
 pub mod ca;
 pub mod document;
 pub mod http;
+mod janitor;
 pub mod leftovers;
 pub mod links;
 pub mod log;
@@ -37,5 +39,6 @@ pub mod zds;
 pub mod ztunnel;
 
 pub use agent::orders::{Direction, End, Plan, Verdict};
+pub use build::Builder;
 pub use pod::Pod;
 pub use world::Lab;

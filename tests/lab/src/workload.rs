@@ -2,11 +2,9 @@
 //! turned into orders to the agent process that runs there.
 
 use std::collections::HashMap;
-use std::future::IntoFuture;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +15,16 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::agent::orders::{
-    Answer, Direction, End, Get, Latency, Numbered, Order, Plan, Seen, Socket, Streamed, Tally,
-    Transfer, Transferred, Verdict,
+    Answer, Direction, Get, Latency, Numbered, Order, Plan, Seen, Socket, Streamed, Transfer,
+    Transferred,
 };
 use crate::process::{Place, Process};
+
+mod connection;
+mod request;
+
+pub use connection::Connection;
+pub use request::{Load, Request};
 
 /// How long one request may take unless the test says otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -337,183 +341,6 @@ impl Workload {
         answer
             .await
             .with_context(|| format!("the workload {} ended before it answered", self.inner.name))
-    }
-}
-
-/// A request that can still be refined; awaiting it gives the [`Verdict`].
-#[must_use = "await it"]
-#[derive(Clone, Debug)]
-pub struct Request {
-    workload: Workload,
-    get: Get,
-}
-
-impl Request {
-    /// By an IPv6 socket with the IPv4 destination mapped into it.
-    pub fn mapped(mut self) -> Self {
-        self.get.socket = Socket::Mapped;
-        self
-    }
-
-    /// From this address, which need not be the pod's own.
-    pub fn from(mut self, address: IpAddr) -> Self {
-        self.get.from = Some(address);
-        self
-    }
-
-    /// With this text in a header.
-    pub fn marked(mut self, marker: &str) -> Self {
-        marker.clone_into(&mut self.get.marker);
-        self
-    }
-
-    /// With this patience.
-    pub fn within(mut self, patience: Duration) -> Self {
-        self.get.millis = millis(patience);
-        self
-    }
-
-    /// On `count` connections that are all open at the same time.
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub async fn times(self, count: usize) -> Result<Tally> {
-        match self
-            .workload
-            .order(Order::Many {
-                get: self.get,
-                count,
-            })
-            .await?
-        {
-            Answer::Tally(tally) => Ok(tally),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    /// Again and again on new connections by `workers` loops, until [`Load::stop`].
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub async fn repeatedly(self, workers: usize) -> Result<Load> {
-        match self
-            .workload
-            .order(Order::Load {
-                get: self.get,
-                workers,
-            })
-            .await?
-        {
-            Answer::Opened(number) => Ok(Load {
-                workload: self.workload,
-                number,
-            }),
-            other => bail!("{other:?}"),
-        }
-    }
-}
-
-impl IntoFuture for Request {
-    type Output = Verdict;
-    type IntoFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            match self.workload.order(Order::Get(self.get)).await {
-                Ok(Answer::Verdict(verdict)) => verdict,
-                Ok(other) => Verdict::Failed(format!("{other:?}")),
-                Err(error) => Verdict::Failed(format!("{error:#}")),
-            }
-        })
-    }
-}
-
-/// A connection that a workload keeps open.
-#[derive(Debug)]
-pub struct Connection {
-    workload: Workload,
-    number: u64,
-}
-
-impl Connection {
-    /// Sends a text; the verdict holds what came back.
-    pub async fn say(&self, text: &str) -> Verdict {
-        let order = Order::Say {
-            connection: self.number,
-            text: text.to_owned(),
-        };
-        match self.workload.order(order).await {
-            Ok(Answer::Verdict(verdict)) => verdict,
-            Ok(other) => Verdict::Failed(format!("{other:?}")),
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        }
-    }
-
-    /// How it ends, within a patience.
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub async fn end_within(&self, patience: Duration) -> Result<End> {
-        self.over(Order::Watch {
-            connection: self.number,
-            millis: millis(patience),
-        })
-        .await
-    }
-
-    /// Closes with FIN and waits for the other side's.
-    ///
-    /// # Errors
-    /// When it broke before.
-    pub async fn finish(self) -> Result<End> {
-        self.over(Order::Close {
-            connection: self.number,
-            reset: false,
-        })
-        .await
-    }
-
-    /// Closes with a reset.
-    ///
-    /// # Errors
-    /// When it broke before.
-    pub async fn reset(self) -> Result<End> {
-        self.over(Order::Close {
-            connection: self.number,
-            reset: true,
-        })
-        .await
-    }
-
-    async fn over(&self, order: Order) -> Result<End> {
-        match self.workload.order(order).await? {
-            Answer::Over(end) => Ok(end),
-            other => bail!("{other:?}"),
-        }
-    }
-}
-
-/// A running load.
-#[derive(Debug)]
-pub struct Load {
-    workload: Workload,
-    number: u64,
-}
-
-impl Load {
-    /// Stops it and counts.
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub async fn stop(self) -> Result<Tally> {
-        match self
-            .workload
-            .order(Order::Unload { load: self.number })
-            .await?
-        {
-            Answer::Tally(tally) => Ok(tally),
-            other => bail!("{other:?}"),
-        }
     }
 }
 

@@ -1,34 +1,29 @@
-//! The lab as a whole: builds it, changes the document that all ztunnels read and waits until they
+//! The lab as a whole: makes its parts, changes the document that all ztunnels read and waits until they
 //! did, and takes everything away again.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use mesh::file::format::{Policy, Workload as Entry};
 use parking_lot::Mutex;
 
-use crate::addresses::{self, NodeNumber};
-use crate::ca::{Authority, TOKEN};
+use crate::addresses;
+use crate::build::{self, Builder};
+use crate::ca::Authority;
 use crate::document::{self, Document};
+use crate::janitor::Janitor;
 use crate::leftovers::Leftovers;
 use crate::netns::Netns;
-use crate::node::{self, Node};
+use crate::node::Node;
 use crate::pod::{Pod, PodBuilder};
 use crate::process::Place;
 use crate::sniff::Sniffer;
 use crate::workload::{Program, Workload};
-use crate::zds::Zds;
-use crate::ztunnel::{self, Recipe, Ztunnel};
 use crate::{patience, wiring};
 
-/// The port of the certificate authority.
-const CA_PORT: u16 = 15012;
 /// How long ztunnels may take to read a changed document.
 const UPTAKE: Duration = Duration::from_secs(10);
 /// The service whose name carries the document's revision.
@@ -37,136 +32,33 @@ const REVISION: &str = "lab-revision";
 /// A running lab. Clones are handles to the same one; the last one to go removes everything.
 #[derive(Clone, Debug)]
 pub struct Lab {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     // Dropped in this order: processes first, traces last.
-    nodes: Vec<Arc<Node>>,
-    authority: Authority,
-    fabric: Netns,
-    program: Program,
-    document: Mutex<Revised>,
-    files: Vec<PathBuf>,
-    outside: AtomicU8,
-    services: AtomicU8,
-    janitor: Mutex<Janitor>,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) authority: Authority,
+    pub(crate) fabric: Netns,
+    pub(crate) program: Program,
+    pub(crate) document: Mutex<Revised>,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) outside: AtomicU8,
+    pub(crate) services: AtomicU8,
+    pub(crate) janitor: Mutex<Janitor>,
 }
 
 #[derive(Debug, Default)]
-struct Revised {
+pub(crate) struct Revised {
     document: Document,
     revision: u64,
-}
-
-/// What to build.
-#[must_use = "start it"]
-#[derive(Clone, Debug)]
-pub struct Builder {
-    nodes: u8,
-    running: bool,
-    binary: Option<PathBuf>,
-    program: Option<Program>,
-    environment: BTreeMap<String, String>,
-}
-
-impl Builder {
-    /// This many nodes (2, unless said).
-    pub fn nodes(mut self, count: u8) -> Self {
-        self.nodes = count;
-        self
-    }
-
-    /// No ztunnel yet; a test starts it.
-    pub fn without_ztunnel(mut self) -> Self {
-        self.running = false;
-        self
-    }
-
-    /// Another program as ztunnel.
-    pub fn binary(mut self, path: PathBuf) -> Self {
-        self.binary = Some(path);
-        self
-    }
-
-    /// Another program as the pods' workload.
-    pub fn program(mut self, program: Program) -> Self {
-        self.program = Some(program);
-        self
-    }
-
-    /// A variable in every ztunnel's environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Builds it and waits until every ztunnel is ready.
-    ///
-    /// # Errors
-    /// When a part can't be made; the message says which and the likely reason.
-    pub async fn start(self) -> Result<Lab> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let program = match self.program {
-            Some(program) => program,
-            None => Program::find()?,
-        };
-        let binary = self.binary.unwrap_or_else(ztunnel::binary);
-        let traces = Leftovers::create(NUMBER.fetch_add(1, Ordering::Relaxed))?;
-        let janitor = Janitor::hire(&program, traces.clone())?;
-        let fabric = wiring::fabric()?;
-        let authority = authority(&fabric, &traces)?;
-        let numbers: Vec<NodeNumber> = (1..=self.nodes)
-            .map(|number| NodeNumber::new(number).ok_or_else(|| anyhow!("a lab has 1 to 99 nodes")))
-            .collect::<Result<_>>()?;
-        let mut files = Vec::new();
-        let mut nodes = Vec::new();
-        for number in &numbers {
-            let mut parts = Parts {
-                fabric: &fabric,
-                traces: &traces,
-                authority: &authority,
-                binary: &binary,
-                all: &numbers,
-            };
-            let (node, file) = parts
-                .node(*number, &self.environment)
-                .with_context(|| node::name(*number))?;
-            nodes.push(Arc::new(node));
-            files.push(file);
-        }
-        let lab = Lab {
-            inner: Arc::new(Inner {
-                nodes,
-                authority,
-                fabric,
-                program,
-                document: Mutex::default(),
-                files,
-                outside: AtomicU8::new(0),
-                services: AtomicU8::new(0),
-                janitor: Mutex::new(janitor),
-            }),
-        };
-        lab.change(|_| ()).await?;
-        if self.running {
-            lab.launch().await?;
-        }
-        Ok(lab)
-    }
 }
 
 impl Lab {
     /// Two nodes with a ztunnel each, unless the builder is told otherwise.
     pub fn builder() -> Builder {
-        Builder {
-            nodes: 2,
-            running: true,
-            binary: None,
-            program: None,
-            environment: BTreeMap::new(),
-        }
+        Builder::default()
     }
 
     /// Two nodes with a ztunnel each.
@@ -217,7 +109,7 @@ impl Lab {
     /// # Errors
     /// When its port is taken.
     pub fn start_authority(&self) -> Result<()> {
-        serve(&self.inner.fabric, &self.inner.authority)
+        build::serve(&self.inner.fabric, &self.inner.authority)
     }
 
     /// A pod to be, on the first node unless said.
@@ -388,93 +280,6 @@ fn shown_revision(node: &Node) -> Option<u64> {
         .ok()
 }
 
-/// The parts that a node is made from.
-struct Parts<'a> {
-    fabric: &'a Netns,
-    traces: &'a Leftovers,
-    authority: &'a Authority,
-    binary: &'a PathBuf,
-    all: &'a [NodeNumber],
-}
-
-impl Parts<'_> {
-    fn node(
-        &mut self,
-        number: NodeNumber,
-        environment: &BTreeMap<String, String>,
-    ) -> Result<(Node, PathBuf)> {
-        let name = node::name(number);
-        let netns = wiring::node(self.fabric, number, self.all)?;
-        let cgroup = self.traces.subgroup(&name)?;
-        let place = Place {
-            netns: netns.clone(),
-            cgroup: self.traces.subgroup(&format!("{name}/kubepods/ztunnel"))?,
-            without: Vec::new(),
-        };
-        let bpffs = self.traces.bpffs(&format!("{name}-bpf"))?;
-        let folder = self.traces.folder.join(&name);
-        std::fs::create_dir_all(&folder)?;
-        let (socket, file) = (folder.join("zds.sock"), folder.join("world.yaml"));
-        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let mut variables: BTreeMap<String, String> = [
-            ("NODE_NAME", name.clone()),
-            ("POD_NAME", format!("ztunnel-{name}")),
-            ("POD_NAMESPACE", "istio-system".to_owned()),
-            ("INSTANCE_IP", number.on_fabric().v4.to_string()),
-            ("CA_ADDRESS", self.authority.url()),
-            ("CA_ROOT_CA", text(&self.traces.folder.join("root.pem"))),
-            ("XDS_ROOT_CA", text(&self.traces.folder.join("root.pem"))),
-            ("TOKEN_PATH", text(&self.traces.folder.join("token"))),
-            ("LOCAL_XDS_PATH", text(&file)),
-            ("POD_SOURCE", "zds".to_owned()),
-            ("INPOD_UDS", text(&socket)),
-            ("CGROUP_ROOT", text(&cgroup)),
-            ("BPFFS", text(&bpffs)),
-            (
-                "RUST_LOG",
-                std::env::var("LAB_ZTUNNEL_LOG").unwrap_or_else(|_| "info".to_owned()),
-            ),
-            ("LOG_FORMAT", "json".to_owned()),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-        variables.extend(environment.clone());
-        let recipe = Recipe {
-            binary: self.binary.clone(),
-            environment: variables,
-            place,
-        };
-        let node = Node {
-            number,
-            netns,
-            cgroup,
-            bpffs,
-            zds: Zds::listen(&socket)?,
-            ztunnel: Ztunnel::new(recipe),
-            pods: AtomicU8::new(0),
-        };
-        Ok((node, file))
-    }
-}
-
-fn authority(fabric: &Netns, traces: &Leftovers) -> Result<Authority> {
-    let authority = Authority::create(SocketAddr::new(addresses::control().v4.into(), CA_PORT))?;
-    std::fs::write(traces.folder.join("root.pem"), authority.root())?;
-    std::fs::write(traces.folder.join("token"), TOKEN)?;
-    serve(fabric, &authority)?;
-    Ok(authority)
-}
-
-fn serve(fabric: &Netns, authority: &Authority) -> Result<()> {
-    let at = SocketAddr::new(addresses::control().v4.into(), CA_PORT);
-    authority.serve(
-        fabric
-            .listen(at)
-            .with_context(|| format!("listening at {at} in the fabric"))?,
-    )
-}
-
 fn revision_host(revision: u64) -> String {
     format!("{REVISION}-{revision}.lab.svc.cluster.local")
 }
@@ -491,52 +296,5 @@ impl Drop for Inner {
             }
         }
         self.janitor.lock().dismiss();
-    }
-}
-
-/// A process that removes a lab's traces when the lab's own process could not: it waits for the
-/// end of its stdin, which comes however that process ends.
-#[derive(Debug)]
-struct Janitor {
-    traces: Leftovers,
-    process: Option<Child>,
-}
-
-impl Janitor {
-    fn hire(program: &Program, traces: Leftovers) -> Result<Self> {
-        use std::os::unix::process::CommandExt;
-        let (folder, cgroup) = (
-            traces.folder.to_string_lossy(),
-            traces.cgroup.to_string_lossy(),
-        );
-        let mut command = program.command(&["janitor", &folder, &cgroup]);
-        // Its own process group: Ctrl-C in the terminal must not reach it.
-        let process = command
-            .process_group(0)
-            .spawn()
-            .context("starting the janitor")?;
-        Ok(Self {
-            traces: traces.clone(),
-            process: Some(process),
-        })
-    }
-
-    fn dismiss(&mut self) {
-        if let Err(error) = self.traces.remove() {
-            eprintln!("lab: {} leaves traces: {error:#}", self.traces.name());
-        }
-        if let Some(mut process) = self.process.take() {
-            drop(process.stdin.take());
-            // It finds nothing to do and ends.
-            let _ = process.wait();
-        }
-    }
-}
-
-impl Drop for Janitor {
-    fn drop(&mut self) {
-        if self.process.is_some() {
-            self.dismiss();
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The lab's own ground, without any ztunnel: what later tests claim to be the mesh's doing must
 //! not be the lab's.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::agent::orders::Direction;
@@ -174,4 +176,68 @@ async fn nothing_is_left_when_a_lab_goes() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     assert!(!mounts.contains(&traces.name()));
+}
+
+/// Not a test of its own: the process that the next one kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim() {
+    if std::env::var_os(VICTIM).is_none() {
+        return;
+    }
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let traces = lab.traces();
+    println!(
+        "{STANDS}{} {} {}",
+        traces.folder.display(),
+        traces.cgroup.display(),
+        client.pid()
+    );
+    std::future::pending::<()>().await;
+}
+
+const VICTIM: &str = "LAB_VICTIM";
+const STANDS: &str = "the lab stands: ";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_when_the_process_is_killed() {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let line = lines
+        .find_map(|line| line.split(STANDS).nth(1).map(str::to_owned))
+        .unwrap();
+    let mut words = line.split(' ');
+    let (folder, cgroup, pid) = (
+        words.next().unwrap(),
+        words.next().unwrap(),
+        words.next().unwrap(),
+    );
+    let process = format!("/proc/{pid}");
+    assert!(
+        [folder, cgroup, &process]
+            .iter()
+            .all(|path| Path::new(path).exists()),
+        "{line}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let gone = || {
+        [folder, cgroup, &process]
+            .iter()
+            .all(|path| !Path::new(path).exists())
+    };
+    lab::patience::until(
+        "the janitor to remove everything",
+        Duration::from_secs(10),
+        gone,
+    )
+    .await
+    .unwrap();
 }
