@@ -6,6 +6,9 @@
 //! caller, STRICT only those that share them all. A draw takes constant time where most endpoints
 //! will do, otherwise one pass.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use rand::Rng;

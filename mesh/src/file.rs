@@ -194,6 +194,14 @@ impl Snapshot {
         convert::snapshot(document.unwrap_or_default()).map_err(ContentError::Entries)
     }
 
+    /// A world of just this, complete, seen from a node.
+    #[must_use]
+    pub fn into_world(self, node: &str) -> World {
+        let mut world = World::new(node);
+        self.apply(&mut world, &mut Names::default());
+        world
+    }
+
     /// Brings a world in line with what the file says, given what an earlier one said.
     fn apply(self, world: &mut World, applied: &mut Names) {
         let mut names = Names::default();

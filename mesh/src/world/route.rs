@@ -3,6 +3,9 @@
 //! (`src/proxy/outbound.rs`, `build_request`), except that nothing is let through because data is
 //! missing: no endpoint, no waypoint, no address are errors.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
