@@ -13,6 +13,10 @@ mod members;
 mod pool;
 mod server;
 mod stream;
+#[cfg(test)]
+pub(crate) mod test_rig;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::time::Duration;

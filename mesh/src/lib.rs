@@ -5,6 +5,7 @@ pub mod address;
 pub mod balance;
 pub mod ca;
 pub mod certificate;
+pub mod copy;
 pub mod drain;
 pub mod file;
 pub mod hbone;

@@ -38,6 +38,16 @@ impl TestAuthority {
 
     /// Material for these URI names, valid from and to so many hours from now.
     pub(crate) fn material(&self, uris: &[&str], from_hours: i64, to_hours: i64) -> Material {
+        self.sign(uris, Duration::hours(from_hours), Duration::hours(to_hours))
+    }
+
+    /// A certificate that is valid for so many seconds yet.
+    pub(crate) fn certificate_seconds(&self, identity: &str, left: i64) -> Arc<Certificate> {
+        let material = self.sign(&[identity], Duration::hours(-1), Duration::seconds(left));
+        Arc::new(Certificate::new(&id(identity), material, &[]).unwrap())
+    }
+
+    fn sign(&self, uris: &[&str], from: Duration, to: Duration) -> Material {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = uris
@@ -45,8 +55,8 @@ impl TestAuthority {
             .map(|uri| SanType::URI((*uri).try_into().unwrap()))
             .collect();
         let now = OffsetDateTime::now_utc();
-        params.not_before = now + Duration::hours(from_hours);
-        params.not_after = now + Duration::hours(to_hours);
+        params.not_before = now + from;
+        params.not_after = now + to;
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
