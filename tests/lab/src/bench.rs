@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+pub mod istio;
 pub mod report;
 pub mod rig;
 pub mod rounds;
@@ -22,7 +23,25 @@ pub struct Settings {
     /// How long one measurement takes.
     pub time: Duration,
     /// Another ztunnel to run in the same rounds.
-    pub peer: Option<PathBuf>,
+    pub peer: Option<Peer>,
+}
+
+/// Another ztunnel.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The program.
+    pub path: PathBuf,
+    /// Whose it is, which decides how it is told what to do.
+    pub kind: Kind,
+}
+
+/// Whose ztunnel it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Another build of Culvert's.
+    Culvert,
+    /// Istio's.
+    Istio,
 }
 
 /// Runs the rounds; `progress` is told what happens.
@@ -31,7 +50,7 @@ pub struct Settings {
 /// When the lab can't be built or a measurement breaks.
 pub async fn run(settings: &Settings, mut progress: impl FnMut(&str)) -> Result<Report> {
     progress("building the lab");
-    let rig = Rig::build(settings.peer.as_deref()).await?;
+    let rig = Rig::build(settings.peer.as_ref()).await?;
     let mut rounds: Vec<Vec<Measured>> = Vec::new();
     // The first time through everything is cold: certificates, pools, page cache, CPU clock.
     progress("warming up");

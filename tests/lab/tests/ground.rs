@@ -241,3 +241,44 @@ async fn nothing_is_left_when_the_process_is_killed() {
     .await
     .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_redirection_for_a_peers_ztunnel_leads_to_its_ports() {
+    let lab = Lab::builder()
+        .without_ztunnel()
+        .nodes(1)
+        .start()
+        .await
+        .unwrap();
+    let pod = lab.pod("pod").outside_the_mesh().start().await.unwrap();
+    let other = lab
+        .pod("other")
+        .outside_the_mesh()
+        .serving(8080)
+        .start()
+        .await
+        .unwrap();
+    let (out, into, tunnel) = (15001, 15006, 15008);
+    for port in [out, into, tunnel] {
+        pod.serve(port).await.unwrap();
+    }
+    lab::bench::istio::redirect(pod.netns()).unwrap();
+    for (at, port) in [
+        (pod.at(8080), into),
+        (pod.at_v6(8080), into),
+        (pod.at(tunnel), tunnel),
+    ] {
+        let verdict = other.get(at).await;
+        let reached = verdict
+            .answer()
+            .is_some_and(|text| text.ends_with(&format!(":{port}")));
+        assert!(reached, "from outside to {at}: {verdict}");
+    }
+    for at in [other.at(8080), other.at_v6(8080)] {
+        let verdict = pod.get(at).await;
+        let reached = verdict
+            .answer()
+            .is_some_and(|text| text.ends_with(&format!(":{out}")));
+        assert!(reached, "from the pod to {at}: {verdict}");
+    }
+}

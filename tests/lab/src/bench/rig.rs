@@ -2,10 +2,10 @@
 //! and ours share one lab; a peer's ztunnel has a lab of its own, of the same shape.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::{Kind, Peer, istio};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::world::Lab;
@@ -33,20 +33,15 @@ impl Rig {
     ///
     /// # Errors
     /// When one can't be built.
-    pub async fn build(peer: Option<&Path>) -> Result<Self> {
+    pub async fn build(peer: Option<&Peer>) -> Result<Self> {
         let lab = Lab::builder().env("RUST_LOG", "warn").start().await?;
         let mut subjects = vec![
             Subject::new("no mesh", &lab, false).await?,
             Subject::new("culvert", &lab, true).await?,
         ];
         if let Some(peer) = peer {
-            let lab = Lab::builder()
-                .env("RUST_LOG", "warn")
-                .binary(peer.to_owned())
-                .start()
-                .await;
-            let lab = lab.with_context(|| format!("starting the peer {}", peer.display()))?;
-            subjects.push(Subject::new("peer", &lab, true).await?);
+            let subject = Subject::of_peer(peer).await;
+            subjects.push(subject.with_context(|| format!("the peer {}", peer.path.display()))?);
         }
         Ok(Self { subjects })
     }
@@ -76,6 +71,22 @@ impl Subject {
             server,
             lab: meshed.then(|| lab.clone()),
         })
+    }
+
+    async fn of_peer(peer: &Peer) -> Result<Self> {
+        let builder = Lab::builder()
+            .env("RUST_LOG", "warn")
+            .binary(peer.path.clone());
+        match peer.kind {
+            Kind::Culvert => Self::new("peer", &builder.start().await?, true).await,
+            Kind::Istio => {
+                let lab = builder.without_ztunnel().start().await?;
+                // Announced now, captured when a ztunnel connects.
+                let subject = Self::new("peer", &lab, true).await?;
+                istio::launch(&lab, &[&subject.client, &subject.server]).await?;
+                Ok(subject)
+            }
+        }
     }
 
     /// Who calls.

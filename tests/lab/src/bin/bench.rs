@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use lab::bench::{self, Settings};
+use lab::bench::{self, Kind, Peer, Settings};
 
 /// Measures the mesh against no mesh.
 #[derive(Debug, Parser)]
@@ -16,10 +16,12 @@ struct Flags {
     /// Writes the result as JSON to this file.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
-    /// Another ztunnel binary to measure in the same rounds: another build of Culvert's, or any
-    /// other that takes the same environment.
+    /// Another ztunnel binary to measure in the same rounds.
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Whose ztunnel the peer is.
+    #[arg(long, value_enum, default_value = "culvert", requires = "peer")]
+    peer_kind: Kind,
     /// A quarter of a minute instead of two: to see that it works, not to quote.
     #[arg(long)]
     quick: bool,
@@ -31,10 +33,14 @@ struct Flags {
 fn main() -> Result<ExitCode> {
     let flags = Flags::parse();
     let (rounds, time) = if flags.quick { (2, 500) } else { (5, 2_000) };
+    let peer = flags.peer.map(|path| Peer {
+        path,
+        kind: flags.peer_kind,
+    });
     let settings = Settings {
         rounds,
         time: Duration::from_millis(time),
-        peer: flags.peer,
+        peer,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
