@@ -78,6 +78,12 @@ impl Client {
         }
     }
 
+    /// One session, without another one after it.
+    #[cfg(test)]
+    pub(super) async fn once(&mut self) -> Result<(), SessionError> {
+        self.session(&mut Backoff::new()).await
+    }
+
     /// One connection, from beginning to end.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), SessionError> {
         let address = self.config.address.clone();

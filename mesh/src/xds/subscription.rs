@@ -12,6 +12,9 @@
 //! opens, so that the control plane sends only what has changed meanwhile, and names what has gone
 //! (Envoy's xDS protocol, "incremental xDS", `initial_resource_versions`).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use prost::Message;

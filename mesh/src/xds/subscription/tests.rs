@@ -1,0 +1,402 @@
+//! The protocol without a wire: what is asked, taken, refused, kept and dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use prost_types::Any;
+
+use super::*;
+
+fn subscription(kind: Kind) -> Subscription {
+    let id = "ztunnel~10.0.0.1~z.istio-system~istio-system.svc.cluster.local".to_owned();
+    Subscription::new(
+        kind,
+        Node {
+            id,
+            ..Node::default()
+        },
+    )
+}
+
+fn envelope(kind: Kind, name: &str, version: &str, content: Vec<u8>) -> Envelope {
+    Envelope {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(Any {
+            type_url: kind.type_url().to_owned(),
+            value: content,
+        }),
+        aliases: Vec::new(),
+    }
+}
+
+/// A workload resource; its node's name tells versions apart.
+fn workload(uid: &str, version: &str) -> Envelope {
+    let workload = proto::Workload {
+        uid: uid.to_owned(),
+        namespace: "default".to_owned(),
+        node: version.to_owned(),
+        ..proto::Workload::default()
+    };
+    let address = proto::Address {
+        r#type: Some(proto::address::Type::Workload(workload)),
+    };
+    envelope(Kind::Address, uid, version, address.encode_to_vec())
+}
+
+/// A workload resource that must be refused.
+fn bad_workload(uid: &str, version: &str) -> Envelope {
+    let workload = proto::Workload {
+        uid: uid.to_owned(),
+        namespace: "default".to_owned(),
+        addresses: vec![vec![1, 2, 3]],
+        ..proto::Workload::default()
+    };
+    let address = proto::Address {
+        r#type: Some(proto::address::Type::Workload(workload)),
+    };
+    envelope(Kind::Address, uid, version, address.encode_to_vec())
+}
+
+fn policy(name: &str, action: i32) -> Envelope {
+    let policy = security::Authorization {
+        name: name.to_owned(),
+        namespace: "default".to_owned(),
+        action,
+        ..security::Authorization::default()
+    };
+    envelope(
+        Kind::Authorization,
+        &format!("default/{name}"),
+        "1",
+        policy.encode_to_vec(),
+    )
+}
+
+fn response(
+    kind: Kind,
+    nonce: &str,
+    resources: Vec<Envelope>,
+    removed: &[&str],
+) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: kind.type_url().to_owned(),
+        nonce: nonce.to_owned(),
+        resources,
+        removed_resources: removed.iter().map(|&name| name.to_owned()).collect(),
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+/// Takes a response and gives the answer.
+fn take(
+    subscription: &mut Subscription,
+    world: &mut World,
+    response: DeltaDiscoveryResponse,
+) -> DeltaDiscoveryRequest {
+    let received = subscription.receive(response);
+    received.changes.apply(world);
+    received.answer
+}
+
+fn node_of(world: &World, uid: &str) -> Option<String> {
+    let found = world.workload(&crate::workload::Uid::new(uid));
+    found.map(|workload| workload.node.to_string())
+}
+
+#[test]
+fn it_asks_for_everything() {
+    let request = subscription(Kind::Address).open();
+    assert_eq!(
+        request.type_url,
+        "type.googleapis.com/istio.workload.Address"
+    );
+    assert_eq!(request.resource_names_subscribe, ["*"]);
+    assert!(request.initial_resource_versions.is_empty());
+    assert!(request.node.unwrap().id.starts_with("ztunnel~10.0.0.1~"));
+    assert!(request.response_nonce.is_empty());
+}
+
+#[test]
+fn what_is_good_is_taken_and_acknowledged() {
+    let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+    let first = response(Kind::Address, "n-1", vec![workload("a", "v1")], &[]);
+    let answer = take(&mut subscription, &mut world, first);
+    assert_eq!(answer.response_nonce, "n-1");
+    assert_eq!(answer.error_detail, None);
+    assert_eq!(answer.type_url, Kind::Address.type_url());
+    assert!(answer.node.is_none() && answer.resource_names_subscribe.is_empty());
+    assert_eq!(node_of(&world, "a").as_deref(), Some("v1"));
+}
+
+#[test]
+fn what_is_bad_is_named_and_its_last_good_version_stays() {
+    let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+    let good = response(
+        Kind::Address,
+        "1",
+        vec![workload("a", "v1"), workload("b", "v1")],
+        &[],
+    );
+    take(&mut subscription, &mut world, good);
+    let mixed = vec![
+        bad_workload("a", "v2"),
+        workload("b", "v2"),
+        bad_workload("c", "v2"),
+    ];
+    let answer = take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "2", mixed, &[]),
+    );
+    let error = answer.error_detail.expect("a NACK");
+    assert_eq!(answer.response_nonce, "2");
+    assert_eq!(error.code, 3);
+    for name in ["a: workload a: addresses[0]", "c: workload c: addresses[0]"] {
+        assert!(
+            error.message.contains(name),
+            "{name} isn't in {}",
+            error.message
+        );
+    }
+    assert!(!error.message.contains("workload b"), "{}", error.message);
+    assert_eq!(
+        node_of(&world, "a").as_deref(),
+        Some("v1"),
+        "the last good version is gone"
+    );
+    assert_eq!(
+        node_of(&world, "b").as_deref(),
+        Some("v2"),
+        "a good one was held back"
+    );
+    assert_eq!(node_of(&world, "c"), None);
+    let versions = subscription.open().initial_resource_versions;
+    let held = |name: &str| versions.get(name).map(String::as_str);
+    assert_eq!(
+        (held("a"), held("b"), held("c")),
+        (Some("v1"), Some("v2"), None)
+    );
+}
+
+#[test]
+fn a_malformed_policy_is_refused_by_name_and_the_last_good_one_stays() {
+    let (mut subscription, mut world) = (subscription(Kind::Authorization), World::new("n1"));
+    let good = response(Kind::Authorization, "1", vec![policy("p", 1)], &[]);
+    take(&mut subscription, &mut world, good);
+    let bad = response(Kind::Authorization, "2", vec![policy("p", 77)], &[]);
+    let answer = take(&mut subscription, &mut world, bad);
+    let message = answer.error_detail.unwrap().message;
+    assert_eq!(
+        message,
+        "default/p: policy default/p: action: unknown value 77: the control plane is probably newer than this proxy"
+    );
+    assert!(
+        world
+            .policies()
+            .get(&"default/p".parse().unwrap())
+            .is_some()
+    );
+    let gone = response(
+        Kind::Authorization,
+        "3",
+        Vec::new(),
+        &["default/p", "no policy"],
+    );
+    assert_eq!(take(&mut subscription, &mut world, gone).error_detail, None);
+    assert!(world.policies().is_empty());
+}
+
+#[test]
+fn whatever_is_wrong_with_an_envelope_is_told() {
+    let no_content = Envelope {
+        resource: None,
+        ..workload("a", "1")
+    };
+    let other_type = envelope(Kind::Authorization, "a", "1", Vec::new());
+    let garbage = envelope(Kind::Address, "a", "1", vec![0xff; 9]);
+    let other_name = Envelope {
+        name: "b".to_owned(),
+        ..workload("a", "1")
+    };
+    let empty = envelope(Kind::Address, "a", "1", Vec::new());
+    for (envelope, reason) in [
+        (no_content, "a: the resource has no content"),
+        (
+            other_type,
+            "a: of type \"type.googleapis.com/istio.security.Authorization\"",
+        ),
+        (garbage, "a: failed to decode"),
+        (other_name, "b: its content names \"a\""),
+        (empty, "a: address: type: neither a workload nor a service"),
+    ] {
+        let received =
+            subscription(Kind::Address).receive(response(Kind::Address, "1", vec![envelope], &[]));
+        let message = received.answer.error_detail.unwrap().message;
+        assert!(
+            message.starts_with(reason),
+            "{message:?} doesn't begin with {reason:?}"
+        );
+    }
+}
+
+#[test]
+fn a_nack_names_a_bounded_number() {
+    let bad = (0..50)
+        .map(|i| bad_workload(&format!("w{i}"), "1"))
+        .collect();
+    let received = subscription(Kind::Address).receive(response(Kind::Address, "1", bad, &[]));
+    assert_eq!(received.rejected.len(), 50);
+    let message = received.answer.error_detail.unwrap().message;
+    assert!(
+        message.contains("w19: ") && !message.contains("w20: "),
+        "{message}"
+    );
+    assert!(message.ends_with("; and 30 more"), "{message}");
+}
+
+#[test]
+fn what_is_removed_is_gone_and_forgotten() {
+    let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+    let both = vec![workload("a", "1"), workload("b", "1")];
+    take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "1", both, &[]),
+    );
+    take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "2", Vec::new(), &["a", "never"]),
+    );
+    assert_eq!(node_of(&world, "a"), None);
+    let versions = subscription.open().initial_resource_versions;
+    assert_eq!(versions.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn each_type_is_synced_by_its_first_response_even_an_empty_one() {
+    let mut world = World::new("n1");
+    let first = |kind| response(kind, "1", Vec::new(), &[]);
+    take(
+        &mut subscription(Kind::Address),
+        &mut world,
+        first(Kind::Address),
+    );
+    assert_eq!(
+        world.synced(),
+        Synced {
+            workloads: true,
+            policies: false
+        }
+    );
+    take(
+        &mut subscription(Kind::Authorization),
+        &mut world,
+        first(Kind::Authorization),
+    );
+    assert!(world.synced().all());
+}
+
+/// A control plane that follows the protocol: it knows what each client holds, sends what differs,
+/// and names what has gone.
+#[derive(Default)]
+struct Server {
+    /// Version and whether the resource is good, by name.
+    resources: BTreeMap<String, (u32, bool)>,
+    /// Version the client was last sent, or named when it came.
+    client: BTreeMap<String, String>,
+    nonce: u32,
+}
+
+impl Server {
+    fn welcome(&mut self, request: &DeltaDiscoveryRequest) {
+        self.client = request
+            .initial_resource_versions
+            .clone()
+            .into_iter()
+            .collect();
+    }
+
+    fn push(&mut self) -> DeltaDiscoveryResponse {
+        self.nonce += 1;
+        let mut sent = Vec::new();
+        for (name, (version, good)) in &self.resources {
+            let version = version.to_string();
+            if self.client.get(name) != Some(&version) {
+                let make = if *good { workload } else { bad_workload };
+                sent.push(make(name, &version));
+                self.client.insert(name.clone(), version);
+            }
+        }
+        let known: BTreeSet<_> = self.client.keys().cloned().collect();
+        let gone: Vec<_> = known
+            .into_iter()
+            .filter(|name| !self.resources.contains_key(name))
+            .collect();
+        self.client.retain(|name, _| !gone.contains(name));
+        let gone: Vec<_> = gone.iter().map(String::as_str).collect();
+        response(Kind::Address, &self.nonce.to_string(), sent, &gone)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set { name: u8, good: bool },
+    Remove(u8),
+    Push,
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..5_u8, prop::bool::weighted(0.7)).prop_map(|(name, good)| Step::Set { name, good }),
+        2 => (0..5_u8).prop_map(Step::Remove),
+        3 => Just(Step::Push),
+        2 => Just(Step::Reconnect),
+    ]
+}
+
+proptest! {
+    /// Over any course of changes, bad versions and disconnects, the world holds of each resource
+    /// the last good version that was sent, and nothing that has gone.
+    #[test]
+    fn the_world_follows_the_server(steps in prop::collection::vec(step(), 0..50)) {
+        let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+        let mut server = Server::default();
+        let mut last_good: BTreeMap<String, String> = BTreeMap::new();
+        let mut version = 0;
+        for step in steps.into_iter().chain([Step::Reconnect, Step::Push]) {
+            match step {
+                Step::Set { name, good } => {
+                    version += 1;
+                    server.resources.insert(format!("w{name}"), (version, good));
+                }
+                Step::Remove(name) => {
+                    server.resources.remove(&format!("w{name}"));
+                }
+                Step::Reconnect => server.welcome(&subscription.open()),
+                Step::Push => {
+                    let response = server.push();
+                    for sent in &response.resources {
+                        if server.resources[&sent.name].1 {
+                            last_good.insert(sent.name.clone(), sent.version.clone());
+                        }
+                    }
+                    for name in &response.removed_resources {
+                        last_good.remove(name);
+                    }
+                    let bad = response.resources.iter().any(|r| !server.resources[&r.name].1);
+                    let answer = take(&mut subscription, &mut world, response);
+                    prop_assert_eq!(answer.error_detail.is_some(), bad);
+                    prop_assert_eq!(answer.response_nonce, server.nonce.to_string());
+                }
+            }
+        }
+        let held: BTreeMap<_, _> =
+            world.workloads().map(|w| (w.uid.to_string(), w.node.to_string())).collect();
+        prop_assert_eq!(&held, &last_good);
+        let names: BTreeSet<_> = server.resources.keys().collect();
+        prop_assert!(held.keys().all(|name| names.contains(name)), "something outlived its removal");
+    }
+}
