@@ -1,3 +1,7 @@
 //! What the proxy says about itself: log lines, the access log, metrics.
 
+pub mod connection;
+pub mod labels;
 pub mod log;
+pub mod metrics;
+pub mod process;

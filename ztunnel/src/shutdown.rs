@@ -1,0 +1,89 @@
+//! When to stop, and what to leave behind. A stop leaves the kernel programs in force, so that
+//! pods stay protected until the next ztunnel takes over; only when ztunnel itself is being removed
+//! from the cluster is everything taken off the node.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// How long the API server may take to say whether ztunnel is being removed.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// The DaemonSet that is asked for when this pod does not know its owner.
+const DAEMON_SET: &str = "ztunnel";
+
+/// Requests to stop: signals, and the admin interface.
+#[derive(Debug)]
+pub struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    asked: mpsc::Receiver<()>,
+}
+
+/// Asks to stop, as a signal does.
+#[derive(Clone, Debug)]
+pub struct AskToStop(mpsc::Sender<()>);
+
+impl AskToStop {
+    /// Asks. A second time forces.
+    pub fn ask(&self) {
+        // A full queue means that it has been asked already.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl Stop {
+    /// From here on signals no longer end the process by themselves.
+    pub fn listen() -> std::io::Result<(Self, AskToStop)> {
+        let (ask, asked) = mpsc::channel(2);
+        let stop =
+            Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, asked };
+        Ok((stop, AskToStop(ask)))
+    }
+
+    /// Waits for the next request to stop, and says where it came from.
+    pub async fn requested(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            Some(()) = self.asked.recv() => "the admin interface",
+        }
+    }
+}
+
+/// True if ztunnel is being removed from the cluster, not merely restarted: its DaemonSet is being
+/// deleted or is gone, or this proxy's own right to ask is. When the API server can't be reached
+/// the answer is no, because leaving pods protected is the safe mistake.
+pub async fn is_removal(client: &Client, namespace: &str, pod: &str) -> bool {
+    match tokio::time::timeout(TIMEOUT, being_deleted(client, namespace, pod)).await {
+        Ok(Ok(removed)) => removed,
+        Ok(Err(kube::Error::Api(status))) => matches!(status.code, 401 | 403 | 404),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot ask whether ztunnel is being removed; capture stays in force");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the API server does not answer whether ztunnel is being removed; capture stays in force");
+            false
+        }
+    }
+}
+
+async fn being_deleted(client: &Client, namespace: &str, pod: &str) -> Result<bool, kube::Error> {
+    let name = daemon_set(client, namespace, pod).await?;
+    let daemon_set = Api::<DaemonSet>::namespaced(client.clone(), namespace).get(&name).await?;
+    Ok(daemon_set.metadata.deletion_timestamp.is_some())
+}
+
+/// The DaemonSet that owns this pod.
+async fn daemon_set(client: &Client, namespace: &str, pod: &str) -> Result<String, kube::Error> {
+    let Some(pod) = Api::<Pod>::namespaced(client.clone(), namespace).get_opt(pod).await? else {
+        return Ok(DAEMON_SET.to_owned());
+    };
+    let owners = pod.metadata.owner_references.unwrap_or_default();
+    let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
+    Ok(owner.map_or_else(|| DAEMON_SET.to_owned(), |owner| owner.name))
+}
