@@ -6,7 +6,10 @@ pub mod pods;
 
 pub mod capture;
 
+pub mod connections;
+
 pub mod http;
 pub mod privilege;
 pub mod readiness;
+pub mod shutdown;
 pub mod telemetry;

@@ -91,8 +91,9 @@ impl Record {
     pub fn opened(self, metrics: &Metrics) -> Open {
         let labels = self.labels();
         metrics.opened(self.reporter, &labels);
-        tracing::debug!(
+        tracing::event!(
             target: "access",
+            tracing::Level::DEBUG,
             src.addr = %self.client,
             dst.addr = %self.to,
             direction = self.direction(),
