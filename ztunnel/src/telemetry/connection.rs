@@ -115,7 +115,6 @@ impl Record {
     }
 
     fn log(&self, outcome: &Outcome) {
-        use tracing::field::display;
         let duration = format!("{}ms", self.begun.elapsed().as_millis());
         let (source, destination) = (self.source.as_deref(), self.destination.as_deref());
         macro_rules! line {

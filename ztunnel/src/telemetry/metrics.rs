@@ -2,11 +2,12 @@
 //! when it ends, never for a chunk of bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use mesh::tls::TlsRefusal;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{NoLabelSet, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use super::labels::{Flag, Labels, Reporter};
 use crate::http::{Request, Response, serve, text};
 
-/// Different label sets that each connection metric keeps. Past it, connections are counted only
+/// Different label sets that connection metrics keep in all. Past it, connections are counted only
 /// in `culvert_untracked_connections_total`: a bound on memory, not on truth.
 const MOST_LABEL_SETS: usize = 20_000;
 /// The media type of OpenMetrics.
@@ -32,6 +33,7 @@ struct Inner {
     closed: Family<Labels, Counter>,
     sent: Family<Labels, Counter>,
     received: Family<Labels, Counter>,
+    label_sets: AtomicUsize,
     untracked: Counter,
     open: Family<Direction, Gauge>,
     tls_refusals: Family<Refusal, Counter>,
@@ -98,7 +100,7 @@ impl Metrics {
     /// A connection opened.
     pub fn opened(&self, reporter: Reporter, labels: &Labels) {
         self.0.open.get_or_create(&Direction { reporter }).inc();
-        if self.tracked(labels) {
+        if self.tracked(&self.0.opened, labels) {
             self.0.opened.get_or_create(labels).inc();
         }
     }
@@ -107,7 +109,7 @@ impl Metrics {
     pub fn closed(&self, reporter: Reporter, labels: &Labels, flag: Flag, sent: u64, received: u64) {
         self.0.open.get_or_create(&Direction { reporter }).dec();
         let labels = &labels.ended(flag);
-        if self.tracked(labels) {
+        if self.tracked(&self.0.closed, labels) {
             self.0.closed.get_or_create(labels).inc();
             self.0.sent.get_or_create(labels).inc_by(sent);
             self.0.received.get_or_create(labels).inc_by(received);
@@ -146,13 +148,17 @@ impl Metrics {
         self.0.repairs.inc_by(parts as u64);
     }
 
-    /// True if there is, or may be, a place for this label set.
-    fn tracked(&self, labels: &Labels) -> bool {
-        if self.0.closed.len() < MOST_LABEL_SETS || self.0.closed.contains(labels) {
+    /// True if `family` has, or may have, a place for this label set.
+    fn tracked(&self, family: &Family<Labels, Counter>, labels: &Labels) -> bool {
+        if family.get(labels).is_some() {
             return true;
         }
-        self.0.untracked.inc();
-        false
+        let allowed = self.0.label_sets.fetch_add(1, Ordering::Relaxed) < MOST_LABEL_SETS;
+        if !allowed {
+            self.0.label_sets.fetch_sub(1, Ordering::Relaxed);
+            self.0.untracked.inc();
+        }
+        allowed
     }
 }
 
@@ -194,7 +200,7 @@ impl<F: Fn() -> Vec<Number> + Send + Sync + 'static> Collector for Reading<F> {
         let mut family = encoder.encode_descriptor(self.name, self.help, None, kind)?;
         for number in (self.read)() {
             let mut metric = family.encode_family(&number.labels)?;
-            metric.encode_counter::<(), _, u64>(&number.value, None)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&number.value, None)?;
         }
         Ok(())
     }
