@@ -78,10 +78,24 @@ impl Hold {
 
     async fn held<T>(&self, wait: impl Future<Output = T>) -> Result<T, Error> {
         let _place = self.places.try_acquire().map_err(|_| Error::Full)?;
-        self.metrics.held(1);
-        let outcome = wait.await;
-        self.metrics.held(-1);
-        Ok(outcome)
+        let _counted = Counted::new(&self.metrics);
+        Ok(wait.await)
+    }
+}
+
+/// Counts one held connection for as long as it lives, also where the wait is given up.
+struct Counted<'a>(&'a Metrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.held(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.held(-1);
     }
 }
 

@@ -21,6 +21,7 @@ use self::accept::Accept;
 use self::identities::Identities;
 use crate::capture::{Capture, Netns, PodSockets};
 use crate::connections::Connections;
+use crate::hold::Hold;
 use crate::inbound::{Hbone, Plaintext};
 use crate::outbound::Outbound;
 use crate::pods::state::{Added, Pods};
@@ -39,6 +40,8 @@ pub struct Shared {
     pub world: SharedWorld,
     /// Certificates of this node's pods.
     pub certificates: Certificates,
+    /// What waits for data.
+    pub hold: Hold,
     /// Open inbound connections.
     pub connections: Connections,
     /// Counters.

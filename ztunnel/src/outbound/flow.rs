@@ -1,0 +1,111 @@
+//! The way of one connection out of a pod, top to bottom: original destination → who calls? → route
+//! → permit to use the pod's identity → tunnel or plain → copy.
+
+use std::sync::Arc;
+
+use mesh::address::{ClientAddr, OrigDst};
+use mesh::drain::Watch;
+use mesh::policy::{Denied, Permit};
+use mesh::workload::Workload;
+use mesh::world::{Route, RouteError};
+
+use super::Parts;
+use super::dial::{self, Upstream};
+use crate::capture::Captured;
+use crate::error::line;
+use crate::hold;
+use crate::reset::reset;
+use crate::telemetry::connection::{Outcome, Record};
+use crate::telemetry::labels::{Flag, Reporter};
+
+/// Why a connection did not reach its destination.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// It is not known who calls.
+    #[error(transparent)]
+    Own(#[from] hold::Error),
+    /// It leads nowhere.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The pod's identity may not be used for it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The other end does not take it.
+    #[error(transparent)]
+    Dial(#[from] dial::Error),
+}
+
+impl Error {
+    fn outcome(&self) -> Outcome {
+        let flag = match self {
+            Self::Own(_) => Flag::Identity,
+            Self::Route(_) => Flag::Connect,
+            Self::Denied(_) => Flag::Denied,
+            Self::Dial(error) => error.flag(),
+        };
+        Outcome::failed(flag, line(self))
+    }
+}
+
+/// Carries one connection to its end.
+pub(super) async fn carry(out: &Parts, captured: Captured, drain: &Watch) {
+    let Captured { stream, client, original } = captured;
+    let (client, original) = (ClientAddr::new(client.0), OrigDst::new(original.0));
+    let metrics = &out.shared.metrics;
+    let mut record = Record::begin(Reporter::Source, client, original);
+    match connect(out, client, original, &mut record).await {
+        Ok((permit, upstream)) => {
+            let open = record.opened(metrics);
+            let outcome = upstream.copy(permit, stream, drain).await;
+            open.end(&outcome);
+        }
+        Err(error) => {
+            reset(stream);
+            if let Error::Dial(dial::Error::Tunnel { refusal: Some(reason), .. }) = &error {
+                metrics.tls_refused(Reporter::Source, *reason);
+            }
+            record.refused(metrics, &error.outcome());
+        }
+    }
+}
+
+async fn connect(
+    out: &Parts,
+    client: ClientAddr,
+    original: OrigDst,
+    record: &mut Record,
+) -> Result<(Permit, Upstream), Error> {
+    let own = out.shared.hold.own(&out.pod).await?;
+    record.source = Some(Arc::clone(&own));
+    record.source_identity = Some(own.identity.clone());
+    let (permit, route) = decide(out, &own, original)?;
+    learn(record, &route);
+    let upstream = Box::pin(dial::dial(out, &own, client, permit.clone(), route)).await?;
+    Ok((permit, upstream))
+}
+
+/// One look at the world answers both questions.
+fn decide(out: &Parts, own: &Workload, original: OrigDst) -> Result<(Permit, Route), Error> {
+    let world = out.shared.world.read();
+    let permit = world.permit_outbound(own, original)?;
+    let route = world.route(own, original, &mut rand::rng())?;
+    Ok((permit, route))
+}
+
+/// Fills in what a log line and labels say about the destination.
+fn learn(record: &mut Record, route: &Route) {
+    match route {
+        Route::Hbone { next_hop, authority, destination, service, .. } => {
+            record.hbone = Some(*next_hop);
+            record.to = authority.parse().unwrap_or(record.to);
+            record.destination_identity = Some(destination.identity.clone());
+            record.destination = Some(Arc::clone(destination));
+            record.service.clone_from(service);
+        }
+        Route::Plain { to, destination, service } => {
+            record.to = *to;
+            record.destination.clone_from(destination);
+            record.service.clone_from(service);
+        }
+    }
+}
