@@ -104,6 +104,16 @@ pub struct Flags {
     )]
     pub proc_sys_net: PathBuf,
 
+    /// Network namespace whose processes may probe pods unproxied; the machine's own unless set.
+    #[arg(long, env = "HOST_NETNS", global = true)]
+    pub host_netns: Option<PathBuf>,
+    /// cgroup2 directory above all pods; looked for below the cgroup root unless set.
+    #[arg(long, env = "KUBEPODS_CGROUP", global = true)]
+    pub kubepods_cgroup: Option<PathBuf>,
+    /// Directories with files of network namespaces, which `uninstall` cleans.
+    #[arg(long, env = "NETNS_DIRS", default_value = "/run/netns,/var/run/netns", value_delimiter = ',', global = true)]
+    pub netns_dirs: Vec<PathBuf>,
+
     /// Address of the admin interface.
     #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:15000")]
     pub admin_addr: SocketAddr,

@@ -7,11 +7,10 @@ mod flow;
 use std::sync::Arc;
 
 use mesh::drain::Watch;
-use mesh::hbone::Pool;
 
 use crate::capture::{Captured, PodNetns};
 use crate::pod::Shared;
-use crate::pods::Info;
+use crate::pods::{Info, Uid};
 
 /// One pod's outbound listener. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,17 +22,15 @@ struct Parts {
     pod: Arc<Info>,
     netns: PodNetns,
     shared: Shared,
-    /// Tunnels are dialled in the pod's namespace and prove its identity, so none is shared with
-    /// another pod.
-    pool: Pool,
+    /// The name under which the pool keeps this pod's tunnels apart from others'.
+    uid: Arc<str>,
 }
 
 impl Outbound {
     /// The outbound side of a pod.
     #[must_use]
-    pub fn new(pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
-        let pool = Pool::new(shared.certificates.clone());
-        Self(Arc::new(Parts { pod, netns, shared: shared.clone(), pool }))
+    pub fn new(uid: &Uid, pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
+        Self(Arc::new(Parts { pod, netns, shared: shared.clone(), uid: uid.as_str().into() }))
     }
 
     /// Carries one connection to its end.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use mesh::certificate::Certificates;
 use mesh::drain::{Signal, Watch};
+use mesh::hbone::Pool;
 use mesh::identity::TrustDomain;
 use mesh::world::SharedWorld;
 use tokio::sync::mpsc;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub certificates: Certificates,
     /// What waits for data.
     pub hold: Hold,
+    /// Tunnels to other nodes.
+    pub pool: Pool,
     /// Open inbound connections.
     pub connections: Connections,
     /// Counters.
@@ -137,7 +140,7 @@ impl Keeper {
             Ok(sockets) => {
                 tracing::info!(pod = %pod.info, uid = %pod.uid, "captured");
                 self.pods.captured(&pod.uid);
-                let running = self.serve(pod.info, sockets);
+                let running = self.serve(&pod.uid, pod.info, sockets);
                 self.running.insert(pod.uid, running);
                 Ok(())
             }
@@ -150,12 +153,12 @@ impl Keeper {
         }
     }
 
-    fn serve(&mut self, info: Info, sockets: PodSockets) -> Running {
+    fn serve(&mut self, uid: &Uid, info: Info, sockets: PodSockets) -> Running {
         self.identities.came(&info);
         let (stop, drain) = self.drain.child();
         let pod = Arc::new(info.clone());
         let accept = |listener| Accept::new(listener, drain.clone(), self.shared.world.clone());
-        let outbound = Outbound::new(Arc::clone(&pod), sockets.netns.clone(), &self.shared);
+        let outbound = Outbound::new(uid, Arc::clone(&pod), sockets.netns.clone(), &self.shared);
         tokio::spawn(accept(sockets.outbound).run(move |captured, drain| outbound.clone().carry(captured, drain)));
         let hbone = Hbone::new(Arc::clone(&pod), sockets.netns.clone(), &self.shared);
         tokio::spawn(accept(sockets.hbone).run(move |captured, drain| hbone.clone().carry(captured, drain)));
@@ -176,6 +179,7 @@ impl Keeper {
         let released = blocking(move || capture.release(&text)).await;
         if let Some(running) = self.running.remove(uid) {
             running.stop.close();
+            self.shared.pool.forget(uid.as_str());
             self.identities.went(&running.info);
             tracing::info!(pod = %running.info, %uid, "released");
         }

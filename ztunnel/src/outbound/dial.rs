@@ -3,19 +3,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use http::StatusCode;
 use mesh::address::ClientAddr;
-use mesh::drain::Watch;
 use mesh::hbone::{ConnectError, Stream, Target};
 use mesh::policy::Permit;
-use mesh::tls::TlsRefusal;
 use mesh::workload::{Service, Workload};
 use mesh::world::Route;
 use tokio::net::TcpStream;
 
 use super::Parts;
-use crate::capture::From;
-use crate::telemetry::connection::Outcome;
+use crate::capture::From as SeenFrom;
 use crate::telemetry::labels::Flag;
 
 /// An open way out.
@@ -30,15 +29,8 @@ pub(super) enum Upstream {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The tunnel, or the stream in it, did not come to be.
-    #[error("{hint}{source}")]
-    Tunnel {
-        /// The likely cause where the error alone does not tell it.
-        hint: &'static str,
-        /// The reason, where TLS is to blame.
-        refusal: Option<TlsRefusal>,
-        /// What went wrong.
-        source: ConnectError,
-    },
+    #[error("{0}{hint}", hint = hint(.0))]
+    Tunnel(ConnectError),
     /// The destination does not take a plain connection.
     #[error("cannot connect to {to}: {source}")]
     Plain {
@@ -48,3 +40,112 @@ pub(super) enum Error {
         source: io::Error,
     },
 }
+
+impl Error {
+    /// The failure in Istio's words.
+    pub(super) fn flag(&self) -> Flag {
+        match self {
+            Self::Plain { .. } => Flag::Connect,
+            Self::Tunnel(error) => match error {
+                ConnectError::Certificate(_) => Flag::Identity,
+                ConnectError::Dial { cause, .. } if !refused(cause) => Flag::NetworkPolicy,
+                ConnectError::Dial { .. } => Flag::Connect,
+                ConnectError::Tls { .. } => Flag::Tls,
+                ConnectError::Refused(StatusCode::UNAUTHORIZED) => Flag::Denied,
+                ConnectError::Refused(_) => Flag::Connect,
+                ConnectError::Broken { .. } | ConnectError::TimedOut { .. } | ConnectError::Target { .. } => {
+                    Flag::Handshake
+                }
+            },
+        }
+    }
+}
+
+fn refused(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::ConnectionRefused
+}
+
+/// The likely cause, where the error alone does not tell it.
+fn hint(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Dial { cause, .. } if refused(cause) => " (does the destination's ztunnel run?)",
+        ConnectError::Dial { .. } => {
+            " (does a NetworkPolicy block port 15008, which carries the mesh's traffic, or is the pod gone?)"
+        }
+        ConnectError::Refused(StatusCode::UNAUTHORIZED) => {
+            " (a policy of the destination denies it: see the log of its ztunnel)"
+        }
+        ConnectError::Refused(StatusCode::SERVICE_UNAVAILABLE) => " (the destination's application does not answer)",
+        ConnectError::Refused(StatusCode::BAD_REQUEST) => " (the destination has another address by now)",
+        _ => "",
+    }
+}
+
+/// Opens the way that was decided on.
+pub(super) async fn dial(
+    out: &Parts,
+    own: &Workload,
+    client: ClientAddr,
+    permit: Permit,
+    route: Route,
+) -> Result<Upstream, Error> {
+    match route {
+        Route::Plain { to, .. } => {
+            let stream = out.netns.connect(to, SeenFrom::Pod).await;
+            stream.map(Upstream::Plain).map_err(|source| Error::Plain { to, source })
+        }
+        Route::Hbone { next_hop, authority, expect, service, .. } => {
+            let target = Target {
+                source: own.identity.clone(),
+                pod: Arc::clone(&out.uid),
+                expect,
+                next_hop,
+                authority,
+                baggage: Some(baggage(own)),
+                forwarded: Some(forwarded(client, service.as_deref())),
+                traceparent: Some(traceparent(rand::random(), rand::random())),
+            };
+            let netns = out.netns.clone();
+            let connect = async move || netns.connect(next_hop, SeenFrom::Pod).await;
+            let stream = out.shared.pool.connect(permit, target, connect).await;
+            stream.map(Upstream::Tunnel).map_err(Error::Tunnel)
+        }
+    }
+}
+
+/// Who calls, for the telemetry of the other end (W3C baggage with OpenTelemetry's names).
+fn baggage(own: &Workload) -> String {
+    let kind = format!("k8s.{}.name", own.kind_name());
+    let entries: [(&str, &str); 7] = [
+        ("k8s.cluster.name", &own.cluster),
+        ("k8s.namespace.name", &own.namespace),
+        (&kind, &own.workload_name),
+        ("service.name", &own.canonical_name),
+        ("service.version", &own.canonical_revision),
+        ("cloud.region", &own.locality.region),
+        ("cloud.availability_zone", &own.locality.zone),
+    ];
+    let said = entries.iter().filter(|(_, value)| !value.is_empty() && value.bytes().all(plain));
+    said.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// True for what a baggage value may hold as it is (W3C baggage, `baggage-octet` without `%`).
+fn plain(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x24 | 0x26..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
+}
+
+/// Where the call comes from, and what it called (RFC 7239).
+fn forwarded(client: ClientAddr, service: Option<&Service>) -> String {
+    match service {
+        Some(service) => format!("for=\"{client}\";host={}", service.key.hostname),
+        None => format!("for=\"{client}\""),
+    }
+}
+
+/// A new trace with its first span (W3C Trace Context), not sampled. Neither may be zero.
+fn traceparent(trace: u128, span: u64) -> String {
+    format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1))
+}
+
+#[cfg(test)]
+mod tests;

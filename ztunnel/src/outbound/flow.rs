@@ -61,8 +61,10 @@ pub(super) async fn carry(out: &Parts, captured: Captured, drain: &Watch) {
         }
         Err(error) => {
             reset(stream);
-            if let Error::Dial(dial::Error::Tunnel { refusal: Some(reason), .. }) = &error {
-                metrics.tls_refused(Reporter::Source, *reason);
+            if let Error::Dial(dial::Error::Tunnel(tunnel)) = &error
+                && let Some(reason) = tunnel.refusal()
+            {
+                metrics.tls_refused(Reporter::Source, reason);
             }
             record.refused(metrics, &error.outcome());
         }
