@@ -47,17 +47,24 @@ pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {
         certificates,
         metrics,
     };
+    readings::certificates(&mut registry, shared.certificates.clone());
+    readings::tunnels(&mut registry, shared.pool.clone());
     let capture = start_capture(&flags, &mut registry).await?;
     readiness.done(Step::Capture);
+    feed(&flags, &shared, &readiness, &mut registry);
     serve_people(&flags, &shared, &readiness, registry, log, ask_to_stop).await?;
     let kubernetes = kubernetes(&flags).await?;
-    feed(&flags, &shared, &readiness);
 
     let (sink, requests) = channel();
     let keeper = Keeper::new(capture, shared.clone(), readiness, watch);
     let keeper = tokio::spawn(keeper.run(requests));
     announce(&flags, kubernetes.clone(), sink);
-    tokio::spawn(shared.connections.clone().enforce(shared.world.clone(), shared.metrics.clone()));
+    tokio::spawn(
+        shared
+            .connections
+            .clone()
+            .enforce(shared.world.clone(), shared.metrics.clone()),
+    );
 
     let asked = stop.requested().await;
     let removal = match &kubernetes {
@@ -117,7 +124,10 @@ async fn start_capture(flags: &Flags, registry: &mut Registry) -> anyhow::Result
 fn certificates(flags: &Flags) -> Certificates {
     let issuer = ca::Client::new(ca::Config {
         address: address(flags.ca_address.as_ref().unwrap_or(&flags.xds_address)),
-        root: flags.ca_root_ca.clone().unwrap_or_else(|| flags.xds_root_ca.clone()),
+        root: flags
+            .ca_root_ca
+            .clone()
+            .unwrap_or_else(|| flags.xds_root_ca.clone()),
         token: flags.token_path.clone(),
         cluster_id: flags.cluster_id.clone(),
         validity: flags.secret_ttl,
@@ -126,14 +136,13 @@ fn certificates(flags: &Flags) -> Certificates {
 }
 
 /// Keeps the world up to date, from a file or a control plane.
-fn feed(flags: &Flags, shared: &Shared, readiness: &Readiness) {
-    match &flags.local_xds_path {
-        Some(path) => {
-            tokio::spawn(file::Source::new(path, shared.world.clone()).run());
-        }
-        None => {
-            tokio::spawn(xds::Client::new(xds_config(flags), shared.world.clone()).run());
-        }
+fn feed(flags: &Flags, shared: &Shared, readiness: &Readiness, registry: &mut Registry) {
+    if let Some(path) = &flags.local_xds_path {
+        tokio::spawn(file::Source::new(path, shared.world.clone()).run());
+    } else {
+        let client = xds::Client::new(xds_config(flags), shared.world.clone());
+        readings::xds(registry, &client.counters());
+        tokio::spawn(client.run());
     }
     let (world, readiness) = (shared.world.clone(), readiness.clone());
     tokio::spawn(async move {
@@ -170,7 +179,9 @@ async fn kubernetes(flags: &Flags) -> anyhow::Result<Option<kube::Client>> {
         return Ok(None);
     }
     let client = kube::Client::try_default().await;
-    Ok(Some(client.context("cannot find the API server (is this a pod with a ServiceAccount token?)")?))
+    Ok(Some(client.context(
+        "cannot find the API server (is this a pod with a ServiceAccount token?)",
+    )?))
 }
 
 /// Has the pod source report to `sink`.

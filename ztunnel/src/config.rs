@@ -111,7 +111,13 @@ pub struct Flags {
     #[arg(long, env = "KUBEPODS_CGROUP", global = true)]
     pub kubepods_cgroup: Option<PathBuf>,
     /// Directories with files of network namespaces, which `uninstall` cleans.
-    #[arg(long, env = "NETNS_DIRS", default_value = "/run/netns,/var/run/netns", value_delimiter = ',', global = true)]
+    #[arg(
+        long,
+        env = "NETNS_DIRS",
+        default_value = "/run/netns,/var/run/netns",
+        value_delimiter = ',',
+        global = true
+    )]
     pub netns_dirs: Vec<PathBuf>,
 
     /// Address of the admin interface.

@@ -58,8 +58,19 @@ impl Connections {
     pub fn track(&self, to: Arc<Workload>, connection: Inbound) -> Tracked {
         let (tell, told) = oneshot::channel();
         let number = self.0.last.fetch_add(1, Ordering::Relaxed);
-        self.0.open.lock().insert(number, Entry { to, connection, tell });
-        Tracked { all: self.clone(), number, told }
+        self.0.open.lock().insert(
+            number,
+            Entry {
+                to,
+                connection,
+                tell,
+            },
+        );
+        Tracked {
+            all: self.clone(),
+            number,
+            told,
+        }
     }
 
     /// Decides over every open connection again whenever that may have another outcome.
@@ -78,7 +89,12 @@ impl Connections {
     #[must_use]
     pub fn show(&self) -> Vec<Shown> {
         let open = self.0.open.lock();
-        open.values().map(|entry| Shown { to: entry.to.clone(), connection: entry.connection.clone() }).collect()
+        open.values()
+            .map(|entry| Shown {
+                to: entry.to.clone(),
+                connection: entry.connection.clone(),
+            })
+            .collect()
     }
 
     async fn decide_again(&self, world: &SharedWorld) -> usize {

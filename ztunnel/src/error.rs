@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// An error followed by what caused it, each once.
 #[must_use]
-pub fn line(error: &dyn Error) -> String {
+pub(crate) fn line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

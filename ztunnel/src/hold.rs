@@ -45,7 +45,11 @@ impl Hold {
     /// Nothing held yet.
     #[must_use]
     pub fn new(world: SharedWorld, metrics: Metrics) -> Self {
-        Self { world, metrics, places: Arc::new(Semaphore::new(MOST_HELD)) }
+        Self {
+            world,
+            metrics,
+            places: Arc::new(Semaphore::new(MOST_HELD)),
+        }
     }
 
     /// The workload that a pod of this node is. Its ServiceAccount has to be the pod's, so that a
@@ -53,13 +57,16 @@ impl Hold {
     pub async fn own(&self, pod: &Info) -> Result<Arc<Workload>, Error> {
         let known = |world: &World| {
             let workload = world.pod(&pod.namespace, &pod.name)?;
-            (workload.identity.service_account() == pod.service_account).then(|| Arc::clone(workload))
+            (workload.identity.service_account() == pod.service_account)
+                .then(|| Arc::clone(workload))
         };
         let now = known(&self.world.read());
         match now {
             Some(workload) => Ok(workload),
             None => {
-                let held = self.held(tokio::time::timeout(PATIENCE, self.world.until(known))).await?;
+                let held = self
+                    .held(tokio::time::timeout(PATIENCE, self.world.until(known)))
+                    .await?;
                 held.map_err(|_| Error::Unknown(pod.clone()))
             }
         }
@@ -69,9 +76,9 @@ impl Hold {
     pub async fn authorize(&self, to: &Workload, connection: &Inbound) -> Result<Permit, Error> {
         let now = self.world.read().authorize(to, connection);
         match now {
-            Err(denied) if denied.is_pending() => {
-                Ok(self.held(self.world.authorize(to, connection, PATIENCE)).await??)
-            }
+            Err(denied) if denied.is_pending() => Ok(self
+                .held(self.world.authorize(to, connection, PATIENCE))
+                .await??),
             decision => Ok(decision?),
         }
     }

@@ -3,10 +3,12 @@
 //! sees the client's true address.
 
 mod authority;
-mod copying;
 mod flow;
 mod plaintext;
 mod tunnel;
 
 pub use plaintext::Plaintext;
 pub use tunnel::Hbone;
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,32 @@ pub mod pods;
 
 pub mod capture;
 
+pub mod pod;
+
+pub mod outbound;
+
+pub mod inbound;
+
+pub mod hold;
+
 pub mod connections;
 
-pub mod http;
-pub mod privilege;
-pub mod readiness;
-pub mod shutdown;
 pub mod telemetry;
+
+pub mod admin;
+
+pub mod readiness;
+
+pub mod shutdown;
+
+pub mod privilege;
+
+pub mod app;
+
+mod copying;
+mod error;
+pub mod http;
+mod reset;
+
+#[cfg(test)]
+mod testing;

@@ -1,2 +1,58 @@
-//! (made by its first commit)
-fn main() {}
+//! The node proxy's program: reads the command line, gives away rights, runs, exits.
+#![allow(
+    unsafe_code,
+    reason = "the allocator reads its settings from a symbol with a fixed name"
+)]
+
+use std::process::ExitCode;
+
+use ztunnel::config::{Command, Flags, Refused};
+use ztunnel::{app, privilege, telemetry};
+
+/// glibc and musl keep what a burst of connections needed; jemalloc gives it back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Few arenas and quick decay: memory follows the connections that are open, not those that were.
+// SAFETY: jemalloc declares this symbol as a pointer to constant text that ends with a zero byte,
+// which a reference to a static array that ends with one is.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 63] =
+    b"narenas:2,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+
+fn main() -> ExitCode {
+    let flags = match Flags::read(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(Refused::Information(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Refused::Bad(line)) => {
+            eprintln!("ztunnel: {line}");
+            return ExitCode::from(2);
+        }
+    };
+    match work(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ztunnel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(flags: Flags) -> anyhow::Result<()> {
+    let log = telemetry::log::start(&flags.rust_log, flags.log_format)?;
+    let open_files = privilege::raise_open_files()?;
+    let privileges = privilege::give_away()?;
+    tracing::info!(%privileges, open_files, version = env!("CARGO_PKG_VERSION"), "ztunnel starts");
+    match flags.command {
+        Some(Command::Uninstall) => app::uninstall(&flags),
+        None => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(flags.worker_threads.get())
+            .thread_name("worker")
+            .enable_all()
+            .build()?
+            .block_on(app::run(flags, log)),
+    }
+}

@@ -30,7 +30,12 @@ impl Outbound {
     /// The outbound side of a pod.
     #[must_use]
     pub fn new(uid: &Uid, pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
-        Self(Arc::new(Parts { pod, netns, shared: shared.clone(), uid: uid.as_str().into() }))
+        Self(Arc::new(Parts {
+            pod,
+            netns,
+            shared: shared.clone(),
+            uid: uid.as_str().into(),
+        }))
     }
 
     /// Carries one connection to its end.

@@ -120,7 +120,8 @@ impl Keeper {
     }
 
     async fn add(&mut self, pod: Pod) -> Result<(), String> {
-        let netns = NetnsId::of(&pod.netns).map_err(|error| format!("the network namespace of {}: {error}", pod.info))?;
+        let netns = NetnsId::of(&pod.netns)
+            .map_err(|error| format!("the network namespace of {}: {error}", pod.info))?;
         self.waiting.remove(&pod.uid);
         match self.pods.added(&pod.uid, netns) {
             Added::Same => return Ok(()),
@@ -159,17 +160,29 @@ impl Keeper {
         let pod = Arc::new(info.clone());
         let accept = |listener| Accept::new(listener, drain.clone(), self.shared.world.clone());
         let outbound = Outbound::new(uid, Arc::clone(&pod), sockets.netns.clone(), &self.shared);
-        tokio::spawn(accept(sockets.outbound).run(move |captured, drain| outbound.clone().carry(captured, drain)));
+        tokio::spawn(
+            accept(sockets.outbound)
+                .run(move |captured, drain| outbound.clone().carry(captured, drain)),
+        );
         let hbone = Hbone::new(Arc::clone(&pod), sockets.netns.clone(), &self.shared);
-        tokio::spawn(accept(sockets.hbone).run(move |captured, drain| hbone.clone().carry(captured, drain)));
+        tokio::spawn(
+            accept(sockets.hbone).run(move |captured, drain| hbone.clone().carry(captured, drain)),
+        );
         let plaintext = Plaintext::new(pod, sockets.netns, &self.shared);
-        tokio::spawn(accept(sockets.inbound).run(move |captured, drain| plaintext.clone().carry(captured, drain)));
+        tokio::spawn(
+            accept(sockets.inbound)
+                .run(move |captured, drain| plaintext.clone().carry(captured, drain)),
+        );
         Running { info, stop }
     }
 
     async fn remove(&mut self, uid: &Uid) -> Result<(), String> {
         self.waiting.remove(uid);
-        if self.pods.removed(uid) { self.release(uid).await } else { Ok(()) }
+        if self.pods.removed(uid) {
+            self.release(uid).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Lets a captured pod go: the kernel first, so that new connections go their own way before
@@ -221,7 +234,10 @@ impl Keeper {
             Ok(repaired) if repaired.is_empty() => {}
             Ok(repaired) => {
                 self.shared.metrics.repaired(repaired.len());
-                tracing::warn!(?repaired, "parts of capture had been removed from outside; put back");
+                tracing::warn!(
+                    ?repaired,
+                    "parts of capture had been removed from outside; put back"
+                );
             }
             Err(error) => tracing::warn!(error, "cannot check whether capture is complete"),
         }

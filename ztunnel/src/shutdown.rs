@@ -39,8 +39,11 @@ impl Stop {
     /// From here on signals no longer end the process by themselves.
     pub fn listen() -> std::io::Result<(Self, AskToStop)> {
         let (ask, asked) = mpsc::channel(2);
-        let stop =
-            Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, asked };
+        let stop = Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            asked,
+        };
         Ok((stop, AskToStop(ask)))
     }
 
@@ -66,7 +69,9 @@ pub async fn is_removal(client: &Client, namespace: &str, pod: &str) -> bool {
             false
         }
         Err(_) => {
-            tracing::warn!("the API server does not answer whether ztunnel is being removed; capture stays in force");
+            tracing::warn!(
+                "the API server does not answer whether ztunnel is being removed; capture stays in force"
+            );
             false
         }
     }
@@ -74,13 +79,18 @@ pub async fn is_removal(client: &Client, namespace: &str, pod: &str) -> bool {
 
 async fn being_deleted(client: &Client, namespace: &str, pod: &str) -> Result<bool, kube::Error> {
     let name = daemon_set(client, namespace, pod).await?;
-    let daemon_set = Api::<DaemonSet>::namespaced(client.clone(), namespace).get(&name).await?;
+    let daemon_set = Api::<DaemonSet>::namespaced(client.clone(), namespace)
+        .get(&name)
+        .await?;
     Ok(daemon_set.metadata.deletion_timestamp.is_some())
 }
 
 /// The DaemonSet that owns this pod.
 async fn daemon_set(client: &Client, namespace: &str, pod: &str) -> Result<String, kube::Error> {
-    let Some(pod) = Api::<Pod>::namespaced(client.clone(), namespace).get_opt(pod).await? else {
+    let Some(pod) = Api::<Pod>::namespaced(client.clone(), namespace)
+        .get_opt(pod)
+        .await?
+    else {
         return Ok(DAEMON_SET.to_owned());
     };
     let owners = pod.metadata.owner_references.unwrap_or_default();

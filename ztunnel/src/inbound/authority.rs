@@ -16,7 +16,9 @@ const OWN_PORTS: [u16; 3] = [15001, 15006, 15008];
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum Refused {
     /// It asks for another address.
-    #[error("{0} is not an address of workload {1}: the client's data is stale, or it claims another pod's address")]
+    #[error(
+        "{0} is not an address of workload {1}: the client's data is stale, or it claims another pod's address"
+    )]
     OtherAddress(SocketAddr, String),
     /// It asks for a name that this pod does not stand behind.
     #[error("workload {1} backs no service {0}")]
@@ -38,7 +40,8 @@ pub(super) fn resolve(
         Destination::Address(address) => canonical(*address),
         Destination::Name { name, port } => {
             let target = by_name(world, own, name, *port);
-            let port = target.ok_or_else(|| Refused::OtherService(asked.to_string(), own.uid.to_string()))?;
+            let port = target
+                .ok_or_else(|| Refused::OtherService(asked.to_string(), own.uid.to_string()))?;
             SocketAddr::new(at.ip(), port)
         }
     };
@@ -56,13 +59,18 @@ fn by_name(world: &World, own: &Workload, name: &str, port: u16) -> Option<u16> 
     let service = world.service_named(name, &own.namespace)?;
     let ports = own.services.get(&service.key)?;
     let mapping = ports.iter().find(|mapping| mapping.service_port == port);
-    let own_port = mapping.map(|mapping| mapping.target_port).filter(|port| *port != 0);
+    let own_port = mapping
+        .map(|mapping| mapping.target_port)
+        .filter(|port| *port != 0);
     own_port.or_else(|| service.target_port(port).filter(|port| *port != 0))
 }
 
 /// The service that a connection to a port of this pod most likely called, for telemetry.
 pub(super) fn service(world: &World, own: &Workload, port: u16) -> Option<Arc<Service>> {
-    let serves = own.services.iter().find(|(_, ports)| ports.iter().any(|mapping| mapping.target_port == port));
+    let serves = own
+        .services
+        .iter()
+        .find(|(_, ports)| ports.iter().any(|mapping| mapping.target_port == port));
     serves.and_then(|(key, _)| world.service(key)).cloned()
 }
 

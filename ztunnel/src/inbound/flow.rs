@@ -17,6 +17,7 @@ use super::authority::{self, Refused};
 use super::tunnel::Tunnel;
 use crate::capture::{From, PodNetns};
 use crate::connections::Tracked;
+use crate::copying::copy;
 use crate::hold::{self, Hold};
 use crate::pod::Shared;
 use crate::pods::Info;
@@ -67,7 +68,9 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotForUs(_) => StatusCode::BAD_REQUEST,
-            Self::Hold(hold::Error::Denied(denied)) if !denied.is_pending() => StatusCode::UNAUTHORIZED,
+            Self::Hold(hold::Error::Denied(denied)) if !denied.is_pending() => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Hold(_) | Self::GivenUp | Self::Dial { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -75,7 +78,11 @@ impl Error {
 
 impl Inbound {
     pub(super) fn new(pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
-        Self { pod, netns, shared: shared.clone() }
+        Self {
+            pod,
+            netns,
+            shared: shared.clone(),
+        }
     }
 
     /// The workload that this pod is.
@@ -89,7 +96,11 @@ impl Inbound {
 
     /// Carries one request to its end.
     pub(super) async fn request(self, mut request: Request, tunnel: Tunnel, drain: Watch) {
-        let mut record = Record::begin(Reporter::Destination, tunnel.client, OrigDst::new(tunnel.at));
+        let mut record = Record::begin(
+            Reporter::Destination,
+            tunnel.client,
+            OrigDst::new(tunnel.at),
+        );
         record.hbone = Some(tunnel.at);
         let peer = request.peer().identity.clone();
         record.source_identity = Some(peer.clone());
@@ -99,11 +110,13 @@ impl Inbound {
             () = request.cancelled() => Err(Error::GivenUp),
         };
         match admitted {
-            Ok((permit, tracked, application)) => {
+            Ok((permit, mut tracked, application)) => {
                 let open = record.opened(&self.shared.metrics);
                 let outcome = match request.accept(permit.clone()) {
-                    Ok(stream) => super::copying::copy(permit, stream, application, tracked, &drain).await,
-                    Err(error) => Outcome::failed(Flag::Connect, format!("{}: {error}", Error::GivenUp)),
+                    Ok(stream) => copy(permit, stream, application, &drain, tracked.denied()).await,
+                    Err(error) => {
+                        Outcome::failed(Flag::Connect, format!("{}: {error}", Error::GivenUp))
+                    }
                 };
                 open.end(&outcome);
             }
@@ -124,7 +137,8 @@ impl Inbound {
         let own = self.own().await?;
         let to = authority::resolve(&self.shared.world.read(), &own, asked, tunnel.at)?;
         self.learn(record, &own, tunnel.client, Some(&peer), to);
-        self.authorize_and_dial(&own, tunnel.client, Some(peer), to).await
+        self.authorize_and_dial(&own, tunnel.client, Some(peer), to)
+            .await
     }
 
     /// Fills in what a log line and labels say about the two ends.
@@ -143,7 +157,9 @@ impl Inbound {
         record.service = authority::service(&world, own, to.port());
         // An address alone names nobody: it only finds more words for who was proven.
         let source = world.workload_at(&own.network, client.ip());
-        record.source = source.filter(|source| proven.is_none_or(|proven| source.identity == *proven)).cloned();
+        record.source = source
+            .filter(|source| proven.is_none_or(|proven| source.identity == *proven))
+            .cloned();
     }
 
     /// Decides, and dials the application with the client's own address.
@@ -154,12 +170,24 @@ impl Inbound {
         identity: Option<Identity>,
         to: SocketAddr,
     ) -> Result<(Permit, Tracked, TcpStream), Error> {
-        let source = Source { ip: client.ip(), identity };
-        let connection = policy::Inbound { source, destination: to };
-        let tracked = self.shared.connections.track(Arc::clone(own), connection.clone());
+        let source = Source {
+            ip: client.ip(),
+            identity,
+        };
+        let connection = policy::Inbound {
+            source,
+            destination: to,
+        };
+        let tracked = self
+            .shared
+            .connections
+            .track(Arc::clone(own), connection.clone());
         let permit = self.hold().authorize(own, &connection).await?;
-        let application =
-            self.netns.connect(to, seen_from(client, to)).await.map_err(|source| Error::Dial { to, source })?;
+        let application = self
+            .netns
+            .connect(to, seen_from(client, to))
+            .await
+            .map_err(|source| Error::Dial { to, source })?;
         Ok((permit, tracked, application))
     }
 }
@@ -167,5 +195,9 @@ impl Inbound {
 /// The address that the application sees: the client's, unless that can't be one on this socket.
 fn seen_from(client: ClientAddr, to: SocketAddr) -> From {
     let same_family = client.get().is_ipv4() == to.is_ipv4();
-    if same_family && client.ip() != to.ip() { From::Client(client.get()) } else { From::Pod }
+    if same_family && client.ip() != to.ip() {
+        From::Client(client.get())
+    } else {
+        From::Pod
+    }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::flow::{Error, Inbound};
 use crate::capture::{Captured, PodNetns};
 use crate::connections::Tracked;
+use crate::copying::copy;
 use crate::pod::Shared;
 use crate::pods::Info;
 use crate::reset::reset;
@@ -27,7 +28,9 @@ impl Plaintext {
     /// The plaintext side of a pod.
     #[must_use]
     pub fn new(pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
-        Self { inbound: Inbound::new(pod, netns, shared) }
+        Self {
+            inbound: Inbound::new(pod, netns, shared),
+        }
     }
 
     /// Carries one connection to its end.
@@ -37,9 +40,16 @@ impl Plaintext {
         let metrics = &self.inbound.shared.metrics;
         let mut record = Record::begin(Reporter::Destination, client, to);
         match self.admit(client, to, &mut record).await {
-            Ok((permit, tracked, application)) => {
+            Ok((permit, mut tracked, application)) => {
                 let open = record.opened(metrics);
-                let outcome = super::copying::copy(permit, captured.stream, application, tracked, &drain).await;
+                let outcome = copy(
+                    permit,
+                    captured.stream,
+                    application,
+                    &drain,
+                    tracked.denied(),
+                )
+                .await;
                 open.end(&outcome);
             }
             Err(error) => {
@@ -57,6 +67,8 @@ impl Plaintext {
     ) -> Result<(Permit, Tracked, TcpStream), Error> {
         let own = self.inbound.own().await?;
         self.inbound.learn(record, &own, client, None, to.get());
-        self.inbound.authorize_and_dial(&own, client, None, to.get()).await
+        self.inbound
+            .authorize_and_dial(&own, client, None, to.get())
+            .await
     }
 }

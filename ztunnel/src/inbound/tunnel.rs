@@ -48,7 +48,9 @@ enum Error {
     #[error(transparent)]
     Certificate(#[from] GetError),
     /// The pod's certificate did not come in time.
-    #[error("no certificate within {CERTIFICATE_TIMEOUT:?}: is the certificate authority reachable?")]
+    #[error(
+        "no certificate within {CERTIFICATE_TIMEOUT:?}: is the certificate authority reachable?"
+    )]
     CertificateLate,
     /// TLS or HTTP/2 failed.
     #[error(transparent)]
@@ -59,12 +61,18 @@ impl Hbone {
     /// The HBONE side of a pod.
     #[must_use]
     pub fn new(pod: Arc<Info>, netns: PodNetns, shared: &Shared) -> Self {
-        Self { inbound: Inbound::new(pod, netns, shared), certificates: shared.certificates.clone() }
+        Self {
+            inbound: Inbound::new(pod, netns, shared),
+            certificates: shared.certificates.clone(),
+        }
     }
 
     /// Carries one HBONE connection with all its streams to its end.
     pub async fn carry(self, captured: Captured, drain: Watch) {
-        let tunnel = Tunnel { client: ClientAddr::new(captured.client.0), at: OrigDst::new(captured.original.0).get() };
+        let tunnel = Tunnel {
+            client: ClientAddr::new(captured.client.0),
+            at: OrigDst::new(captured.original.0).get(),
+        };
         let mut own = None;
         if let Err(error) = self.serve(captured, tunnel, &mut own, drain).await {
             self.failed(tunnel, own, &error);
@@ -81,12 +89,18 @@ impl Hbone {
         let workload = self.inbound.own().await?;
         *own = Some(Arc::clone(&workload));
         let certificate = self.certificate(&workload).await?;
-        let mut connection = Box::pin(hbone::accept(captured.stream, &certificate, drain.clone())).await?;
+        let mut connection =
+            Box::pin(hbone::accept(captured.stream, &certificate, drain.clone())).await?;
         drop(certificate);
         self.requests(&mut connection, tunnel, &drain).await
     }
 
-    async fn requests(&self, connection: &mut Connection, tunnel: Tunnel, drain: &Watch) -> Result<(), Error> {
+    async fn requests(
+        &self,
+        connection: &mut Connection,
+        tunnel: Tunnel,
+        drain: &Watch,
+    ) -> Result<(), Error> {
         while let Some(request) = connection.next().await? {
             let flow = self.inbound.clone().request(request, tunnel, drain.clone());
             tokio::spawn(flow);
@@ -113,7 +127,11 @@ impl Hbone {
                 None => Flag::Handshake,
             },
         };
-        let mut record = Record::begin(Reporter::Destination, tunnel.client, OrigDst::new(tunnel.at));
+        let mut record = Record::begin(
+            Reporter::Destination,
+            tunnel.client,
+            OrigDst::new(tunnel.at),
+        );
         record.destination_identity = own.as_ref().map(|own| own.identity.clone());
         record.destination = own;
         record.refused(metrics, &Outcome::failed(flag, line(error)));

@@ -53,9 +53,9 @@ impl Error {
                 ConnectError::Tls { .. } => Flag::Tls,
                 ConnectError::Refused(StatusCode::UNAUTHORIZED) => Flag::Denied,
                 ConnectError::Refused(_) => Flag::Connect,
-                ConnectError::Broken { .. } | ConnectError::TimedOut { .. } | ConnectError::Target { .. } => {
-                    Flag::Handshake
-                }
+                ConnectError::Broken { .. }
+                | ConnectError::TimedOut { .. }
+                | ConnectError::Target { .. } => Flag::Handshake,
             },
         }
     }
@@ -68,15 +68,21 @@ fn refused(cause: &io::Error) -> bool {
 /// The likely cause, where the error alone does not tell it.
 fn hint(error: &ConnectError) -> &'static str {
     match error {
-        ConnectError::Dial { cause, .. } if refused(cause) => " (does the destination's ztunnel run?)",
+        ConnectError::Dial { cause, .. } if refused(cause) => {
+            " (does the destination's ztunnel run?)"
+        }
         ConnectError::Dial { .. } => {
             " (does a NetworkPolicy block port 15008, which carries the mesh's traffic, or is the pod gone?)"
         }
         ConnectError::Refused(StatusCode::UNAUTHORIZED) => {
             " (a policy of the destination denies it: see the log of its ztunnel)"
         }
-        ConnectError::Refused(StatusCode::SERVICE_UNAVAILABLE) => " (the destination's application does not answer)",
-        ConnectError::Refused(StatusCode::BAD_REQUEST) => " (the destination has another address by now)",
+        ConnectError::Refused(StatusCode::SERVICE_UNAVAILABLE) => {
+            " (the destination's application does not answer)"
+        }
+        ConnectError::Refused(StatusCode::BAD_REQUEST) => {
+            " (the destination has another address by now)"
+        }
         _ => "",
     }
 }
@@ -92,9 +98,17 @@ pub(super) async fn dial(
     match route {
         Route::Plain { to, .. } => {
             let stream = out.netns.connect(to, SeenFrom::Pod).await;
-            stream.map(Upstream::Plain).map_err(|source| Error::Plain { to, source })
+            stream
+                .map(Upstream::Plain)
+                .map_err(|source| Error::Plain { to, source })
         }
-        Route::Hbone { next_hop, authority, expect, service, .. } => {
+        Route::Hbone {
+            next_hop,
+            authority,
+            expect,
+            service,
+            ..
+        } => {
             let target = Target {
                 source: own.identity.clone(),
                 pod: Arc::clone(&out.uid),
@@ -125,8 +139,12 @@ fn baggage(own: &Workload) -> String {
         ("cloud.region", &own.locality.region),
         ("cloud.availability_zone", &own.locality.zone),
     ];
-    let said = entries.iter().filter(|(_, value)| !value.is_empty() && value.bytes().all(plain));
-    said.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+    let said = entries
+        .iter()
+        .filter(|(_, value)| !value.is_empty() && value.bytes().all(plain));
+    said.map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// True for what a baggage value may hold as it is (W3C baggage, `baggage-octet` without `%`).

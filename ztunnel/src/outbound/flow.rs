@@ -1,6 +1,7 @@
 //! The way of one connection out of a pod, top to bottom: original destination → who calls? → route
 //! → permit to use the pod's identity → tunnel or plain → copy.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use mesh::address::{ClientAddr, OrigDst};
@@ -12,6 +13,7 @@ use mesh::world::{Route, RouteError};
 use super::Parts;
 use super::dial::{self, Upstream};
 use crate::capture::Captured;
+use crate::copying::copy;
 use crate::error::line;
 use crate::hold;
 use crate::reset::reset;
@@ -49,14 +51,22 @@ impl Error {
 
 /// Carries one connection to its end.
 pub(super) async fn carry(out: &Parts, captured: Captured, drain: &Watch) {
-    let Captured { stream, client, original } = captured;
+    let Captured {
+        stream,
+        client,
+        original,
+    } = captured;
     let (client, original) = (ClientAddr::new(client.0), OrigDst::new(original.0));
     let metrics = &out.shared.metrics;
     let mut record = Record::begin(Reporter::Source, client, original);
-    match connect(out, client, original, &mut record).await {
+    // Boxed, so that a long connection does not carry the room that its beginning needed.
+    match Box::pin(connect(out, client, original, &mut record)).await {
         Ok((permit, upstream)) => {
             let open = record.opened(metrics);
-            let outcome = upstream.copy(permit, stream, drain).await;
+            let outcome = match upstream {
+                Upstream::Tunnel(tunnel) => copy(permit, stream, tunnel, drain, pending()).await,
+                Upstream::Plain(plain) => copy(permit, stream, plain, drain, pending()).await,
+            };
             open.end(&outcome);
         }
         Err(error) => {
@@ -82,7 +92,7 @@ async fn connect(
     record.source_identity = Some(own.identity.clone());
     let (permit, route) = decide(out, &own, original)?;
     learn(record, &route);
-    let upstream = Box::pin(dial::dial(out, &own, client, permit.clone(), route)).await?;
+    let upstream = dial::dial(out, &own, client, permit.clone(), route).await?;
     Ok((permit, upstream))
 }
 
@@ -97,14 +107,24 @@ fn decide(out: &Parts, own: &Workload, original: OrigDst) -> Result<(Permit, Rou
 /// Fills in what a log line and labels say about the destination.
 fn learn(record: &mut Record, route: &Route) {
     match route {
-        Route::Hbone { next_hop, authority, destination, service, .. } => {
+        Route::Hbone {
+            next_hop,
+            authority,
+            destination,
+            service,
+            ..
+        } => {
             record.hbone = Some(*next_hop);
             record.to = authority.parse().unwrap_or(record.to);
             record.destination_identity = Some(destination.identity.clone());
             record.destination = Some(Arc::clone(destination));
             record.service.clone_from(service);
         }
-        Route::Plain { to, destination, service } => {
+        Route::Plain {
+            to,
+            destination,
+            service,
+        } => {
             record.to = *to;
             record.destination.clone_from(destination);
             record.service.clone_from(service);

@@ -27,7 +27,12 @@ pub(super) struct Accept {
 
 impl Accept {
     pub(super) fn new(listener: Listener, drain: Watch, world: SharedWorld) -> Self {
-        Self { listener, drain, world, free: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self {
+            listener,
+            drain,
+            world,
+            free: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
     }
 
     /// Gives each connection to `carry`, on a task of its own.
@@ -69,7 +74,9 @@ impl Accept {
         F: Future<Output = ()> + Send + 'static,
     {
         let free = Arc::clone(&self.free);
-        let Ok(place) = free.acquire_owned().await else { return };
+        let Ok(place) = free.acquire_owned().await else {
+            return;
+        };
         let carried = carry(captured, self.drain.clone());
         tokio::spawn(async move {
             carried.await;

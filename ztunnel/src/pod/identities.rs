@@ -17,7 +17,11 @@ pub(super) struct Identities {
 
 impl Identities {
     pub(super) fn new(trust_domain: TrustDomain, certificates: Certificates) -> Self {
-        Self { trust_domain, certificates, pods: HashMap::new() }
+        Self {
+            trust_domain,
+            certificates,
+            pods: HashMap::new(),
+        }
     }
 
     /// A pod has come.

@@ -24,6 +24,7 @@ use self::enrolment::{ENABLED, REDIRECTION, View, namespace_mode};
 use self::netns::Runtime;
 use self::work::{Job, Task, Work};
 use super::{Event, Info, Pod, Sink, Uid};
+use crate::error::line;
 
 /// How long a call to the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -231,7 +232,7 @@ impl Hands {
                     .runtime
                     .netns(&job.uid)
                     .await
-                    .map_err(|error| with_source(&error))?;
+                    .map_err(|error| line(&error))?;
                 let pod = Pod {
                     uid: job.uid.clone(),
                     info: job.info.clone(),
@@ -288,15 +289,4 @@ impl Hands {
             tracing::debug!(%error, "cannot write a Kubernetes event");
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn with_source(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }

@@ -52,7 +52,11 @@ impl Outcome {
     /// A connection that failed before a byte was forwarded.
     #[must_use]
     pub fn failed(flag: Flag, error: impl ToString) -> Self {
-        Self { flag, error: Some(error.to_string()), ..Self::default() }
+        Self {
+            flag,
+            error: Some(error.to_string()),
+            ..Self::default()
+        }
     }
 }
 
@@ -82,7 +86,11 @@ impl Record {
             destination: self.destination.as_deref(),
             destination_identity: self.destination_identity.as_ref(),
             service: self.service.as_deref(),
-            security: if self.hbone.is_some() { Security::MutualTls } else { Security::Unknown },
+            security: if self.hbone.is_some() {
+                Security::MutualTls
+            } else {
+                Security::Unknown
+            },
         })
     }
 
@@ -99,7 +107,11 @@ impl Record {
             direction = self.direction(),
             "connection opened"
         );
-        Open { record: self, labels, metrics: metrics.clone() }
+        Open {
+            record: self,
+            labels,
+            metrics: metrics.clone(),
+        }
     }
 
     /// It never came to be: counted as opened and closed, and logged.
@@ -161,7 +173,13 @@ impl Open {
     /// The connection has ended.
     pub fn end(self, outcome: &Outcome) {
         let reporter = self.record.reporter;
-        self.metrics.closed(reporter, &self.labels, outcome.flag, outcome.sent, outcome.received);
+        self.metrics.closed(
+            reporter,
+            &self.labels,
+            outcome.flag,
+            outcome.sent,
+            outcome.received,
+        );
         self.record.log(outcome);
     }
 }

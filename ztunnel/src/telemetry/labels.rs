@@ -16,7 +16,11 @@ static UNKNOWN: LazyLock<Text> = LazyLock::new(|| Text("unknown".into()));
 
 impl From<&Arc<str>> for Text {
     fn from(text: &Arc<str>) -> Self {
-        if text.is_empty() { UNKNOWN.clone() } else { Self(Arc::clone(text)) }
+        if text.is_empty() {
+            UNKNOWN.clone()
+        } else {
+            Self(Arc::clone(text))
+        }
     }
 }
 
@@ -132,7 +136,10 @@ struct Principal(Option<Identity>);
 
 impl EncodeLabelValue for Principal {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        EncodeLabelValue::encode(&self.0.as_ref().map_or("unknown", Identity::as_str), encoder)
+        EncodeLabelValue::encode(
+            &self.0.as_ref().map_or("unknown", Identity::as_str),
+            encoder,
+        )
     }
 }
 
@@ -163,7 +170,8 @@ impl Labels {
             workload.map_or_else(|| UNKNOWN.clone(), |workload| field(workload).into())
         };
         let service = |field: fn(&Service) -> &Arc<str>| {
-            ends.service.map_or_else(|| UNKNOWN.clone(), |service| field(service).into())
+            ends.service
+                .map_or_else(|| UNKNOWN.clone(), |service| field(service).into())
         };
         let source = |field| of(ends.source, field);
         let destination = |field| of(ends.destination, field);
@@ -201,6 +209,9 @@ impl Labels {
     /// The same connection, ended so.
     #[must_use]
     pub fn ended(&self, flag: Flag) -> Self {
-        Self { response_flags: flag, ..self.clone() }
+        Self {
+            response_flags: flag,
+            ..self.clone()
+        }
     }
 }

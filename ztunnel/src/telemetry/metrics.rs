@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use mesh::tls::TlsRefusal;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{NoLabelSet, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -77,23 +76,63 @@ impl Metrics {
         let mut registry = Registry::default();
         let istio = registry.sub_registry_with_prefix("istio");
         let tcp = istio.sub_registry_with_prefix("tcp");
-        tcp.register("connections_opened", "Connections opened", inner.opened.clone());
-        tcp.register("connections_closed", "Connections closed", inner.closed.clone());
-        tcp.register("sent_bytes", "Bytes from the client to the server", inner.sent.clone());
-        tcp.register("received_bytes", "Bytes from the server to the client", inner.received.clone());
+        tcp.register(
+            "connections_opened",
+            "Connections opened",
+            inner.opened.clone(),
+        );
+        tcp.register(
+            "connections_closed",
+            "Connections closed",
+            inner.closed.clone(),
+        );
+        tcp.register(
+            "sent_bytes",
+            "Bytes from the client to the server",
+            inner.sent.clone(),
+        );
+        tcp.register(
+            "received_bytes",
+            "Bytes from the server to the client",
+            inner.received.clone(),
+        );
         let own = registry.sub_registry_with_prefix("culvert");
         own.register("connections", "Connections open now", inner.open.clone());
-        own.register("untracked_connections", "Connections past the bound on label sets", inner.untracked.clone());
-        own.register("tls_refusals", "TLS handshakes that failed, by reason", inner.tls_refusals.clone());
-        own.register("held_connections", "Connections that wait for workload or policy data", inner.held.clone());
+        own.register(
+            "untracked_connections",
+            "Connections past the bound on label sets",
+            inner.untracked.clone(),
+        );
+        own.register(
+            "tls_refusals",
+            "TLS handshakes that failed, by reason",
+            inner.tls_refusals.clone(),
+        );
+        own.register(
+            "held_connections",
+            "Connections that wait for workload or policy data",
+            inner.held.clone(),
+        );
         own.register(
             "policy_closed_connections",
             "Open connections that a change of policy closed",
             inner.closed_by_policy.clone(),
         );
-        own.register("pods", "Pods of this node, captured or waiting to be", inner.pods.clone());
-        own.register("capture_failures", "Attempts to capture a pod that failed", inner.capture_failures.clone());
-        own.register("capture_repairs", "Parts of capture that had been removed and were put back", inner.repairs.clone());
+        own.register(
+            "pods",
+            "Pods of this node, captured or waiting to be",
+            inner.pods.clone(),
+        );
+        own.register(
+            "capture_failures",
+            "Attempts to capture a pod that failed",
+            inner.capture_failures.clone(),
+        );
+        own.register(
+            "capture_repairs",
+            "Parts of capture that had been removed and were put back",
+            inner.repairs.clone(),
+        );
         (Self(Arc::new(inner)), registry)
     }
 
@@ -106,7 +145,14 @@ impl Metrics {
     }
 
     /// A connection ended so, after so many bytes from the client (`sent`) and to it (`received`).
-    pub fn closed(&self, reporter: Reporter, labels: &Labels, flag: Flag, sent: u64, received: u64) {
+    pub fn closed(
+        &self,
+        reporter: Reporter,
+        labels: &Labels,
+        flag: Flag,
+        sent: u64,
+        received: u64,
+    ) {
         self.0.open.get_or_create(&Direction { reporter }).dec();
         let labels = &labels.ended(flag);
         if self.tracked(&self.0.closed, labels) {
@@ -118,7 +164,13 @@ impl Metrics {
 
     /// A TLS handshake failed.
     pub fn tls_refused(&self, reporter: Reporter, reason: TlsRefusal) {
-        self.0.tls_refusals.get_or_create(&Refusal { reporter, reason: RefusalName(reason) }).inc();
+        self.0
+            .tls_refusals
+            .get_or_create(&Refusal {
+                reporter,
+                reason: RefusalName(reason),
+            })
+            .inc();
     }
 
     /// A connection begins (+1) or ends (−1) to wait for data.
@@ -134,7 +186,10 @@ impl Metrics {
     /// How many pods are captured, and how many should be but are not.
     pub fn pods(&self, captured: usize, waiting: usize) {
         for (state, count) in [("captured", captured), ("waiting", waiting)] {
-            self.0.pods.get_or_create(&PodState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.0
+                .pods
+                .get_or_create(&PodState { state })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -162,54 +217,13 @@ impl Metrics {
     }
 }
 
-/// Numbers that are counted elsewhere and read when somebody asks.
-pub struct Reading<F> {
-    name: &'static str,
-    help: &'static str,
-    read: F,
-}
-
-impl<F> std::fmt::Debug for Reading<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Reading({})", self.name)
-    }
-}
-
-/// One such number with its labels.
-#[derive(Clone, Debug)]
-pub struct Number {
-    /// Its labels.
-    pub labels: Vec<(&'static str, String)>,
-    /// Its value.
-    pub value: u64,
-}
-
-impl<F: Fn() -> Vec<Number> + Send + Sync + 'static> Reading<F> {
-    /// A counter named `name` whose values `read` gives.
-    pub fn register(registry: &mut Registry, name: &'static str, help: &'static str, read: F) {
-        registry.register_collector(Box::new(Self { name, help, read }));
-    }
-}
-
-impl<F: Fn() -> Vec<Number> + Send + Sync + 'static> Collector for Reading<F> {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        let kind = prometheus_client::metrics::MetricType::Counter;
-        let mut family = encoder.encode_descriptor(self.name, self.help, None, kind)?;
-        for number in (self.read)() {
-            let mut metric = family.encode_family(&number.labels)?;
-            metric.encode_counter::<NoLabelSet, _, u64>(&number.value, None)?;
-        }
-        Ok(())
-    }
-}
-
 /// Shows `registry` at `/metrics` on `listener`.
 pub async fn show(registry: Registry, listener: TcpListener) {
     let registry = Arc::new(registry);
-    serve(listener, move |request| std::future::ready(answer(&registry, &request))).await;
+    serve(listener, move |request| {
+        std::future::ready(answer(&registry, &request))
+    })
+    .await;
 }
 
 fn answer(registry: &Registry, request: &Request) -> Response {
@@ -220,7 +234,11 @@ fn answer(registry: &Registry, request: &Request) -> Response {
     let mut page = String::new();
     match prometheus_client::encoding::text::encode(&mut page, registry) {
         Ok(()) => text(StatusCode::OK, OPEN_METRICS, page),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, plain, "cannot write the metrics\n"),
+        Err(_) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            plain,
+            "cannot write the metrics\n",
+        ),
     }
 }
 

@@ -26,7 +26,10 @@ impl Usage {
     fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let open_files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        Some(Self { open_files: i64::try_from(open_files).unwrap_or(i64::MAX), ..Self::parse(&stat, ticks(), page())? })
+        Some(Self {
+            open_files: i64::try_from(open_files).unwrap_or(i64::MAX),
+            ..Self::parse(&stat, ticks(), page())?
+        })
     }
 
     /// Reads a line of `/proc/PID/stat` (proc(5)); the name in parentheses may contain anything.
@@ -48,27 +51,56 @@ impl Usage {
 }
 
 fn ticks() -> f64 {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten();
     #[allow(clippy::cast_precision_loss, reason = "it is 100, or a little more")]
     ticks.map_or(100.0, |ticks| ticks as f64)
 }
 
 fn page() -> i64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096)
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .unwrap_or(4096)
 }
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(usage) = Usage::read() else { return Ok(()) };
+        let Some(usage) = Usage::read() else {
+            return Ok(());
+        };
         let cpu = ConstCounter::new(usage.cpu_seconds);
-        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", "CPU time used", None, MetricType::Counter)?)?;
+        cpu.encode(encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "CPU time used",
+            None,
+            MetricType::Counter,
+        )?)?;
         for (name, help, value) in [
-            ("process_resident_memory_bytes", "Resident memory", usage.resident_bytes),
-            ("process_virtual_memory_bytes", "Virtual memory", usage.virtual_bytes),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory",
+                usage.resident_bytes,
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Virtual memory",
+                usage.virtual_bytes,
+            ),
             ("process_threads", "Threads", usage.threads),
-            ("process_open_fds", "Open file descriptors", usage.open_files),
+            (
+                "process_open_fds",
+                "Open file descriptors",
+                usage.open_files,
+            ),
         ] {
-            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            ConstGauge::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
         }
         Ok(())
     }
