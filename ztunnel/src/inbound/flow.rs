@@ -105,8 +105,9 @@ impl Inbound {
         let peer = request.peer().identity.clone();
         record.source_identity = Some(peer.clone());
         let asked = request.destination().clone();
+        // Boxed, so that a long connection does not carry the room that its beginning needed.
         let admitted = tokio::select! {
-            admitted = self.admit(&asked, peer, tunnel, &mut record) => admitted,
+            admitted = Box::pin(self.admit(&asked, peer, tunnel, &mut record)) => admitted,
             () = request.cancelled() => Err(Error::GivenUp),
         };
         match admitted {

@@ -39,7 +39,8 @@ impl Plaintext {
         let to = OrigDst::new(captured.original.0);
         let metrics = &self.inbound.shared.metrics;
         let mut record = Record::begin(Reporter::Destination, client, to);
-        match self.admit(client, to, &mut record).await {
+        // Boxed, so that a long connection does not carry the room that its beginning needed.
+        match Box::pin(self.admit(client, to, &mut record)).await {
             Ok((permit, mut tracked, application)) => {
                 let open = record.opened(metrics);
                 let outcome = copy(
