@@ -28,7 +28,11 @@ fn futures_on_the_connection_path_stay_small() {
     );
     for (name, size, most) in [
         ("outbound", outbound, 2048),
-        ("HBONE connection with its TLS and HTTP/2 state", hbone, 6144),
+        (
+            "HBONE connection with its TLS and HTTP/2 state",
+            hbone,
+            6144,
+        ),
         ("HBONE request", request, 2304),
         ("plaintext", plaintext, 2048),
     ] {

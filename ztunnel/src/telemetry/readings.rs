@@ -16,6 +16,10 @@ use crate::capture::Capture;
 /// One number with its label, if it has one.
 type Number = (Option<(&'static str, &'static str)>, u64);
 
+/// A counter of the subscription that there is for each kind of resource: its name, its meaning,
+/// and how it is read.
+type ByKind = (&'static str, &'static str, fn(&Counters, Kind) -> u64);
+
 /// A metric whose values are read elsewhere.
 struct Reading<F> {
     name: &'static str,
@@ -50,7 +54,7 @@ pub fn xds(registry: &mut Registry, counters: &Arc<Counters>) {
                 .to_vec()
         },
     );
-    let by_kind: [(&str, &str, fn(&Counters, Kind) -> u64); 3] = [
+    let by_kind: [ByKind; 3] = [
         (
             "istio_xds_message",
             "Responses from the control plane, by type",
