@@ -1,8 +1,14 @@
-//! The stories in front of a person.
+//! The stories in front of a person: what is done, the commands themselves, and what was seen.
 
 use std::path::PathBuf;
 
-use crate::Control;
+use anyhow::{Result, bail};
+use cluster::Cluster;
+
+use crate::bookstore::{self, Door};
+use crate::held::Held;
+use crate::stage::{SYSTEM, Stage};
+use crate::{Control, Narrator, story};
 
 /// What the demo is to run on.
 #[derive(Clone, Debug)]
@@ -15,12 +21,119 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// Prefix of the images' names; the archives are named with it.
     pub registry: String,
+    /// Name of the cluster that is made.
+    pub name: String,
+    /// Further words for helm's `--set`.
+    pub values: Vec<String>,
 }
 
 /// Walks S1 to S3 and leaves the cluster up.
-pub fn demo(options: &Options) -> anyhow::Result<()> {
-    anyhow::bail!(
-        "the stories for {} are not in this build yet",
-        options.control
-    )
+///
+/// # Errors
+/// When a step fails or something else is seen than what should be; the cluster stays for a look.
+pub fn demo(options: &Options) -> Result<()> {
+    let narrator = Narrator::aloud();
+    let stage = set_up(options, narrator)?;
+    let outcome = walk(&stage, options);
+    if outcome.is_err() {
+        narrator.chapter("Something went wrong; the cluster is left as it is");
+        how_to_use(&stage, None);
+    }
+    outcome
+}
+
+fn set_up(options: &Options, narrator: Narrator) -> Result<Stage> {
+    if let Some(kubeconfig) = &options.kubeconfig {
+        narrator.chapter("On your own cluster");
+        let stage = Stage::given(kubeconfig, options.control, &options.registry, narrator);
+        stage.kubectl(&["get", "nodes"])?;
+        return Ok(stage);
+    }
+    narrator.chapter("A real Kubernetes with two nodes, from plain processes");
+    if Cluster::list()?.contains(&options.name) {
+        bail!(
+            "there is a cluster called {0} already: remove it with `cargo xtask cluster down --name {0}`, \
+             or choose another --name",
+            options.name
+        );
+    }
+    let stage = Stage::make(
+        &options.name,
+        options.control,
+        &options.images,
+        &options.registry,
+        narrator,
+    )?;
+    stage.kubectl(&["get", "nodes", "-o", "wide"])?;
+    Ok(stage)
+}
+
+fn walk(stage: &Stage, options: &Options) -> Result<()> {
+    let narrator = stage.narrator();
+    narrator.chapter("Culvert, with its chart");
+    stage.install(&options.values)?;
+    stage.kubectl(&["-n", SYSTEM, "get", "pods", "-o", "wide"])?;
+
+    narrator.chapter("The bookstore, outside the mesh");
+    narrator
+        .say("  productpage and sleep on one node; details, ratings and notsleep on the other.");
+    bookstore::deploy(stage)?;
+    let door = Door::open(stage)?;
+
+    narrator.chapter("S1  Outside the mesh: everyone is served, in plain text");
+    story::s1(stage, &door)?;
+    narrator.say("  One connection stays open from here on, and each line on it is checked:");
+    let mut held = Held::open(stage, "sleep", "echo-right:9000", "opened-before-the-label")?;
+    held.goes_on(5)?;
+    let before = bookstore::pods(stage)?;
+
+    narrator.chapter("S2  One label, and it is a mesh");
+    story::s2(stage, &door, &before)?;
+    held.goes_on(5)?;
+    narrator.evidence(&format!(
+        "the connection opened before the label is still open: {} lines and every checksum right",
+        held.lines()
+    ));
+    story::same_node(stage)?;
+
+    narrator.chapter("S3  Who may call is said by identity");
+    story::s3(stage, &door)?;
+    let closing = held.finish()?;
+    narrator.evidence(&format!(
+        "the connection from before the label, closed by us now: {closing}"
+    ));
+
+    narrator.chapter("It is yours");
+    how_to_use(stage, Some(&door));
+    Ok(())
+}
+
+fn how_to_use(stage: &Stage, door: Option<&Door>) {
+    let narrator = stage.narrator();
+    narrator.say(&format!(
+        "  export KUBECONFIG={}",
+        stage.kubeconfig().display()
+    ));
+    match door {
+        Some(Door::Local(address)) => {
+            narrator.say(&format!("  The product page: http://{address}/productpage"));
+        }
+        Some(Door::ThroughTheApi) => narrator.say(
+            "  The product page: kubectl port-forward service/gateway 8080:80, then \
+             http://localhost:8080/productpage",
+        ),
+        None => {}
+    }
+    narrator
+        .say("  Leave the mesh again: kubectl label namespace default istio.io/dataplane-mode-");
+    match stage.made() {
+        Some(cluster) => narrator.say(&format!(
+            "  Remove everything: cargo xtask cluster down --name {}",
+            cluster.name()
+        )),
+        None => narrator.say(&format!(
+            "  Remove Culvert: helm uninstall culvert -n {SYSTEM}; \
+             the bookstore: kubectl delete -f tests/bookinfo/manifests"
+        )),
+    }
 }

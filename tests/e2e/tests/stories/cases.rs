@@ -1,0 +1,220 @@
+//! The stories by name and in order, and what goes from one to the next: the stage, the way in from
+//! outside, the pods as they were before the mesh, and the connection opened then.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::bookstore::{self, Door, FRONT, Pod, Verdict};
+use e2e::held::Held;
+use e2e::mesh::{self, Connections};
+use e2e::{Stage, node, story};
+
+use crate::faults;
+
+/// One story.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&mut Play) -> Result<()>,
+    /// Whether later stories build upon what it does.
+    pub(crate) changes_the_stage: bool,
+}
+
+/// Every story, in order.
+pub(crate) const CASES: &[Case] = &[
+    step("s1_outside_the_mesh_everyone_is_served_in_plain_text", s1),
+    step(
+        "s2_one_label_same_answers_no_restart_only_tls_between_nodes",
+        s2,
+    ),
+    look(
+        "a_connection_opened_before_labelling_goes_on_byte_for_byte",
+        old_connection_goes_on,
+    ),
+    look(
+        "a_connection_opened_after_labelling_is_captured",
+        new_connection_is_captured,
+    ),
+    look("pods_on_the_same_node_are_under_mutual_tls_too", same_node),
+    step(
+        "s3_only_callers_that_the_policy_names_are_served_and_the_log_names_it",
+        s3,
+    ),
+    look(
+        "a_policy_closes_the_open_connections_that_it_denies",
+        faults::policy_closes,
+    ),
+    step(
+        "the_control_plane_stopped_traffic_goes_on_started_changes_apply",
+        faults::control_stopped,
+    ),
+    look(
+        "ztunnel_killed_under_load_lets_nothing_out_in_plain_text",
+        faults::ztunnel_killed,
+    ),
+    step(
+        "unlabelling_restarts_nothing_and_breaks_no_open_connection",
+        leave,
+    ),
+    look(
+        "removing_the_chart_leaves_nothing_behind_on_any_node",
+        remove,
+    ),
+];
+
+const fn step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
+    Case {
+        name,
+        run,
+        changes_the_stage: true,
+    }
+}
+
+const fn look(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
+    Case {
+        name,
+        run,
+        changes_the_stage: false,
+    }
+}
+
+/// What goes from one story to the next.
+pub(crate) struct Play {
+    pub(crate) stage: Stage,
+    pub(crate) door: Door,
+    pub(crate) before: Vec<Pod>,
+    held: Option<Held>,
+}
+
+impl Play {
+    pub(crate) fn begin(stage: Stage) -> Result<Self> {
+        let door = Door::open(&stage)?;
+        let before = bookstore::pods(&stage)?;
+        Ok(Self {
+            stage,
+            door,
+            before,
+            held: None,
+        })
+    }
+
+    fn held(&mut self) -> Result<&mut Held> {
+        self.held
+            .as_mut()
+            .context("no connection was opened before labelling")
+    }
+}
+
+fn s1(play: &mut Play) -> Result<()> {
+    story::s1(&play.stage, &play.door)?;
+    let mut held = Held::open(
+        &play.stage,
+        "sleep",
+        "echo-right:9000",
+        "from-before-the-label",
+    )?;
+    held.goes_on(3)?;
+    play.held = Some(held);
+    play.before = bookstore::pods(&play.stage)?;
+    Ok(())
+}
+
+fn s2(play: &mut Play) -> Result<()> {
+    story::s2(&play.stage, &play.door, &play.before)
+}
+
+fn old_connection_goes_on(play: &mut Play) -> Result<()> {
+    play.held()?.goes_on(10)
+}
+
+fn new_connection_is_captured(play: &mut Play) -> Result<()> {
+    let before = Connections::now(&play.stage)?;
+    let mut held = Held::open(
+        &play.stage,
+        "sleep",
+        "echo-right:9000",
+        "from-after-the-label",
+    )?;
+    held.goes_on(3)?;
+    let opened = Connections::now(&play.stage)?.since(&before);
+    let ours = opened.of("source", "sleep").of("destination", "echo-right");
+    ensure!(
+        ours.of("policy", "mutual_tls")
+            .of("reporter", "source")
+            .total()
+            == 1
+            && ours
+                .of("policy", "mutual_tls")
+                .of("reporter", "destination")
+                .total()
+                == 1,
+        "it was not opened under mutual TLS, once on each side: {}",
+        opened.told()
+    );
+    held.finish().map(drop)
+}
+
+fn same_node(play: &mut Play) -> Result<()> {
+    story::same_node(&play.stage)
+}
+
+fn s3(play: &mut Play) -> Result<()> {
+    story::s3(&play.stage, &play.door)
+}
+
+/// Kubelet's probes went on all the while: a pod whose probes had failed would be unready or restarted.
+fn leave(play: &mut Play) -> Result<()> {
+    bookstore::nothing_restarted(&play.before, &bookstore::pods(&play.stage)?)
+        .context("while in the mesh")?;
+    let mut inside = Held::open(&play.stage, "notsleep", "echo-left:9000", "from-inside")?;
+    inside.goes_on(3)?;
+    mesh::let_go(&play.stage)?;
+    story::everyone_is_served(&play.stage, &play.door)?;
+    inside
+        .goes_on(10)
+        .context("the connection opened inside the mesh")?;
+    play.held()?
+        .goes_on(10)
+        .context("the connection opened before the mesh")?;
+    bookstore::nothing_restarted(&play.before, &bookstore::pods(&play.stage)?)?;
+    let marker = story::marker();
+    if let Some(seen) = story::pages_under_capture(&play.stage, &marker)? {
+        ensure!(
+            seen.marked > 0,
+            "new connections are still captured: {seen}"
+        );
+    }
+    inside
+        .finish()
+        .context("the connection opened inside the mesh")?;
+    play.held
+        .take()
+        .context("no connection from before")?
+        .finish()?;
+    Ok(())
+}
+
+fn remove(play: &mut Play) -> Result<()> {
+    let cluster = play
+        .stage
+        .made()
+        .context("the nodes of this cluster can't be looked into")?;
+    mesh::enrol(&play.stage)?;
+    for node in cluster.nodes() {
+        ensure!(
+            !node::pins(node)?.is_empty(),
+            "nothing is pinned on {}: this proves nothing",
+            node.name
+        );
+    }
+    play.stage.uninstall()?;
+    for node in cluster.nodes() {
+        e2e::until::until(
+            &format!("{} without a trace", node.name),
+            Duration::from_secs(60),
+            || node::is_clean(node),
+        )?;
+    }
+    let verdict = bookstore::ask(&play.stage, "notsleep", FRONT)?;
+    ensure!(verdict == Verdict::Title, "without the mesh: {verdict}");
+    bookstore::nothing_restarted(&play.before, &bookstore::pods(&play.stage)?)
+}
