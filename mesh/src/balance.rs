@@ -6,9 +6,6 @@
 //! caller, STRICT only those that share them all. A draw takes constant time where most endpoints
 //! will do, otherwise one pass.
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use rand::Rng;
@@ -111,3 +108,6 @@ fn shared(preference: &[Scope], caller: &Workload, endpoint: &Workload) -> usize
     };
     preference.iter().take_while(same).count()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,6 @@
 mod convert;
 pub mod format;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -261,3 +258,6 @@ impl fmt::Display for Listed<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

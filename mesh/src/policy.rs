@@ -14,11 +14,6 @@ mod rule;
 mod shelf;
 mod store;
 
-#[cfg(test)]
-mod reference;
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Borrow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -258,3 +253,8 @@ impl fmt::Debug for PolicyName {
         write!(f, "{:?}", &*self.0)
     }
 }
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;

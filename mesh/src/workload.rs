@@ -7,9 +7,6 @@ mod parse;
 pub(crate) mod refusal;
 mod service;
 
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -220,3 +217,6 @@ impl fmt::Debug for Uid {
         write!(f, "{:?}", &*self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

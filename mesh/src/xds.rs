@@ -10,9 +10,6 @@ mod connection;
 mod counters;
 mod subscription;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,3 +112,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

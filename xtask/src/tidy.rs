@@ -58,7 +58,15 @@ const CORES: &[&str] = &[
     "mesh/src/identity",
     "mesh/src/policy",
     "mesh/src/workload",
-    "mesh/src/xds/protocol",
+    "mesh/src/file/convert",
+    "mesh/src/file/format",
+    "mesh/src/world.rs",
+    "mesh/src/world/change",
+    "mesh/src/world/endpoints",
+    "mesh/src/world/route",
+    "mesh/src/world/vips",
+    "mesh/src/xds/backoff",
+    "mesh/src/xds/subscription",
     "control/src/translate",
 ];
 

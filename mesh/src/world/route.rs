@@ -3,8 +3,7 @@
 //! (`src/proxy/outbound.rs`, `build_request`), except that nothing is let through because data is
 //! missing: no endpoint, no waypoint, no address are errors.
 
-#[cfg(test)]
-mod tests;
+mod waypoint;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +11,14 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+use waypoint::{draw_waypoint, through_waypoint};
+
 use super::World;
 use crate::address::OrigDst;
 use crate::balance::{self, Endpoint};
 use crate::identity::Identity;
 use crate::workload::{
-    GatewayAddress, GatewayTarget, HBONE_PORT, Health, HealthPolicy, Mode, Service, ServiceKey,
-    TunnelProtocol, Workload,
+    HBONE_PORT, Health, HealthPolicy, Mode, Service, ServiceKey, TunnelProtocol, Workload,
 };
 
 /// Where an outbound connection goes.
@@ -201,67 +201,6 @@ impl World {
         Ok(straight(hop, None))
     }
 
-    /// Whether `from` is the waypoint itself, whose own calls must not come back to it.
-    fn is_behind(&self, from: &Workload, waypoint: &GatewayAddress) -> bool {
-        match &waypoint.target {
-            GatewayTarget::Hostname(key) => {
-                from.services.contains_key(key)
-                    || (from.hostname.as_ref() == Some(&key.hostname)
-                        && from.namespace == key.namespace)
-            }
-            GatewayTarget::Address(at) => {
-                (from.network == at.network && from.owns(at.ip))
-                    || self
-                        .service_at(&at.network, at.ip, &from.namespace)
-                        .is_some_and(|service| from.services.contains_key(&service.key))
-            }
-        }
-    }
-
-    fn waypoint(
-        &self,
-        from: &Workload,
-        to: OrigDst,
-        waypoint: &GatewayAddress,
-        of: &impl fmt::Display,
-        rng: &mut impl Rng,
-    ) -> Result<Hop, RouteError> {
-        let port = waypoint.hbone_port;
-        // By host name the caller's address family counts, by address the waypoint's.
-        let (service, workload, near) = match &waypoint.target {
-            GatewayTarget::Hostname(key) => (self.service(key), self.workload_named(key), to.ip()),
-            GatewayTarget::Address(at) => (
-                self.service_at(&at.network, at.ip, &from.namespace),
-                self.workload_at(&at.network, at.ip),
-                at.ip,
-            ),
-        };
-        let hop = if let Some(service) = service {
-            self.endpoint(from, near, service, port, Purpose::Waypoint, rng)
-        } else if let Some(workload) = workload {
-            address(workload, |_| true, near).map(|ip| Hop {
-                workload: workload.clone(),
-                address: SocketAddr::new(ip, port),
-                sans: Vec::new(),
-            })
-        } else {
-            return Err(RouteError::UnknownWaypoint {
-                waypoint: waypoint.to_string(),
-                of: of.to_string(),
-            });
-        };
-        hop.map_err(|cause| RouteError::Waypoint {
-            of: of.to_string(),
-            cause: Box::new(cause),
-        })
-    }
-
-    fn workload_named(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
-        let uids = self.by_hostname.get(&key.hostname)?;
-        let mut workloads = uids.iter().filter_map(|uid| self.workloads.get(uid));
-        workloads.find(|workload| workload.namespace == key.namespace)
-    }
-
     fn endpoint(
         &self,
         from: &Workload,
@@ -308,27 +247,6 @@ impl World {
             sans: service.subject_alt_names.clone(),
         })
     }
-}
-
-/// A waypoint of the service: by weight where there are weights, else the only one.
-fn draw_waypoint<'a>(service: &'a Service, rng: &mut impl Rng) -> Option<&'a GatewayAddress> {
-    let total: u64 = service
-        .weighted_waypoints
-        .iter()
-        .map(|w| u64::from(w.weight))
-        .sum();
-    if total == 0 {
-        return service.waypoint.as_ref();
-    }
-    let mut left = rng.random_range(0..total);
-    for weighted in &service.weighted_waypoints {
-        let weight = u64::from(weighted.weight);
-        if left < weight {
-            return Some(&weighted.gateway);
-        }
-        left -= weight;
-    }
-    None
 }
 
 /// The port to call on an endpoint: its own, else the service's.
@@ -405,18 +323,6 @@ fn straight(hop: Hop, service: Option<Arc<Service>>) -> Route {
     }
 }
 
-/// The waypoint is asked for what the caller wanted, not for an endpoint: choosing is its job.
-fn through_waypoint(hop: Hop, to: OrigDst, service: Option<Arc<Service>>) -> Route {
-    Route::Hbone {
-        next_hop: hop.address,
-        authority: to.to_string(),
-        expect: expected(hop.sans, &hop.workload),
-        destination: hop.workload,
-        service,
-        via_waypoint: true,
-    }
-}
-
 fn expected(mut sans: Vec<Identity>, workload: &Workload) -> Vec<Identity> {
     if !sans.contains(&workload.identity) {
         sans.push(workload.identity.clone());
@@ -439,3 +345,6 @@ impl fmt::Display for NoEndpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

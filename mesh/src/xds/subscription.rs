@@ -12,9 +12,6 @@
 //! opens, so that the control plane sends only what has changed meanwhile, and names what has gone
 //! (Envoy's xDS protocol, "incremental xDS", `initial_resource_versions`).
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 
 use prost::Message;
@@ -227,3 +224,6 @@ fn refusal(rejected: &[Rejected]) -> Option<Status> {
         message,
     })
 }
+
+#[cfg(test)]
+mod tests;

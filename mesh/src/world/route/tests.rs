@@ -1,5 +1,8 @@
 //! Where connections go, told as small meshes.
 
+mod addresses;
+mod waypoints;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -272,39 +275,6 @@ fn each_endpoint_has_its_own_port() {
 }
 
 #[test]
-fn the_callers_address_family_is_kept_where_the_service_allows() {
-    let world = mesh(&[]);
-    goes(
-        &world,
-        "[fd96::2]:80",
-        &format!("hbone [fd00::2]:15008 for [fd00::2]:8080 to httpbin of {HTTPBIN}"),
-    );
-    let only4 = mesh(&[(
-        "  addresses: [/10.96",
-        "  ipFamilies: IPV4_ONLY\n  addresses: [/10.96",
-    )]);
-    goes(
-        &only4,
-        "[fd96::2]:80",
-        &format!("hbone 10.1.0.2:15008 for 10.1.0.2:8080 to httpbin of {HTTPBIN}"),
-    );
-    let pod4 = mesh(&[("addresses: [10.1.0.2, 'fd00::2']", "addresses: [10.1.0.2]")]);
-    goes(
-        &pod4,
-        "[fd96::2]:80",
-        &format!("hbone 10.1.0.2:15008 for 10.1.0.2:8080 to httpbin of {HTTPBIN}"),
-    );
-    let never = mesh(&[
-        (
-            "  addresses: [/10.96",
-            "  ipFamilies: IPV6_ONLY\n  addresses: [/10.96",
-        ),
-        ("addresses: [10.1.0.2, 'fd00::2']", "addresses: [10.1.0.2]"),
-    ]);
-    assert!(words(route(&never, "[fd96::2]:80")).contains("no endpoint"));
-}
-
-#[test]
 fn passthrough_is_the_original_destination() {
     let world = mesh(&[(
         "  addresses: [/10.96",
@@ -331,31 +301,6 @@ fn a_private_service_is_only_seen_from_its_namespace() {
         words(route_from(&world, "away", "10.96.0.2:80")),
         "plain 10.96.0.2:80"
     );
-}
-
-#[test]
-fn a_shared_vip_means_the_service_of_ones_own_namespace() {
-    let two = "
-- {uid: away, namespace: other, addresses: [10.1.0.7], tunnelProtocol: HBONE, services: {other/h: []}}
-services:
-- {namespace: other, hostname: h, addresses: [10.96.0.2], ports: [{servicePort: 80, targetPort: 1}]}
-- namespace";
-    let world = mesh(&[("services:\n- namespace", two.trim_start_matches('\n'))]);
-    assert!(words(route(&world, "10.96.0.2:80")).ends_with(HTTPBIN));
-    assert!(words(route_from(&world, "away", "10.96.0.2:80")).ends_with("of h"));
-}
-
-#[test]
-fn the_longest_block_of_addresses_wins() {
-    let blocks = "services:
-- {namespace: default, hostname: wide, addresses: [10.96.0.0/16], loadBalancing: {mode: PASSTHROUGH}}
-- {namespace: default, hostname: narrow, addresses: [10.96.7.0/24], loadBalancing: {mode: PASSTHROUGH}}
-- namespace";
-    let world = mesh(&[("services:\n- namespace", blocks)]);
-    goes(&world, "10.96.9.9:80", "plain 10.96.9.9:80 of wide");
-    goes(&world, "10.96.7.9:80", "plain 10.96.7.9:80 of narrow");
-    assert!(words(route(&world, "10.96.0.2:80")).ends_with(HTTPBIN));
-    goes(&world, "10.97.0.1:80", "plain 10.97.0.1:80");
 }
 
 #[test]
@@ -406,132 +351,4 @@ fn a_service_may_name_further_identities() {
     };
     assert_eq!(expect.len(), 2);
     assert!(expect.contains(&"spiffe://td/ns/a/sa/b".parse().unwrap()));
-}
-
-/// Entries for a waypoint pod behind a waypoint service.
-const WAYPOINT: &str = "
-- {uid: waypoint, namespace: default, addresses: [10.1.0.9, 'fd00::9'], serviceAccount: waypoint, services: {default/waypoint: [{servicePort: 15008, targetPort: 15008}]}}
-services:
-- {namespace: default, hostname: waypoint, addresses: [10.96.0.9], ports: [{servicePort: 15008, targetPort: 15008}]}
-- namespace";
-
-/// The mesh with the waypoint in it, used by whatever `of` is followed by.
-fn mesh_with_waypoint(of: &str, waypoint: &str) -> World {
-    mesh(&[
-        ("services:\n- namespace", WAYPOINT.trim_start_matches('\n')),
-        (of, &format!("{of}\n  waypoint: {waypoint}")),
-    ])
-}
-
-const OF_SERVICE: &str = "hostname: httpbin.default.svc.cluster.local";
-const OF_WORKLOAD: &str = "serviceAccount: httpbin";
-
-#[test]
-fn a_service_behind_a_waypoint() {
-    let world = mesh_with_waypoint(OF_SERVICE, "{hostname: default/waypoint}");
-    let expected = format!("waypoint 10.1.0.9:15008 for 10.96.0.2:80 to waypoint of {HTTPBIN}");
-    goes(&world, "10.96.0.2:80", &expected);
-    let expected = format!("waypoint [fd00::9]:15008 for [fd96::2]:80 to waypoint of {HTTPBIN}");
-    goes(&world, "[fd96::2]:80", &expected);
-    goes(
-        &world,
-        "10.1.0.2:8080",
-        "hbone 10.1.0.2:15008 for 10.1.0.2:8080 to httpbin",
-    );
-    let own = words(route_from(&world, "waypoint", "10.96.0.2:80"));
-    assert!(
-        own.starts_with("hbone 10.1.0.2:15008"),
-        "the waypoint came back to itself: {own}"
-    );
-}
-
-#[test]
-fn a_waypoint_named_by_address() {
-    for address in ["10.96.0.9", "10.1.0.9"] {
-        let world = mesh_with_waypoint(OF_SERVICE, &format!("{{address: {address}}}"));
-        let expected = format!("waypoint 10.1.0.9:15008 for 10.96.0.2:80 to waypoint of {HTTPBIN}");
-        goes(&world, "10.96.0.2:80", &expected);
-        let own = words(route_from(&world, "waypoint", "10.96.0.2:80"));
-        assert!(own.starts_with("hbone 10.1.0.2:15008"), "{own}");
-    }
-}
-
-#[test]
-fn a_workload_behind_a_waypoint() {
-    let world = mesh_with_waypoint(OF_WORKLOAD, "{hostname: default/waypoint}");
-    goes(
-        &world,
-        "10.1.0.2:8080",
-        "waypoint 10.1.0.9:15008 for 10.1.0.2:8080 to waypoint",
-    );
-    let through_service = words(route(&world, "10.96.0.2:80"));
-    assert!(
-        through_service.starts_with("hbone 10.1.0.2:15008"),
-        "{through_service}"
-    );
-}
-
-#[test]
-fn a_waypoint_is_never_bypassed() {
-    let unknown = mesh_with_waypoint(OF_SERVICE, "{hostname: default/gone}");
-    let error = words(route(&unknown, "10.96.0.2:80"));
-    assert!(
-        error.starts_with("error: waypoint default/gone:15008 of default/httpbin"),
-        "{error}"
-    );
-    let down = WAYPOINT.replace("serviceAccount: waypoint", "status: UNHEALTHY");
-    let down = mesh(&[
-        ("services:\n- namespace", down.trim_start_matches('\n')),
-        (
-            OF_SERVICE,
-            &format!("{OF_SERVICE}\n  waypoint: {{hostname: default/waypoint}}"),
-        ),
-    ]);
-    let error = words(route(&down, "10.96.0.2:80"));
-    assert!(
-        error.contains("waypoint of default/httpbin") && error.contains("none of its 1"),
-        "{error}"
-    );
-}
-
-#[test]
-fn waypoints_share_by_weight() {
-    let mut world = mesh_with_waypoint(OF_SERVICE, "{hostname: default/gone}");
-    let key = ServiceKey::new("default", HTTPBIN);
-    let mut service = (**world.service(&key).unwrap()).clone();
-    let weighted = |hostname, weight| crate::workload::WeightedGateway {
-        gateway: GatewayAddress {
-            target: GatewayTarget::Hostname(ServiceKey::new("default", hostname)),
-            hbone_port: HBONE_PORT,
-        },
-        weight,
-    };
-    service.weighted_waypoints = vec![
-        weighted("waypoint", 3),
-        weighted("away", 1),
-        weighted("never", 0),
-    ];
-    world.insert_service(service);
-    let from = world
-        .workloads()
-        .find(|w| w.uid.as_str() == "sleep")
-        .unwrap();
-    let to = OrigDst::new("10.96.0.2:80".parse().unwrap());
-    let mut rng = StdRng::seed_from_u64(3);
-    let mut there = 0;
-    for _ in 0..4000 {
-        match world.route(from, to, &mut rng) {
-            Ok(Route::Hbone {
-                via_waypoint: true, ..
-            }) => there += 1,
-            Err(RouteError::UnknownWaypoint { waypoint, .. }) => {
-                assert_eq!(waypoint, "default/away:15008");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(
-        (2850..3150).contains(&there),
-        "{there} of 4000 is not 3 of 4"
-    );
 }
