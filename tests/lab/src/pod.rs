@@ -159,7 +159,6 @@ pub struct PodBuilder {
     name: String,
     namespace: String,
     service_account: String,
-    policies: Vec<String>,
     enrolled: bool,
     serves: Vec<u16>,
 }
@@ -172,7 +171,6 @@ impl PodBuilder {
             name: name.to_owned(),
             namespace: "default".to_owned(),
             service_account: name.to_owned(),
-            policies: Vec::new(),
             enrolled: true,
             serves: Vec::new(),
         }
@@ -188,12 +186,6 @@ impl PodBuilder {
     pub fn identity(mut self, namespace: &str, service_account: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         service_account.clone_into(&mut self.service_account);
-        self
-    }
-
-    /// Selected by a policy, `namespace/name`.
-    pub fn selected_by(mut self, policy: &str) -> Self {
-        self.policies.push(policy.to_owned());
         self
     }
 
@@ -241,7 +233,6 @@ impl PodBuilder {
             canonical_name: self.name,
             canonical_revision: "v1".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
-            authorization_policies: self.policies,
             ..Entry::default()
         };
         for port in self.serves {

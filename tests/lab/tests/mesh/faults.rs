@@ -128,8 +128,8 @@ async fn sigterm_lets_connections_finish_then_ends_in_time_and_keeps_pods_captur
     let held = client.open(server.at(PORT), "held").await.unwrap();
     let begun = Instant::now();
     lab.node(1).ztunnel().signal(Signal::SIGTERM).unwrap();
-    patience::until("new connections to be refused", SOON, || {
-        !lab.node(1).ztunnel().is_ready()
+    patience::some("new connections to be refused", SOON, async || {
+        client.get(server.at(PORT)).await.is_denied().then_some(())
     })
     .await
     .unwrap();

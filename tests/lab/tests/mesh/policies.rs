@@ -33,7 +33,6 @@ impl Cast {
             lab.pod("plain").outside_the_mesh().start(),
             lab.pod("server")
                 .on(lab.node(2))
-                .selected_by("default/selector")
                 .serving(PORT)
                 .serving(9090)
                 .start(),
@@ -63,6 +62,15 @@ impl Cast {
             Verdict::Reset => false,
             other => panic!("{other}"),
         })
+    }
+
+    /// Has a selector policy apply to the server.
+    async fn select(&self, policy: &str) {
+        let change = self.lab.change(|document| {
+            let server = document.workloads.get_mut(self.server.uid()).unwrap();
+            server.authorization_policies = vec![policy.to_owned()];
+        });
+        change.await.unwrap();
     }
 
     /// Puts exactly these policies into force and asks everybody.
@@ -316,13 +324,8 @@ async fn scopes_reach_their_own_and_a_dry_run_denies_nobody() {
             EVERYBODY,
         ),
         (
-            "selected",
-            shut("selector", "default", PolicyScope::WorkloadSelector),
-            NOBODY,
-        ),
-        (
             "not selected",
-            shut("elsewhere", "default", PolicyScope::WorkloadSelector),
+            shut("selector", "default", PolicyScope::WorkloadSelector),
             EVERYBODY,
         ),
         (
@@ -337,6 +340,46 @@ async fn scopes_reach_their_own_and_a_dry_run_denies_nobody() {
     for (name, one, answered) in cases {
         assert_eq!(cast.under(vec![one]).await, answered, "{name}");
     }
+    cast.under(vec![shut(
+        "selector",
+        "default",
+        PolicyScope::WorkloadSelector,
+    )])
+    .await;
+    cast.select("default/selector").await;
+    assert_eq!(cast.answered().await, NOBODY, "selected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_that_names_an_absent_policy_is_held_then_shut_and_opens_when_it_comes() {
+    let cast = Cast::start().await;
+    let to = cast.server.at(PORT);
+    cast.select("default/later").await;
+    let verdict = cast.sleep.get(to).within(SOON * 3).await;
+    assert!(verdict.is_denied(), "no policy, no way in: {verdict}");
+    let early = cast.sleep.clone();
+    let waiting = tokio::spawn(async move { early.get(to).within(SOON * 3).await });
+    let node = cast.lab.node(2);
+    let held = || {
+        let metrics = node.ztunnel().metrics();
+        metrics.is_ok_and(|metrics| metrics.sum("culvert_held_connections", &[]) >= 1.0)
+    };
+    patience::until("a connection to be held", SOON, held)
+        .await
+        .unwrap();
+    let later = Policy {
+        scope: PolicyScope::WorkloadSelector,
+        ..allow(
+            "later",
+            Match {
+                principals: texts(&["*/sa/sleep"]),
+                ..Match::default()
+            },
+        )
+    };
+    cast.lab.policy(later).await.unwrap();
+    let verdict = waiting.await.unwrap();
+    assert!(verdict.answer().is_some(), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -436,16 +479,7 @@ async fn a_newly_selected_workload_loses_its_open_connections_too() {
     };
     cast.under(vec![selector]).await;
     let held = cast.sleep.open(cast.server.at(PORT), "held").await.unwrap();
-    let uid = cast.server.uid().to_owned();
-    let select = |document: &mut lab::document::Document| {
-        document
-            .workloads
-            .get_mut(&uid)
-            .unwrap()
-            .authorization_policies
-            .push("default/later".to_owned());
-    };
-    cast.lab.change(select).await.unwrap();
+    cast.select("default/later").await;
     assert_eq!(held.end_within(SOON).await.unwrap(), End::Reset);
 }
 
