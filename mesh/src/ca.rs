@@ -2,6 +2,9 @@
 //! authority, `istio.v1.auth.IstioCertificateService` over gRPC, which istiod and Culvert's own
 //! control plane serve. Retries and renewal are [`crate::certificate`]'s.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

@@ -4,6 +4,8 @@
 
 mod manager;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,6 +61,11 @@ pub enum CertificateError {
         /// Whom it names.
         found: String,
     },
+    /// The leaf is not valid at present.
+    #[error(
+        "the issued certificate is not valid now: is the clock of this node or of the CA wrong?"
+    )]
+    NotValidNow,
     /// Key, chain and roots don't make a usable configuration; most often the key is not the
     /// leaf's.
     #[error("the issued certificate can't be used for TLS: {0}")]

@@ -270,7 +270,12 @@ async fn request(
 ) -> (Identity, Answer) {
     let answer = match issuer.issue(&identity).await {
         Ok(material) => Certificate::new(&identity, material, &also_accepted)
-            .map(Arc::new)
+            .and_then(
+                |certificate| match certificate.is_valid(SystemTime::now()) {
+                    true => Ok(Arc::new(certificate)),
+                    false => Err(CertificateError::NotValidNow),
+                },
+            )
             .map_err(|cause| GetError::Unfit {
                 identity: identity.clone(),
                 cause,
