@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::address::Network;
 
@@ -191,4 +193,20 @@ async fn a_running_source_notices_changes() {
         .until(|world| (world.workloads().len() == 0).then_some(()))
         .await;
     task.abort();
+}
+
+proptest! {
+    /// A good file with a few characters changed: taken or refused, never a panic.
+    #[test]
+    fn no_damage_panics(at in prop::collection::vec((any::<prop::sample::Index>(), any::<char>()), 0..8)) {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for (index, value) in at {
+            let i = index.index(text.len());
+            text[i] = value;
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(error) = Snapshot::parse(&text) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
 }

@@ -231,13 +231,7 @@ impl World {
             .and_then(|candidates| balance::choose(candidates, from, rules, usable, rng))
             .and_then(|endpoint| Some((endpoint, target_port(endpoint, declared, port, purpose)?)));
         let Some((endpoint, target)) = chosen else {
-            let reason = why_none(from, self.endpoints(&service.key));
-            let service = service.key.clone();
-            return Err(RouteError::NoEndpoint {
-                service,
-                port,
-                reason,
-            });
+            return Err(why_none(from, service, port, self.endpoints(&service.key)));
         };
         let accepted = |ip: IpAddr| service.ip_families.accepts(ip);
         let ip = address(&endpoint.workload, accepted, near)?;
@@ -272,7 +266,7 @@ fn target_port(
 
 fn reachable(service: &Service, workload: &Workload) -> bool {
     let accepted = |ip: &IpAddr| service.ip_families.accepts(*ip);
-    workload.addresses.iter().any(accepted) || workload.hostname.is_some()
+    workload.addresses.iter().any(accepted)
 }
 
 /// The workload's address to call: the very one that was called if it is one of its own, else one
@@ -296,12 +290,22 @@ fn address(
         })
 }
 
-fn why_none(from: &Workload, endpoints: &[Endpoint]) -> NoEndpoint {
-    let here = |endpoint: &Endpoint| endpoint.workload.network == from.network;
-    match endpoints.len() {
+fn why_none(from: &Workload, service: &Service, port: u16, endpoints: &[Endpoint]) -> RouteError {
+    let here = |endpoint: &&Endpoint| endpoint.workload.network == from.network;
+    let named = |e: &&Endpoint| e.workload.addresses.is_empty() && e.workload.hostname.is_some();
+    let reason = match endpoints.len() {
         0 => NoEndpoint::None,
-        all if !endpoints.iter().any(here) => NoEndpoint::OtherNetwork(all),
-        all => NoEndpoint::Unsuitable(all),
+        all if !endpoints.iter().any(|e| here(&e)) => NoEndpoint::OtherNetwork(all),
+        all => match endpoints.iter().filter(here).find(named) {
+            Some(endpoint) => return RouteError::OnlyHostname(endpoint.workload.uid.to_string()),
+            None => NoEndpoint::Unsuitable(all),
+        },
+    };
+    let service = service.key.clone();
+    RouteError::NoEndpoint {
+        service,
+        port,
+        reason,
     }
 }
 

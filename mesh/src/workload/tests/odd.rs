@@ -74,6 +74,32 @@ proptest! {
     }
 
     #[test]
+    fn no_damage_to_a_policy_panics(at in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
+        let exact = security::string_match::MatchType::Exact("td/ns/a/sa/b".to_owned());
+        let one = security::Match {
+            principals: vec![security::StringMatch { match_type: Some(exact) }],
+            source_ips: vec![security::Address { address: vec![10, 0, 0, 0], length: 8 }],
+            destination_ports: vec![80, 443],
+            ..security::Match::default()
+        };
+        let rule = security::Rule { clauses: vec![security::Clause { matches: vec![one] }] };
+        let policy = security::Authorization {
+            name: "p".to_owned(),
+            namespace: "default".to_owned(),
+            rules: vec![rule],
+            ..security::Authorization::default()
+        };
+        let mut bytes = policy.encode_to_vec();
+        for (index, value) in &at {
+            let i = index.index(bytes.len());
+            bytes[i] = *value;
+        }
+        if let Ok(message) = security::Authorization::decode(&*bytes) {
+            let _ = Authorization::try_from(message);
+        }
+    }
+
+    #[test]
     fn odd_values_do_not_panic_and_errors_name_the_resource(message in odd_workload()) {
         let uid = message.uid.clone();
         if let Err(error) = Workload::try_from(message) {

@@ -331,6 +331,16 @@ fn a_workload_of_only_a_host_name_is_a_clear_error() {
 }
 
 #[test]
+fn an_endpoint_with_an_address_is_taken_before_one_with_only_a_name() {
+    let named = "
+- {uid: named, namespace: default, hostname: h.example.com, services: {default/httpbin.default.svc.cluster.local: [{servicePort: 80, targetPort: 8080}]}}";
+    let world = with_workloads(named, &[]);
+    for _ in 0..20 {
+        assert!(words(route(&world, "10.96.0.2:80")).starts_with("hbone 10.1.0.2"));
+    }
+}
+
+#[test]
 fn a_call_to_oneself_is_a_call() {
     let world = mesh(&[]);
     let own = words(route_from(&world, "httpbin", "10.96.0.2:80"));

@@ -172,3 +172,16 @@ async fn watchers_hear_of_what_concerns_them() {
     authorization.mark_unchanged();
     assert_eq!(*all.borrow_and_update(), shared.read().versions().all);
 }
+
+/// Each held connection costs this much, beside its sockets.
+#[test]
+fn waiting_is_cheap_and_moves_between_threads() {
+    fn sendable<T: Send>(value: T) -> T {
+        value
+    }
+    let shared = SharedWorld::new(World::new("n1"));
+    let (to, connection) = (workload("a", &["10.0.0.1"], &[]), plaintext());
+    let waiting = sendable(shared.authorize(&to, &connection, Duration::ZERO));
+    let size = std::mem::size_of_val(&waiting);
+    assert!(size <= 768, "{size} bytes");
+}
