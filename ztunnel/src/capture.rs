@@ -1,26 +1,44 @@
 //! The seam to the kernel: which pods' connections come to us, and how they get back out.
 //!
-//! `Capture` loads the kernel programs of `ebpf/programs`, keeps them pinned so that they hold
+//! [`Capture`] loads the kernel programs of `ebpf/programs`, keeps them pinned so that they hold
 //! while no ztunnel runs, and enrols pods. Each pod gets three listeners inside its own network
-//! namespace and a handle for opening connections there. Nothing outside this room knows aya, a
+//! namespace, and a handle for opening connections there. Nothing outside this room knows aya, a
 //! map, a pin or a routing rule; nothing in here knows a workload, a policy or a certificate.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use error::Error;
+use ebpf_contract::{Settings, map};
+use nix::sys::stat::fstat;
+use parking_lot::Mutex;
 
+use self::pins::Pins;
+use self::pod::Pods;
+use self::programs::{Maps, Program, map_error};
+
+pub use self::counters::Counter;
+pub use self::dial::{From, PodNetns};
+pub use self::error::Error;
+pub use self::listener::{Captured, Listener};
+pub use self::namespace::Netns;
+
+mod check;
+mod counters;
+mod dial;
 mod error;
-
-/// The address a captured connection comes from, as the network shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientAddr(pub SocketAddr);
-
-/// The address a captured connection was meant for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OrigDst(pub SocketAddr);
+mod kernel;
+mod links;
+mod listener;
+mod namespace;
+mod pins;
+mod pod;
+mod programs;
+mod reconcile;
+mod route;
+mod uninstall;
 
 /// Where the kernel's file systems are, and what makes a probe the kubelet's.
 #[derive(Clone, Debug)]
@@ -30,27 +48,28 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// A mounted bpffs; everything is pinned under `culvert` in it.
     pub bpffs: PathBuf,
-    /// `sys/net` of a procfs; it shows the calling thread's network namespace.
+    /// `sys/net` of a procfs. It shows the network namespace of the thread that opens a file in
+    /// it, also where it is bind-mounted from the host.
     pub proc_sys_net: PathBuf,
-    /// The network namespace whose processes outside of `kubepods` may probe pods unproxied: a
-    /// file such as `/proc/1/ns/net`. `None` is the initial namespace of the machine.
+    /// The network namespace that the kubelet is in, a file such as `/proc/1/ns/net`. `None` takes
+    /// processes in any namespace but captured pods' for the node's; they must be outside of
+    /// `kubepods` all the same.
     pub host_netns: Option<PathBuf>,
-    /// The cgroup2 folder above all pods; processes below it are never taken for the kubelet.
-    /// `None` looks for `kubepods` or `kubepods.slice` below `cgroup_root`.
+    /// The cgroup2 folder above all pods. Processes outside of it are the node's own, and may call
+    /// a captured pod as if it were not: the kubelet's probes. `None` looks for `kubepods` and
+    /// `kubepods.slice` below the cgroup root; if there is none, no process is taken for the
+    /// kubelet.
     pub kubepods: Option<PathBuf>,
-    /// Folders with files of network namespaces, searched by `uninstall` for pods that still have
-    /// our routing rules.
+    /// Folders with files of network namespaces: where `uninstall` looks, beside the processes it
+    /// can see, for pods that still have our routing rules.
     pub netns_dirs: Vec<PathBuf>,
 }
 
-/// A pod's network namespace: an open file of it.
-#[derive(Debug)]
-pub struct Netns(pub OwnedFd);
-
 /// The kernel programs, loaded, attached and pinned. Dropping it leaves all of it in force.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Capture {
-    _shared: Arc<()>,
+    shared: Arc<Shared>,
+    pods: Arc<Mutex<Pods>>,
 }
 
 /// What ztunnel holds of an enrolled pod. Dropping the listeners makes the kernel refuse the
@@ -67,110 +86,171 @@ pub struct PodSockets {
     pub netns: PodNetns,
 }
 
-/// One listener in a pod's network namespace.
+/// What every part of this room needs.
 #[derive(Debug)]
-pub struct Listener {
-    socket: tokio::net::TcpListener,
-}
-
-/// An accepted connection.
-#[derive(Debug)]
-pub struct Captured {
-    /// The connection, `TCP_NODELAY` set.
-    pub stream: tokio::net::TcpStream,
-    /// Who opened it.
-    pub client: ClientAddr,
-    /// Where it was meant to go.
-    pub original: OrigDst,
-}
-
-/// Opens connections inside a pod's network namespace. Cheap to clone; while one lives, the
-/// return path of connections with a preserved source address stays in place.
-#[derive(Clone, Debug)]
-pub struct PodNetns {
-    _namespace: Arc<OwnedFd>,
-}
-
-/// The source address a connection shall show.
-#[derive(Clone, Copy, Debug)]
-pub enum From {
-    /// The pod's own address.
-    Pod,
-    /// The client's IP address, kept toward the application. The port is ours.
-    Client(SocketAddr),
-}
-
-/// One counter: what is counted, why, and how often since the programs were first pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counter {
-    /// `captured`, `passed` or `refused`.
-    pub verdict: &'static str,
-    /// The stable name of the reason.
-    pub reason: &'static str,
-    /// How often.
-    pub value: u64,
+struct Shared {
+    pins: Pins,
+    maps: Maps,
+    /// In the order of [`programs::HOOKS`].
+    hooks: Vec<Program>,
+    cgroup: File,
+    cgroup_id: u64,
+    proc_sys_net: PathBuf,
+    own_netns: u64,
+    node_netns: Option<u64>,
+    cpus: usize,
+    unknown_originals: AtomicU64,
 }
 
 impl Capture {
-    /// Checks the machine, loads and pins the programs, adopts what an earlier ztunnel pinned.
-    pub fn start(_config: Config) -> Result<Self, Error> {
-        Err(Error::NoCgroup2)
+    /// Checks the machine, loads the programs, and attaches them: in the place of an earlier
+    /// ztunnel's, whose maps and pods are adopted. Those pods are captured all the while; their
+    /// connections are refused until they are enrolled here.
+    ///
+    /// # Errors
+    /// The first thing that is missing, in one line.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        check::machine(&config.bpffs)?;
+        let (root, cgroup) = check::cgroup_root(config.cgroup_root.as_deref())?;
+        let kubepods = config.kubepods.or_else(|| check::kubepods(&root));
+        let node_netns = match &config.host_netns {
+            Some(path) => Some(node_netns(path)?),
+            None => None,
+        };
+        let own_netns = namespace::cookie_here().map_err(|source| Error::Namespace {
+            step: "asking for the cookie of our own namespace",
+            source,
+        })?;
+
+        let pins = Pins::below(&config.bpffs);
+        pins.create_folders()?;
+        let (hooks, maps) = programs::load_hooks(&pins)?;
+        let settings = Settings {
+            node_netns: node_netns.unwrap_or(0),
+            kubepods: match &kubepods {
+                Some(folder) => cgroup_id(folder)?,
+                None => 0,
+            },
+        };
+        let set = maps.settings.set(&0, &settings);
+        set.map_err(map_error(map::SETTINGS, "writing it"))?;
+        // The verifier's word on the pods' program is wanted now, not when the first pod comes.
+        programs::load_lookup(&pins, 0)?;
+
+        let cgroup_id = fstat(cgroup.as_fd())
+            .map_err(|_| Error::NotCgroup2(root.clone()))?
+            .st_ino;
+        let cpus =
+            aya::util::nr_cpus().map_err(|(path, source)| Error::Machine { path, source })?;
+        let shared = Shared {
+            pins,
+            maps,
+            hooks,
+            cgroup,
+            cgroup_id,
+            proc_sys_net: config.proc_sys_net,
+            own_netns,
+            node_netns,
+            cpus,
+            unknown_originals: AtomicU64::new(0),
+        };
+        let pods = Pods::adopting(&shared)?;
+        let attached = reconcile::attach_hooks(&shared)?;
+        tracing::info!(
+            cgroup = %root.display(),
+            kubepods = kubepods.map(|path| path.display().to_string()),
+            hooks = attached.len(),
+            "capture is in force",
+        );
+        Ok(Self {
+            shared: Arc::new(shared),
+            pods: Arc::new(Mutex::new(pods)),
+        })
     }
 
-    /// Captures a pod: listeners first, then inbound, then outbound. All or nothing. Idempotent:
-    /// the same pod again gives fresh sockets. Blocks for some milliseconds; must be called in a
-    /// tokio runtime (`spawn_blocking` will do).
-    pub fn enroll(&self, _uid: &str, _netns: Netns) -> Result<PodSockets, Error> {
-        Err(Error::NoAddress)
+    /// Captures a pod: its listeners, then what comes to it, then what it opens. All or nothing.
+    /// The same pod again, or with a new namespace, gives fresh sockets. Blocks for some
+    /// milliseconds; call it in a tokio runtime (`spawn_blocking` will do).
+    ///
+    /// # Errors
+    /// Names the step; the pod is as it was before. A pod that an earlier ztunnel captured stays
+    /// captured, and its connections refused.
+    pub fn enroll(&self, uid: &str, netns: Netns) -> Result<PodSockets, Error> {
+        pod::enroll(&self.shared, &mut self.pods.lock(), uid, netns)
     }
 
-    /// Stops capturing a pod. Open connections go on.
-    pub fn release(&self, _uid: &str) -> Result<(), Error> {
-        Err(Error::NoAddress)
+    /// Stops capturing a pod. Open connections go on; a pod that is not known is no error.
+    ///
+    /// # Errors
+    /// Names the step; calling it again goes on from there.
+    pub fn release(&self, uid: &str) -> Result<(), Error> {
+        pod::release(&self.shared, &mut self.pods.lock(), uid)
     }
 
-    /// Releases every pod that is not named, also those which an earlier ztunnel enrolled.
-    pub fn retain(&self, _uids: &[&str]) -> Result<Vec<String>, Error> {
-        Err(Error::NoAddress)
+    /// Releases every pod that is not named, also those which an earlier ztunnel enrolled, and
+    /// says which. Call it once all pods of this node are known. Pods named but not enrolled stay
+    /// as they are: captured, and refused.
+    ///
+    /// # Errors
+    /// As [`Capture::release`].
+    pub fn retain(&self, uids: &[&str]) -> Result<Vec<String>, Error> {
+        let released = pod::retain(&self.shared, &mut self.pods.lock(), uids)?;
+        for layout in self.shared.pins.others()? {
+            tracing::info!(path = %layout.display(), "removing what another version pinned");
+            pins::remove_layout(&layout)?;
+        }
+        Ok(released)
     }
 
-    /// Compares what should be attached with what is, repairs it and says what was repaired.
+    /// Compares what should be attached with what is, repairs it, and names what was repaired.
+    /// Call it every few seconds: it takes well under a millisecond for a pod.
+    ///
+    /// # Errors
+    /// What could not be repaired.
     pub fn reconcile(&self) -> Result<Vec<String>, Error> {
-        Err(Error::NoAddress)
+        reconcile::reconcile(&self.shared, &self.pods.lock())
     }
 
     /// All counters, for metrics.
-    pub fn counters(&self) -> Vec<Counter> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&self) -> Result<Vec<Counter>, Error> {
+        counters::read(&self.shared)
     }
 
-    /// Takes everything off the node, with or without a `Capture` of this process.
-    pub fn uninstall(_config: &Config) -> Result<(), Error> {
-        Err(Error::NoCgroup2)
+    /// Takes everything off the node: pins, programs, maps, and the return paths in pods. Works
+    /// with or without a `Capture` in this process; one that there is must not be used after.
+    ///
+    /// # Errors
+    /// The first one; everything that can be removed is removed all the same.
+    pub fn uninstall(config: &Config) -> Result<(), Error> {
+        uninstall::uninstall(config)
     }
 }
 
-impl Listener {
-    /// The next connection with both of its addresses. Connections whose original destination is
-    /// unknown are reset and counted, never returned.
-    pub async fn accept(&self) -> std::io::Result<Captured> {
-        let (stream, client) = self.socket.accept().await?;
-        let original = OrigDst(stream.local_addr()?);
-        Ok(Captured {
-            stream,
-            client: ClientAddr(client),
-            original,
-        })
+impl Shared {
+    fn count_unknown_original(&self) {
+        self.unknown_originals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn unknown_originals(&self) -> u64 {
+        self.unknown_originals.load(Ordering::Relaxed)
     }
 }
 
-impl PodNetns {
-    /// Connects within 10 s from inside the pod's namespace. The kernel programs let it pass.
-    pub async fn connect(
-        &self,
-        _to: SocketAddr,
-        _from: From,
-    ) -> std::io::Result<tokio::net::TcpStream> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
+fn node_netns(path: &Path) -> Result<u64, Error> {
+    let failed = |source| Error::HostNetns {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    Netns(file.into()).cookie().map_err(failed)
+}
+
+/// A cgroup's identifier is its folder's inode.
+fn cgroup_id(folder: &Path) -> Result<u64, Error> {
+    let not_cgroup2 = || Error::NotCgroup2(folder.to_owned());
+    let (_, open) = check::cgroup_root(Some(folder))?;
+    Ok(fstat(open.as_fd()).map_err(|_| not_cgroup2())?.st_ino)
 }

@@ -113,7 +113,7 @@ impl Stored {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The cookie of the node's network namespace; 0 for the machine's initial one.
+    /// The cookie of the network namespace that the kubelet is in; 0 for any but captured pods'.
     pub node_netns: u64,
     /// The cgroup2 identifier of the folder above all pods; 0 when there is none, and then no
     /// process is trusted as the kubelet.

@@ -1,6 +1,6 @@
 //! Where a connection goes that somebody on this node opens: the logic of both connect hooks.
 
-use core::ptr::{null_mut, read_volatile};
+use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie};
@@ -94,7 +94,8 @@ fn from_elsewhere(context: *mut bpf_sock_addr, netns: u64, to: Endpoint) -> Outc
     if settings.kubepods == 0 || unsafe { ADDRESSES.get(&to.ip) }.is_none() {
         return Ok(None);
     }
-    if netns != node_netns(settings) || in_kubepods(settings) {
+    let elsewhere = settings.node_netns != 0 && settings.node_netns != netns;
+    if elsewhere || in_kubepods(settings) {
         return Ok(None);
     }
     let Some(stored) = socket::store(socket) else {
@@ -102,15 +103,6 @@ fn from_elsewhere(context: *mut bpf_sock_addr, netns: u64, to: Endpoint) -> Outc
     };
     stored.kind = Stored::NODE;
     Ok(Some(Reason::Node))
-}
-
-#[inline(always)]
-fn node_netns(settings: &Settings) -> u64 {
-    match settings.node_netns {
-        // SAFETY: without a context the helper answers for the initial namespace.
-        0 => unsafe { bpf_get_netns_cookie(null_mut()) },
-        cookie => cookie,
-    }
 }
 
 /// Is the calling process below the folder of all pods? Its depth is not known: ours may be the

@@ -35,6 +35,22 @@ pub enum Error {
         /// The running release.
         running: String,
     },
+    /// Something of the machine could not be read.
+    #[error("{path} could not be read")]
+    Machine {
+        /// The file.
+        path: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The network namespace of the kubelet could not be entered.
+    #[error("{path} is no network namespace that could be entered: HOST_NETNS must name the kubelet's", path = path.display())]
+    HostNetns {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A kernel program was refused or could not be attached.
     #[error("kernel program {program}: {step} failed")]
     Program {
