@@ -1,10 +1,8 @@
 //! The counters, for metrics: the kernel programs' and the one that is ours.
 
-use ebpf_contract::{Reason, map};
+use ebpf_contract::Reason;
 
 use super::Shared;
-use super::error::Error;
-use super::programs::map_error;
 
 /// One counter: what became of connections, why, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,24 +16,25 @@ pub struct Counter {
     pub value: u64,
 }
 
-/// All counters, in the order of the contract's table.
-pub(super) fn read(shared: &Shared) -> Result<Vec<Counter>, Error> {
-    let failed = map_error(map::COUNTERS, "reading it");
-    Reason::ALL
-        .iter()
-        .map(|reason| {
-            let value = match reason {
-                Reason::NoOriginal => shared.unknown_originals(),
-                _ => {
-                    let sum = shared.maps.counters.sum(*reason as u32, shared.cpus);
-                    sum.map_err(&failed)?
-                }
-            };
-            Ok(Counter {
-                verdict: reason.verdict().name(),
-                reason: reason.name(),
-                value,
-            })
+/// All counters, in the order of the contract's table. One that cannot be read is left out: a
+/// gap in the metrics says what a wrong number would hide.
+pub(super) fn read(shared: &Shared) -> Vec<Counter> {
+    let value = |reason: Reason| match reason {
+        Reason::NoOriginal => Some(shared.unknown_originals()),
+        _ => match shared.maps.counters.sum(reason as u32, shared.cpus) {
+            Ok(sum) => Some(sum),
+            Err(error) => {
+                tracing::debug!(%error, reason = reason.name(), "a counter cannot be read");
+                None
+            }
+        },
+    };
+    let counter = |reason: &Reason| {
+        Some(Counter {
+            verdict: reason.verdict().name(),
+            reason: reason.name(),
+            value: value(*reason)?,
         })
-        .collect()
+    };
+    Reason::ALL.iter().filter_map(counter).collect()
 }

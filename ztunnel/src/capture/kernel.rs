@@ -44,6 +44,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Where a program is attached: `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +191,13 @@ impl Link {
         let mut attributes: [u32; 4] =
             [self.0.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0];
         bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+    }
+
+    /// Detaches the program at once. A link that merely loses its last pin is detached by a worker
+    /// of the kernel, some time later.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let mut attributes = [self.0.as_raw_fd() as u32];
+        bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
     }
 
     /// Pins the link.

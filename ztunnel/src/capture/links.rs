@@ -48,12 +48,26 @@ pub(super) fn attach(
                 .map_err(failed("replacing its predecessor"))?;
             return Ok(Attached::Replaced);
         }
-        unpin(path)?;
+        detach(path)?;
     }
     let link = Link::create(program.as_fd(), target, to).map_err(failed("attaching"))?;
     link.pin(path)
         .map_err(pin_error(path, "pinning the link"))?;
     Ok(Attached::New)
+}
+
+/// Detaches what is pinned at `path` and removes the pin. When this returns, connections pass; to
+/// remove the pin alone would leave that to a worker of the kernel. No pin is no error.
+pub(super) fn detach(path: &Path) -> Result<(), Error> {
+    match Link::pinned(path) {
+        Ok(Some(link)) => {
+            let detached = link.detach();
+            unpin(path)?;
+            detached.map_err(pin_error(path, "detaching what is pinned"))
+        }
+        Ok(None) => Ok(()),
+        Err(source) => Err(pin_error(path, "opening it")(source)),
+    }
 }
 
 /// What is attached by the link pinned at `path`.

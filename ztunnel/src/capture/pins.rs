@@ -11,9 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ebpf_contract::ABI;
+use ebpf_contract::{ABI, program};
 
 use super::error::Error;
+use super::links;
 
 /// The paths of this layout's pins.
 #[derive(Clone, Debug)]
@@ -109,13 +110,16 @@ pub(super) fn unpin(path: &Path) -> Result<(), Error> {
 /// Removes a layout: first what sends pods' connections to us, then what receives them, then the
 /// rest. In another order there would be a moment in which connections are sent to nobody.
 pub(super) fn remove_layout(layout: &Path) -> Result<(), Error> {
-    for program in ["connect4", "connect6"] {
-        unpin(&layout.join("links").join(program))?;
+    for program in [program::CONNECT4, program::CONNECT6] {
+        links::detach(&layout.join("links").join(program))?;
     }
     for folder in ["pods", "links", "maps"] {
         let folder = layout.join(folder);
         for pin in list(&folder)? {
-            unpin(&pin)?;
+            match folder.ends_with("maps") {
+                true => unpin(&pin)?,
+                false => links::detach(&pin)?,
+            }
         }
         remove_folder(&folder)?;
     }

@@ -22,7 +22,7 @@ use super::kernel::AttachTo;
 use super::links::{self, Attached};
 use super::listener::{Listener, Sockets};
 use super::namespace::Netns;
-use super::pins::{PodPin, unpin};
+use super::pins::PodPin;
 use super::programs::{Program, load_lookup, map_error};
 use super::{PodSockets, Shared, route};
 
@@ -165,7 +165,7 @@ pub(super) fn enroll(
     let pin = shared.pins.pod(uid, cookie);
     let attached = attach_lookup(shared, &lookup, &side, uid, cookie, inode)?;
     if attached == Attached::New && before.is_none() {
-        undo.with(move || unpin(&pin));
+        undo.with(move || links::detach(&pin));
     }
     let set = shared.maps.pods.set(&cookie, &pod);
     set.map_err(map_error(map::PODS, "adding the pod"))?;
@@ -250,7 +250,7 @@ fn release_captured(
     let entry = entry.map_err(map_error(map::PODS, "reading it"))?;
     let removed = shared.maps.pods.remove(&cookie);
     removed.map_err(map_error(map::PODS, "removing the pod"))?;
-    unpin(&shared.pins.pod(uid, cookie))?;
+    links::detach(&shared.pins.pod(uid, cookie))?;
     if let Some(slot) = entry.map(|pod| pod.slot).or(slot) {
         clear_slot(shared, slot)?;
         pods.taken.remove(&slot);
@@ -281,7 +281,7 @@ pub(super) fn attach_lookup(
 fn unpin_others(shared: &Shared, uid: &str, cookie: u64) -> Result<(), Error> {
     let is_other = |pin: &PodPin| pin.cookie == cookie && pin.uid != uid;
     for pin in shared.pins.pods()?.iter().filter(|pin| is_other(pin)) {
-        unpin(&pin.path)?;
+        links::detach(&pin.path)?;
     }
     Ok(())
 }

@@ -35,8 +35,8 @@ impl Plaintext {
 
     /// Carries one connection to its end.
     pub async fn carry(self, captured: Captured, drain: Watch) {
-        let client = ClientAddr::new(captured.client.0);
-        let to = OrigDst::new(captured.original.0);
+        let client = captured.client;
+        let to = captured.original;
         let metrics = &self.inbound.shared.metrics;
         let mut record = Record::begin(Reporter::Destination, client, to);
         // Boxed, so that a long connection does not carry the room that its beginning needed.

@@ -70,8 +70,8 @@ impl Hbone {
     /// Carries one HBONE connection with all its streams to its end.
     pub async fn carry(self, captured: Captured, drain: Watch) {
         let tunnel = Tunnel {
-            client: ClientAddr::new(captured.client.0),
-            at: OrigDst::new(captured.original.0).get(),
+            client: captured.client,
+            at: captured.original.get(),
         };
         let mut own = None;
         if let Err(error) = self.serve(captured, tunnel, &mut own, drain).await {

@@ -56,7 +56,6 @@ pub(super) async fn carry(out: &Parts, captured: Captured, drain: &Watch) {
         client,
         original,
     } = captured;
-    let (client, original) = (ClientAddr::new(client.0), OrigDst::new(original.0));
     let metrics = &out.shared.metrics;
     let mut record = Record::begin(Reporter::Source, client, original);
     // Boxed, so that a long connection does not carry the room that its beginning needed.

@@ -239,10 +239,11 @@ fn what_somebody_removed_is_put_back() {
     fs::remove_file(world.pin("links/connect4")).unwrap();
     fs::remove_file(world.pin("pods/uid-b")).unwrap();
     a.ip("rule del fwmark 0x539 lookup 100");
-    assert!(
-        a.call(b.v4(8080)).unwrap().line.starts_with("app"),
-        "nothing is captured"
-    );
+    // A removed pin takes effect when a worker of the kernel gets to it.
+    eventually("nothing is captured", || {
+        a.call(b.v4(8080))
+            .is_ok_and(|answer| answer.line.starts_with("app"))
+    });
 
     let mut repaired = capture.reconcile().unwrap();
     repaired.sort();

@@ -220,7 +220,7 @@ impl World {
 
     /// What is counted under this reason.
     pub(crate) fn count(&self, capture: &Capture, reason: &str) -> u64 {
-        let counters = capture.counters().unwrap();
+        let counters = capture.counters();
         let counter = counters.iter().find(|counter| counter.reason == reason);
         counter
             .unwrap_or_else(|| panic!("no reason {reason}"))
