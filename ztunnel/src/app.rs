@@ -56,7 +56,7 @@ pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {
     let kubernetes = kubernetes(&flags).await?;
 
     let (sink, requests) = channel();
-    let keeper = Keeper::new(capture, shared.clone(), readiness, watch);
+    let keeper = Keeper::new(capture, shared.clone(), readiness.clone(), watch);
     let keeper = tokio::spawn(keeper.run(requests));
     announce(&flags, kubernetes.clone(), sink);
     tokio::spawn(
@@ -67,18 +67,24 @@ pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {
     );
 
     let asked = stop.requested().await;
-    let removal = match &kubernetes {
-        Some(client) => is_removal(client, &flags.pod_namespace, &flags.pod_name).await,
-        None => false,
-    };
-    tracing::info!(asked, removal, "stopping");
-    if removal {
-        // First of all, so that from here on pods' connections go their own way.
-        uninstall(&flags)?;
+    readiness.stopping();
+    tracing::info!(asked, "stopping");
+    if let Some(client) = &kubernetes
+        && is_removal(client, &flags.pod_namespace, &flags.pod_name).await
+    {
+        remove(client, &flags).await?;
     }
     end(signal, stop, flags.drain()).await;
     keeper.await.context("the keeper of pods failed")?;
     Ok(())
+}
+
+/// ztunnel is being removed from the cluster: peers are told to send no HBONE here any more, and
+/// pods' connections go their own way from here on.
+async fn remove(client: &kube::Client, flags: &Flags) -> anyhow::Result<()> {
+    tracing::info!("ztunnel is being removed from the cluster");
+    agent::unmark_all(client, &flags.node_name).await;
+    uninstall(flags)
 }
 
 /// Removes everything that this or an earlier proxy left on the node.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::policy::{Denied, Inbound, Permit};
+use mesh::policy::{Action, Authorization, Denied, Inbound, Permit, Reason, Scope};
 use mesh::workload::Workload;
 use mesh::world::{SharedWorld, World};
 use tokio::sync::Semaphore;
@@ -16,6 +16,8 @@ use crate::telemetry::metrics::Metrics;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections held at once in this process; further ones are refused.
 const MOST_HELD: usize = 1024;
+/// Policies that an error names.
+const MOST_NAMED: usize = 3;
 
 /// Asks the world, and holds where it has no answer yet. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,7 +37,15 @@ pub enum Error {
     Unknown(Info),
     /// A policy denies the connection, or its policies are not here.
     #[error("connection closed due to policy rejection: {0}")]
-    Denied(#[from] Denied),
+    Denied(Denied),
+    /// None of the policies that allow something allows the connection.
+    #[error("connection closed due to policy rejection: {denied} ({policies})")]
+    NotAllowed {
+        /// The decision.
+        denied: Denied,
+        /// The policies that could have allowed it.
+        policies: String,
+    },
     /// Too many connections wait already.
     #[error("{MOST_HELD} connections wait for the control plane already")]
     Full,
@@ -75,11 +85,24 @@ impl Hold {
     /// Decides over an inbound connection.
     pub async fn authorize(&self, to: &Workload, connection: &Inbound) -> Result<Permit, Error> {
         let now = self.world.read().authorize(to, connection);
-        match now {
-            Err(denied) if denied.is_pending() => Ok(self
-                .held(self.world.authorize(to, connection, PATIENCE))
-                .await??),
-            decision => Ok(decision?),
+        let decision = match now {
+            Err(denied) if denied.is_pending() => {
+                self.held(self.world.authorize(to, connection, PATIENCE))
+                    .await?
+            }
+            decision => decision,
+        };
+        decision.map_err(|denied| self.explain(to, denied))
+    }
+
+    /// Names the policies behind a decision that none of them made alone.
+    fn explain(&self, to: &Workload, denied: Denied) -> Error {
+        match denied.reason {
+            Reason::NotAllowed => {
+                let policies = allowing(&self.world.read(), to);
+                Error::NotAllowed { denied, policies }
+            }
+            _ => Error::Denied(denied),
         }
     }
 
@@ -88,6 +111,50 @@ impl Hold {
         let _counted = Counted::new(&self.metrics);
         Ok(wait.await)
     }
+}
+
+impl Error {
+    /// True if a policy denies the connection, as against data that is missing.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::NotAllowed { .. } => true,
+            Self::Denied(denied) => !denied.is_pending(),
+            Self::Unknown(_) | Self::Full => false,
+        }
+    }
+}
+
+/// The names of the policies that allow something to a workload: those that select it, otherwise
+/// those of its namespace and of the mesh; some of them, where there are many.
+fn allowing(world: &World, to: &Workload) -> String {
+    let policies = world.policies();
+    let allows = |policy: &&Arc<Authorization>| policy.action == Action::Allow && !policy.dry_run;
+    let in_scope = |policy: &&Arc<Authorization>| match policy.scope {
+        Scope::Global => true,
+        Scope::Namespace => policy.name.namespace() == &*to.namespace,
+        Scope::Selector => false,
+    };
+    let current = world
+        .workload(&to.uid)
+        .map_or(&to.policies, |current| &current.policies);
+    let selecting = current
+        .iter()
+        .filter_map(|name| policies.get(name))
+        .filter(allows);
+    let mut names: Vec<&str> = selecting
+        .map(|policy| policy.name.as_str())
+        .take(MOST_NAMED)
+        .collect();
+    if names.is_empty() {
+        let by_scope = policies.iter().filter(allows).filter(in_scope);
+        names = by_scope
+            .map(|policy| policy.name.as_str())
+            .take(MOST_NAMED)
+            .collect();
+    }
+    names.sort_unstable();
+    names.join(", ")
 }
 
 /// Counts one held connection for as long as it lives, also where the wait is given up.

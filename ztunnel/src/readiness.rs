@@ -1,5 +1,6 @@
 //! Whether this node's pods can be served: `/healthz/ready` says 200 once capture stands, the first
-//! workloads and policies have come, and every pod that the source named has been handled.
+//! workloads and policies have come, and every pod that the source named has been handled; and no
+//! longer once this proxy stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,6 +21,9 @@ pub enum Step {
     /// Every pod of the first listing has been handled.
     Pods = 4,
 }
+
+/// The bit that is set while this proxy stops.
+const STOPPING: u8 = 128;
 
 const STEPS: [(Step, &str); 3] = [
     (Step::Capture, "capture"),
@@ -43,10 +47,18 @@ impl Readiness {
         }
     }
 
+    /// Notes that this proxy stops: it takes no further connection.
+    pub fn stopping(&self) {
+        self.0.fetch_or(STOPPING, Ordering::Relaxed);
+    }
+
     /// What is still to come, in words; empty when ready.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let done = self.0.load(Ordering::Relaxed);
+        if done & STOPPING != 0 {
+            return vec!["its end: it is stopping"];
+        }
         STEPS
             .iter()
             .filter(|(step, _)| done & *step as u8 == 0)
@@ -95,5 +107,7 @@ mod tests {
         );
         readiness.done(Step::Resources);
         assert!(readiness.missing().is_empty());
+        readiness.stopping();
+        assert_eq!(readiness.missing(), ["its end: it is stopping"]);
     }
 }

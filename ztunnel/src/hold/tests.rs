@@ -4,7 +4,7 @@ use mesh::policy::PolicyName;
 use mesh::world::Synced;
 
 use super::*;
-use crate::testing::{call, found, info, pod, world};
+use crate::testing::{call, found, info, pod, policy, world};
 
 fn hold(world: &SharedWorld) -> Hold {
     Hold::new(world.clone(), Metrics::new().0)
@@ -85,4 +85,40 @@ async fn only_so_many_wait() {
         held.await.unwrap().unwrap();
     }
     assert!(hold.own(&info("web")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_names_the_policies_that_could_have_allowed() {
+    let world = world([pod("web", "10.0.0.1")]);
+    let web = found(&world, "web");
+    world.update(|world| {
+        world.insert_policy(policy("viewer", Action::Allow, "sleep"));
+        let mut selecting = policy("selecting", Action::Allow, "sleep");
+        selecting.scope = Scope::Selector;
+        world.insert_policy(selecting);
+    });
+    let hold = hold(&world);
+    let error = hold
+        .authorize(&web, &call(Some("notsleep"), &web))
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_denial() && error.to_string().contains("default/viewer"),
+        "{error}"
+    );
+    world.update(|world| {
+        let mut web = (*web).clone();
+        web.policies.push(PolicyName::new("default", "selecting"));
+        world.insert_workload(web);
+    });
+    let error = hold
+        .authorize(&web, &call(Some("notsleep"), &web))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("(default/selecting)"), "{error}");
+    assert!(
+        hold.authorize(&web, &call(Some("sleep"), &web))
+            .await
+            .is_ok()
+    );
 }

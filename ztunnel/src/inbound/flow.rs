@@ -57,7 +57,7 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn outcome(&self) -> Outcome {
         let flag = match self {
-            Self::Hold(hold::Error::Denied(denied)) if !denied.is_pending() => Flag::Denied,
+            Self::Hold(error) if error.is_denial() => Flag::Denied,
             Self::Hold(_) => Flag::Identity,
             Self::NotForUs(_) | Self::GivenUp | Self::Dial { .. } => Flag::Connect,
         };
@@ -68,9 +68,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotForUs(_) => StatusCode::BAD_REQUEST,
-            Self::Hold(hold::Error::Denied(denied)) if !denied.is_pending() => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Hold(error) if error.is_denial() => StatusCode::UNAUTHORIZED,
             Self::Hold(_) | Self::GivenUp | Self::Dial { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{PartialObjectMeta, Patch, PatchParams};
+use kube::api::{ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -216,6 +216,52 @@ impl Agent {
     }
 }
 
+/// Takes the mark from every pod of a node, as far as there still is a right to: for the removal of
+/// ztunnel, after which nobody on the node understands HBONE.
+pub async fn unmark_all(client: &Client, node: &str) {
+    let unmark = async {
+        let of_this_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        for pod in Api::<KubePod>::all(client.clone())
+            .list(&of_this_node)
+            .await?
+        {
+            if let Some(view) = View::of(&pod).filter(|view| view.marked) {
+                mark(client, &view.uid, &view.info, None).await?;
+            }
+        }
+        Ok::<_, kube::Error>(())
+    };
+    match tokio::time::timeout(TIMEOUT, unmark).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "pods keep the mark of being captured"),
+        Err(_) => {
+            tracing::debug!("pods keep the mark of being captured: the API server does not answer")
+        }
+    }
+}
+
+/// Sets or removes the annotation; the uid in the patch makes the API server refuse it for another
+/// pod of the same name.
+async fn mark(
+    client: &Client,
+    uid: &Uid,
+    info: &Info,
+    value: Option<&str>,
+) -> Result<(), kube::Error> {
+    let pods: Api<KubePod> = Api::namespaced(client.clone(), &info.namespace);
+    let patch = serde_json::json!({
+        "metadata": {"uid": uid.as_str(), "annotations": {REDIRECTION: value}},
+    });
+    match pods
+        .patch_metadata(&info.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+    {
+        // The pod is gone, or is another one by now; the watch is about to say so.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        outcome => outcome.map(|_| ()),
+    }
+}
+
 /// What jobs are done with.
 struct Hands {
     runtime: Runtime,
@@ -241,28 +287,14 @@ impl Hands {
                 self.sink.report(Event::Added(pod)).await
             }
             Task::Release => self.sink.report(Event::Removed(job.uid.clone())).await,
-            Task::Mark => self.mark(&job.uid, &job.info, Some(ENABLED)).await,
-            Task::Unmark => self.mark(&job.uid, &job.info, None).await,
+            Task::Mark => self.mark(job, Some(ENABLED)).await,
+            Task::Unmark => self.mark(job, None).await,
         }
     }
 
-    /// Sets or removes the annotation; the uid in the patch makes the API server refuse it for
-    /// another pod of the same name. It goes through the status, which may change annotations too,
-    /// so that ztunnel needs no right to change what pods run.
-    async fn mark(&self, uid: &Uid, info: &Info, value: Option<&str>) -> Result<(), String> {
-        let pods: Api<KubePod> = Api::namespaced(self.client.clone(), &info.namespace);
-        let patch = serde_json::json!({
-            "metadata": {"uid": uid.as_str(), "annotations": {REDIRECTION: value}},
-        });
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = pods.patch_status(&info.name, &parameters, &patch);
-        match tokio::time::timeout(TIMEOUT, call).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-                // The pod is gone, or is another one by now; the watch is about to say so.
-                Ok(())
-            }
-            Ok(Err(error)) => Err(format!("cannot annotate the pod: {error}")),
+    async fn mark(&self, job: &Job, value: Option<&str>) -> Result<(), String> {
+        match tokio::time::timeout(TIMEOUT, mark(&self.client, &job.uid, &job.info, value)).await {
+            Ok(outcome) => outcome.map_err(|error| format!("cannot annotate the pod: {error}")),
             Err(_) => Err("cannot annotate the pod: the API server does not answer".to_owned()),
         }
     }
