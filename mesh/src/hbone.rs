@@ -38,6 +38,13 @@ pub const MAX_FRAME: u32 = 1 << 20;
 pub const MAX_HEADERS: u32 = 64 << 10;
 /// Bytes of a stream that may wait for the connection on our side.
 pub const SEND_BUFFER: usize = 1 << 20;
+/// What tiny DATA frames that nobody has taken yet may cost on one connection, counted as `h2`
+/// does, 256 bytes less their payload each; beyond it the connection ends. One turn of its task can
+/// bring 67,000 of them (128 reads of 16 KiB, 31 bytes each with their TLS record), and
+/// [`copy`](crate::copy) takes them at its own next turn: this is four times as many. `h2`'s
+/// default, 8 MiB, is less than one turn brings, so that a writer of single bytes could end the
+/// streams of everybody else.
+pub const TINY_FRAMES: usize = 64 << 20;
 /// Streams at the same time on a connection that we accept.
 pub const MAX_STREAMS: u32 = 200;
 /// Streams at the same time on a pooled connection, before another one is made.

@@ -18,7 +18,7 @@ use super::stream::Stream;
 use super::wire::{Broken, Wire};
 use super::{
     ANSWER_TIMEOUT, CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, IDLE, MAX_FRAME, MAX_HEADERS,
-    POOLED_STREAMS, SEND_BUFFER, STREAM_WINDOW,
+    POOLED_STREAMS, SEND_BUFFER, STREAM_WINDOW, TINY_FRAMES,
 };
 use crate::certificate::Certificate;
 use crate::identity::Identity;
@@ -68,6 +68,7 @@ pub(super) async fn make(
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(TINY_FRAMES)
         .initial_max_send_streams(POOLED_STREAMS)
         .enable_push(false);
     let (h2, connection) = timeout(HANDSHAKE_TIMEOUT, builder.handshake(wire))

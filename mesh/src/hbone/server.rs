@@ -16,7 +16,7 @@ use super::stream::{Stream, StreamError};
 use super::wire::{Broken, Wire};
 use super::{
     CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, MAX_FRAME, MAX_HEADERS, MAX_STREAMS, SEND_BUFFER,
-    STREAM_WINDOW,
+    STREAM_WINDOW, TINY_FRAMES,
 };
 use crate::certificate::Certificate;
 use crate::drain::Watch;
@@ -101,7 +101,8 @@ pub async fn accept(
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(TINY_FRAMES);
     let mut h2 = timeout(HANDSHAKE_TIMEOUT, builder.handshake(wire))
         .await
         .map_err(|_| AcceptError::Silent)?
