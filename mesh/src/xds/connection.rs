@@ -126,10 +126,10 @@ impl Client {
         Some(received.answer)
     }
 
-    async fn open(&self) -> Result<Session, SessionError> {
+    async fn open(&mut self) -> Result<Session, SessionError> {
         let channel = connect(&self.config).await?;
         let (requests, queue) = mpsc::channel(REQUESTS);
-        for subscription in &self.subscriptions {
+        for subscription in &mut self.subscriptions {
             // The queue is empty and large enough.
             let _ = requests.try_send(subscription.open());
         }

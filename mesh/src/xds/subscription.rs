@@ -10,9 +10,11 @@
 //!
 //! The versions of all good resources are kept over a disconnect and named when a new stream
 //! opens, so that the control plane sends only what has changed meanwhile, and names what has gone
-//! (Envoy's xDS protocol, "incremental xDS", `initial_resource_versions`).
+//! (Envoy's xDS protocol, "incremental xDS", `initial_resource_versions`). Where there are so many
+//! that naming them would exceed what servers take, nothing is named, and the first response, which
+//! is then complete, says what has gone by not having it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
@@ -27,6 +29,9 @@ use crate::world::{Synced, World};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`, the code of a NACK.
 const INVALID_ARGUMENT: i32 = 3;
+/// Bytes of names and versions that a first request may have: gRPC servers take 4 MiB unless told
+/// otherwise, istiod too.
+const MAX_NAMED_BYTES: usize = 3 << 20;
 /// Bad resources that a NACK names; of more, only the number is told.
 const MAX_NAMED: usize = 20;
 
@@ -37,6 +42,8 @@ pub(super) struct Subscription {
     node: Node,
     /// The version of each resource that was taken, by name.
     versions: HashMap<String, String>,
+    /// The next response is complete: what it doesn't have is gone.
+    next_is_complete: bool,
 }
 
 /// What a response means.
@@ -82,6 +89,7 @@ impl Subscription {
             kind,
             node,
             versions: HashMap::new(),
+            next_is_complete: false,
         }
     }
 
@@ -90,18 +98,41 @@ impl Subscription {
     }
 
     /// The first request of a new stream.
-    pub(super) fn open(&self) -> DeltaDiscoveryRequest {
+    pub(super) fn open(&mut self) -> DeltaDiscoveryRequest {
+        let versions = self.versions.iter();
+        let bytes: usize = versions
+            .map(|(name, version)| name.len() + version.len())
+            .sum();
+        self.next_is_complete = bytes > MAX_NAMED_BYTES;
+        let versions = if self.next_is_complete {
+            HashMap::new()
+        } else {
+            self.versions.clone()
+        };
         DeltaDiscoveryRequest {
             node: Some(self.node.clone()),
             type_url: self.kind.type_url().to_owned(),
             resource_names_subscribe: vec!["*".to_owned()],
-            initial_resource_versions: self.versions.clone(),
+            initial_resource_versions: versions,
             ..DeltaDiscoveryRequest::default()
         }
     }
 
     /// Takes a response of this type.
     pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received {
+        let mut removed = response.removed_resources;
+        if std::mem::take(&mut self.next_is_complete) {
+            let there: HashSet<_> = response.resources.iter().map(|r| r.name.as_str()).collect();
+            let gone = self
+                .versions
+                .keys()
+                .filter(|name| !there.contains(name.as_str()));
+            removed.extend(gone.cloned());
+        }
+        // Removals first: a resource that is in both lists is there.
+        for name in &removed {
+            self.versions.remove(name);
+        }
         let mut updated = Vec::with_capacity(response.resources.len());
         let mut rejected = Vec::new();
         let mut bytes = 0;
@@ -118,10 +149,6 @@ impl Subscription {
                     reason,
                 }),
             }
-        }
-        let removed = response.removed_resources;
-        for name in &removed {
-            self.versions.remove(name);
         }
         let answer = DeltaDiscoveryRequest {
             type_url: self.kind.type_url().to_owned(),
@@ -144,10 +171,9 @@ impl Subscription {
 }
 
 impl Changes {
-    /// Brings the world up to date. The first response of a type is complete, so the type counts
+    /// Brings the world up to date, removals first. The first response of a type is complete, so the type counts
     /// as synced from here on.
     pub(super) fn apply(self, world: &mut World) {
-        // Removals first: a resource that is named in both lists is there.
         for name in &self.removed {
             match self.kind {
                 Kind::Address => {

@@ -296,3 +296,57 @@ fn each_type_is_synced_by_its_first_response_even_an_empty_one() {
     );
     assert!(world.synced().all());
 }
+
+#[test]
+fn in_both_lists_means_there() {
+    let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+    let both = response(Kind::Address, "1", vec![workload("a", "1")], &["a"]);
+    take(&mut subscription, &mut world, both);
+    assert!(node_of(&world, "a").is_some());
+    assert_eq!(subscription.open().initial_resource_versions.len(), 1);
+}
+
+/// More than a server would take in one request.
+#[test]
+fn very_many_resources_are_not_named_but_what_has_gone_is_noticed() {
+    let (mut subscription, mut world) = (subscription(Kind::Address), World::new("n1"));
+    let long = "x".repeat(120);
+    let all = |from: usize| {
+        (from..30_000)
+            .map(|i| workload(&format!("{long}{i}"), "1"))
+            .collect()
+    };
+    take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "1", all(0), &[]),
+    );
+    assert!(subscription.open().initial_resource_versions.is_empty());
+    let mut again: Vec<_> = all(2);
+    again.push(bad_workload(&format!("{long}1"), "2"));
+    take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "2", again, &[]),
+    );
+    assert_eq!(
+        world.workloads().len(),
+        29_999,
+        "only the one that wasn't there is gone"
+    );
+    assert!(node_of(&world, &format!("{long}0")).is_none());
+    assert!(
+        node_of(&world, &format!("{long}1")).is_some(),
+        "a bad version isn't a removal"
+    );
+    take(
+        &mut subscription,
+        &mut world,
+        response(Kind::Address, "3", Vec::new(), &[]),
+    );
+    assert_eq!(
+        world.workloads().len(),
+        29_999,
+        "only the first response is complete"
+    );
+}
