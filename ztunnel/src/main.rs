@@ -42,9 +42,9 @@ fn main() -> ExitCode {
 }
 
 fn work(flags: Flags) -> anyhow::Result<()> {
-    let log = telemetry::log::start(&flags.rust_log, flags.log_format)?;
     let open_files = privilege::raise_open_files()?;
     let privileges = privilege::give_away()?;
+    let (log, _last_lines) = telemetry::log::start(&flags.rust_log, flags.log_format)?;
     tracing::info!(%privileges, open_files, version = env!("CARGO_PKG_VERSION"), "ztunnel starts");
     match flags.command {
         Some(Command::Uninstall) => app::uninstall(&flags),

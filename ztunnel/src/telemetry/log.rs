@@ -1,11 +1,14 @@
 //! Where log lines go and which: standard output, as text or JSON, with a filter that the admin
 //! interface can change while the proxy runs.
 
+mod writer;
+
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+pub use self::writer::Flush;
 use crate::config::LogFormat;
 
 /// Changes the filter of a running process.
@@ -18,16 +21,21 @@ pub enum Error {
     /// The text is no filter.
     #[error("{0:?} is no log filter; it should look like debug or info,access=off")]
     Unreadable(String, #[source] tracing_subscriber::filter::ParseError),
+    /// The thread for it can't be made.
+    #[error("cannot start the thread that writes log lines")]
+    Thread(#[from] std::io::Error),
     /// Logging has ended.
     #[error("logging has ended")]
     Gone(#[from] reload::Error),
 }
 
-/// Starts logging. Call it once, first.
-pub fn start(filter: &str, format: LogFormat) -> Result<LogFilter, Error> {
+/// Starts logging. Call it once, and drop what it gives for the last lines when all is over. It
+/// makes a thread: rights that it shall not have must have been given away.
+pub fn start(filter: &str, format: LogFormat) -> Result<(LogFilter, Flush), Error> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let (writer, flush) = writer::start(std::io::stdout())?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stdout)
+        .with_writer(writer)
         .with_ansi(false);
     let lines = match format {
         LogFormat::Json => lines
@@ -42,7 +50,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogFilter, Error> {
         .with(filter)
         .with(lines)
         .init();
-    Ok(LogFilter(handle))
+    Ok((LogFilter(handle), flush))
 }
 
 impl LogFilter {

@@ -280,3 +280,12 @@ async fn an_agent_that_is_not_there_is_named_with_the_likely_cause() {
         "{error}"
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_packet_is_more_than_refused(data in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
+        if let Ok(event) = understand(Packet { data, ..Packet::default() }) {
+            assert!(!matches!(event, Event::Added(_)), "nothing is added without a namespace");
+        }
+    }
+}

@@ -110,3 +110,10 @@ async fn the_runtime_is_asked_over_its_socket() {
         Err(Error::NoSandbox)
     ));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_description_is_more_than_useless(json in "\\PC{0,200}") {
+        let _ = place(&json);
+    }
+}
