@@ -8,8 +8,9 @@ use super::decisions::plaintext;
 use super::*;
 use crate::workload::PortMapping;
 
-/// With 10,000 endpoints and 10,000 policies in scope. Not optimised, each takes about 20 µs here;
-/// the bound is ten times that, so that only an accidental scan fails it.
+/// With 10,000 endpoints and 10,000 policies in scope. On a busy machine a route took 7 µs and a
+/// decision 0.4 µs optimised, about 20 µs each not optimised; the bound is ten times that, so that
+/// only an accidental scan fails it.
 #[test]
 fn much_is_not_slow() {
     let mut world = synced();
