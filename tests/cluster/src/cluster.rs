@@ -1,18 +1,26 @@
 //! A running cluster, as the one who uses it sees it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::{Progress, Spec, Tools};
+use crate::address::OfNode;
+use crate::cgroup::Hierarchies;
+use crate::inside::Inside;
+use crate::record::{self, FABRIC, Folder, Record, WhenTaken};
+use crate::{Progress, Spec, Tool, Tools, host, making, removal};
 
 /// A cluster that `up` made: in this process or in one before.
 #[derive(Debug)]
 pub struct Cluster {
     name: String,
+    folder: Folder,
     kubeconfig: PathBuf,
+    fabric: Inside,
     nodes: Vec<Node>,
 }
 
@@ -27,6 +35,7 @@ pub struct Node {
     pub netns: PathBuf,
     /// The node's addresses, IPv4 first.
     pub ips: Vec<IpAddr>,
+    inside: Inside,
 }
 
 /// What is alive of a cluster.
@@ -40,14 +49,13 @@ pub struct Status {
 
 impl Cluster {
     /// Makes a cluster and waits until its nodes are Ready and DNS answers. On failure, and on
-    /// SIGINT or SIGTERM meanwhile, everything made so far is removed.
+    /// SIGINT or SIGTERM meanwhile, everything made so far is removed; the logs of a failure stay.
     ///
     /// # Errors
     /// Not root, a Debian package missing, the name in use, or a component that doesn't come up.
     pub fn up(spec: &Spec, tools: &Tools, progress: Progress<'_>) -> Result<Self> {
-        progress("up");
-        let _ = tools;
-        bail!("{}: not made", spec.name())
+        making::make(spec, tools, progress)?;
+        Self::open(spec.name())
     }
 
     /// A cluster that is already there.
@@ -55,7 +63,11 @@ impl Cluster {
     /// # Errors
     /// When there is none of this name, or it is dead.
     pub fn open(name: &str) -> Result<Self> {
-        bail!("no cluster {name:?}: make it with `cargo xtask cluster up`")
+        let folder = Folder::of(name)?;
+        let Some(record) = folder.record()?.filter(|record| record.complete) else {
+            bail!("no cluster {name:?}: make it with `cargo xtask cluster up`");
+        };
+        Self::of(folder, &record)
     }
 
     /// The names of all clusters of this user, dead ones included.
@@ -63,7 +75,7 @@ impl Cluster {
     /// # Errors
     /// When the folder of clusters can't be read.
     pub fn list() -> Result<Vec<String>> {
-        Ok(Vec::new())
+        record::names()
     }
 
     /// Ends and removes everything of the cluster `name`; also one that is half made, or gone.
@@ -71,8 +83,7 @@ impl Cluster {
     /// # Errors
     /// When something of it can't be removed; names what is left.
     pub fn down(name: &str, progress: Progress<'_>) -> Result<()> {
-        progress(name);
-        Ok(())
+        removal::down(name, progress)
     }
 
     /// What is alive of it.
@@ -80,7 +91,16 @@ impl Cluster {
     /// # Errors
     /// When the API server doesn't answer.
     pub fn status(&self) -> Result<Status> {
-        bail!("{}: unknown", self.name)
+        let record = self.folder.record()?.context("the cluster has gone")?;
+        let processes = record.first.iter().chain(&record.daemons);
+        let components = processes.map(|process| (process.name.clone(), process.alive())).collect();
+        let output = self.kubectl().args(["get", "nodes", "-o", "json"]).output().context("kubectl")?;
+        ensure!(
+            output.status.success(),
+            "the API server doesn't answer: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(Status { components, nodes: making::ready_nodes(&output.stdout)? })
     }
 
     /// The cluster's name.
@@ -98,7 +118,7 @@ impl Cluster {
     /// One log file per component (`etcd.log`, `node1-kubelet.log`, …).
     #[must_use]
     pub fn logs(&self) -> PathBuf {
-        self.kubeconfig.with_file_name("logs")
+        self.folder.logs()
     }
 
     /// The nodes, in order.
@@ -111,22 +131,34 @@ impl Cluster {
     /// nodes is seen on its `br0`, and on each node's `eth0`.
     #[must_use]
     pub fn fabric_netns(&self) -> PathBuf {
-        PathBuf::new()
+        self.fabric.netns()
     }
 
     /// A command that runs in the fabric's network namespace.
     #[must_use]
     pub fn fabric_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        Command::new(program)
+        self.fabric.network_command(program)
     }
 
-    /// Imports image archives into each node's containerd.
+    /// Imports image archives into each node's containerd, all nodes at once.
     ///
     /// # Errors
     /// What `ctr images import` says.
     pub fn import(&self, archives: &[PathBuf], progress: Progress<'_>) -> Result<()> {
-        progress("import");
-        bail!("{} archives not imported", archives.len())
+        std::thread::scope(|scope| {
+            let nodes: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| {
+                    scope.spawn(move || {
+                        archives.iter().try_for_each(|archive| import(&node.inside, archive))?;
+                        progress(&format!("{}: {} images imported", node.name, archives.len()));
+                        Ok(())
+                    })
+                })
+                .collect();
+            nodes.into_iter().try_for_each(|node| making::joined(node.join()))
+        })
     }
 
     /// Listens on `local` in the machine's own network and hands each connection to `to` inside the
@@ -136,25 +168,66 @@ impl Cluster {
     /// # Errors
     /// When `local` is in use.
     pub fn forward(&self, local: SocketAddr, to: SocketAddr) -> Result<SocketAddr> {
-        bail!("{local} not forwarded to {to}")
+        let _lock = self.folder.lock(WhenTaken::Wait)?;
+        let mut record = self.folder.record()?.context("the cluster has gone")?;
+        let (listening, process) = forward(&self.folder, &self.fabric, local, to)?;
+        record.daemons.push(process);
+        self.folder.save(&record)?;
+        Ok(listening)
     }
 
     /// kubectl with this cluster's kubeconfig.
     #[must_use]
     pub fn kubectl(&self) -> Command {
-        Command::new("kubectl")
+        self.client(Tool::Kubectl)
     }
 
     /// helm with this cluster's kubeconfig.
     #[must_use]
     pub fn helm(&self) -> Command {
-        Command::new("helm")
+        self.client(Tool::Helm)
     }
 
     /// istioctl with this cluster's kubeconfig.
     #[must_use]
     pub fn istioctl(&self) -> Command {
-        Command::new("istioctl")
+        self.client(Tool::Istioctl)
+    }
+
+    fn client(&self, tool: Tool) -> Command {
+        let program = Tools::from_env().find(tool);
+        let mut command = Command::new(program.unwrap_or_else(|| tool.program().into()));
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+
+    fn of(folder: Folder, record: &Record) -> Result<Self> {
+        let hierarchies = Hierarchies::of_machine()?;
+        let first = |name: &str| {
+            let process = record.first.iter().find(|process| process.name == name);
+            process.filter(|process| process.alive()).cloned().with_context(|| {
+                format!("{name} of the cluster {:?} is dead: `cargo xtask cluster down` removes it", record.name)
+            })
+        };
+        let fabric = Inside::new(first(FABRIC)?, hierarchies.system(&record.name));
+        let nodes = (1..=record.nodes).map(OfNode).map(|at| {
+            let name = at.name();
+            let inside = Inside::new(first(&name)?, hierarchies.node_system(&record.name, &name));
+            Ok(Node {
+                pid: inside.first.pid,
+                netns: inside.netns(),
+                ips: vec![at.v4().into(), at.v6().into()],
+                name,
+                inside,
+            })
+        });
+        Ok(Self {
+            name: record.name.clone(),
+            kubeconfig: folder.kubeconfig(),
+            nodes: nodes.collect::<Result<_>>()?,
+            folder,
+            fabric,
+        })
     }
 }
 
@@ -163,6 +236,43 @@ impl Node {
     /// typed in a shell on the node.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        Command::new(program)
+        self.inside.command(program)
     }
+}
+
+/// Hands an image archive to the node's containerd. It is read here, so it may lie where the node
+/// doesn't see it.
+pub(crate) fn import(node: &Inside, archive: &Path) -> Result<()> {
+    let file = File::open(archive).with_context(|| format!("image archive {}", archive.display()))?;
+    let output = node
+        .command("ctr")
+        .args(["--namespace", "k8s.io", "images", "import", "-"])
+        .stdin(Stdio::from(file))
+        .output()
+        .context("ctr (Debian's containerd)")?;
+    ensure!(
+        output.status.success(),
+        "{} can't be imported into {}: {}",
+        archive.display(),
+        node.first.name,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Starts a forwarder; see [`Cluster::forward`].
+pub(crate) fn forward(
+    folder: &Folder,
+    fabric: &Inside,
+    local: SocketAddr,
+    to: SocketAddr,
+) -> Result<(SocketAddr, crate::process::Process)> {
+    let listener = TcpListener::bind(local).with_context(|| format!("can't listen on {local}"))?;
+    let listening = listener.local_addr()?;
+    let name = format!("forward-{}", listening.port());
+    let mut command = Command::new(host::pause()?);
+    command.args(["forward", &to.to_string()]);
+    let socket = Stdio::from(OwnedFd::from(listener));
+    let process = fabric.start_with(&name, command, folder.log(&name)?, socket)?;
+    Ok((listening, process))
 }

@@ -5,7 +5,21 @@
 //! kube-proxy of its own. Nothing of Kubernetes is imitated. This crate knows nothing of Culvert:
 //! whatever is installed into the cluster is installed with its kubeconfig, as anywhere else.
 
+mod address;
+mod certificate;
+mod cgroup;
 mod cluster;
+mod dns;
+mod host;
+mod inside;
+mod interrupt;
+mod making;
+mod network;
+mod node;
+mod plane;
+mod process;
+mod record;
+mod removal;
 mod spec;
 mod tools;
 
