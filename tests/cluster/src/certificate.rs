@@ -47,7 +47,10 @@ impl Authority {
             folder: folder.to_owned(),
         };
         secret(&authority.file("ca.crt"), &authority.issuer.pem())?;
-        secret(&authority.file("ca.key"), &authority.issuer.key().serialize_pem())?;
+        secret(
+            &authority.file("ca.key"),
+            &authority.issuer.key().serialize_pem(),
+        )?;
         // Service account tokens are signed with a key of their own.
         let tokens = KeyPair::generate()?;
         secret(&authority.file("sa.key"), &tokens.serialize_pem())?;
@@ -125,7 +128,9 @@ fn params(name: &str, group: Option<&str>) -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     if let Some(group) = group {
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
     }
     // An hour back: clocks of the one machine agree, but not with what a suspended one had.
     params.not_before = OffsetDateTime::now_utc() - Duration::HOUR;
@@ -158,15 +163,21 @@ mod tests {
         let user = ("admin", Some("system:masters"));
         let server = "127.0.0.1:1234".parse().unwrap();
         let path = authority.kubeconfig("admin", user, server, "here").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let config: serde_json::Value =
-            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!(config["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1234");
-        let pem = config["users"][0]["user"]["client-certificate-data"].as_str().unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(
+            config["clusters"][0]["cluster"]["server"],
+            "https://127.0.0.1:1234"
+        );
+        let pem = config["users"][0]["user"]["client-certificate-data"]
+            .as_str()
+            .unwrap();
         let pem = String::from_utf8(BASE64_STANDARD.decode(pem).unwrap()).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
-        let (_, leaf) =
-            x509_parser::certificate::X509Certificate::from_der(&pem.contents).unwrap();
+        let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&pem.contents).unwrap();
         assert_eq!(leaf.subject().to_string(), "CN=admin, O=system:masters");
     }
 }

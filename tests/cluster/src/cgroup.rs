@@ -87,7 +87,9 @@ impl Hierarchies {
     /// The files that take a node's daemon in, one for each hierarchy.
     pub(crate) fn node_system(&self, cluster: &str, node: &str) -> Vec<PathBuf> {
         let groups = self.node(cluster, node).into_iter();
-        groups.map(|g| g.join(SYSTEM).join("cgroup.procs")).collect()
+        groups
+            .map(|g| g.join(SYSTEM).join("cgroup.procs"))
+            .collect()
     }
 
     /// The file that takes a part of the control plane in.
@@ -180,7 +182,10 @@ impl Hierarchy {
                 group.display()
             );
         }
-        let all: Vec<_> = has.iter().map(|controller| format!("+{controller}")).collect();
+        let all: Vec<_> = has
+            .iter()
+            .map(|controller| format!("+{controller}"))
+            .collect();
         let file = group.join("cgroup.subtree_control");
         // Those that can't be handed on, such as cpu with real-time tasks about, must not take the rest along.
         for (controller, word) in has.iter().zip(all) {
@@ -249,27 +254,37 @@ mod tests {
         let mounts: Vec<_> = found.iter().map(|h| h.mount.to_str().unwrap()).collect();
         assert_eq!(
             mounts,
-            ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]
+            [
+                "/sys/fs/cgroup/cpu",
+                "/sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/unified"
+            ]
         );
         assert_eq!(
             found.system("a"),
-            [Path::new("/sys/fs/cgroup/unified/culvert/a/system/cgroup.procs")]
+            [Path::new(
+                "/sys/fs/cgroup/unified/culvert/a/system/cgroup.procs"
+            )]
         );
         assert_eq!(found.node("a", "node1").len(), 3);
     }
 
     #[test]
     fn version_two_alone_is_one_hierarchy() {
-        let found = Hierarchies::parse("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n").unwrap();
+        let found =
+            Hierarchies::parse("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n").unwrap();
         assert_eq!(
             found.node_system("a", "node2"),
-            [Path::new("/sys/fs/cgroup/culvert/a/node2/system/cgroup.procs")]
+            [Path::new(
+                "/sys/fs/cgroup/culvert/a/node2/system/cgroup.procs"
+            )]
         );
     }
 
     #[test]
     fn a_machine_without_version_two_is_refused() {
-        let error = Hierarchies::parse("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n").unwrap_err();
+        let error =
+            Hierarchies::parse("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n").unwrap_err();
         assert!(error.to_string().contains("cgroup2"), "{error}");
     }
 }

@@ -93,14 +93,23 @@ impl Cluster {
     pub fn status(&self) -> Result<Status> {
         let record = self.folder.record()?.context("the cluster has gone")?;
         let processes = record.first.iter().chain(&record.daemons);
-        let components = processes.map(|process| (process.name.clone(), process.alive())).collect();
-        let output = self.kubectl().args(["get", "nodes", "-o", "json"]).output().context("kubectl")?;
+        let components = processes
+            .map(|process| (process.name.clone(), process.alive()))
+            .collect();
+        let output = self
+            .kubectl()
+            .args(["get", "nodes", "-o", "json"])
+            .output()
+            .context("kubectl")?;
         ensure!(
             output.status.success(),
             "the API server doesn't answer: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        Ok(Status { components, nodes: making::ready_nodes(&output.stdout)? })
+        Ok(Status {
+            components,
+            nodes: making::ready_nodes(&output.stdout)?,
+        })
     }
 
     /// The cluster's name.
@@ -151,13 +160,21 @@ impl Cluster {
                 .iter()
                 .map(|node| {
                     scope.spawn(move || {
-                        archives.iter().try_for_each(|archive| import(&node.inside, archive))?;
-                        progress(&format!("{}: {} images imported", node.name, archives.len()));
+                        archives
+                            .iter()
+                            .try_for_each(|archive| import(&node.inside, archive))?;
+                        progress(&format!(
+                            "{}: {} images imported",
+                            node.name,
+                            archives.len()
+                        ));
                         Ok(())
                     })
                 })
                 .collect();
-            nodes.into_iter().try_for_each(|node| making::joined(node.join()))
+            nodes
+                .into_iter()
+                .try_for_each(|node| making::joined(node.join()))
         })
     }
 
@@ -205,9 +222,15 @@ impl Cluster {
         let hierarchies = Hierarchies::of_machine()?;
         let first = |name: &str| {
             let process = record.first.iter().find(|process| process.name == name);
-            process.filter(|process| process.alive()).cloned().with_context(|| {
-                format!("{name} of the cluster {:?} is dead: `cargo xtask cluster down` removes it", record.name)
-            })
+            process
+                .filter(|process| process.alive())
+                .cloned()
+                .with_context(|| {
+                    format!(
+                        "{name} of the cluster {:?} is dead: `cargo xtask cluster down` removes it",
+                        record.name
+                    )
+                })
         };
         let fabric = Inside::new(first(FABRIC)?, hierarchies.system(&record.name));
         let nodes = (1..=record.nodes).map(OfNode).map(|at| {
@@ -243,7 +266,8 @@ impl Node {
 /// Hands an image archive to the node's containerd. It is read here, so it may lie where the node
 /// doesn't see it.
 pub(crate) fn import(node: &Inside, archive: &Path) -> Result<()> {
-    let file = File::open(archive).with_context(|| format!("image archive {}", archive.display()))?;
+    let file =
+        File::open(archive).with_context(|| format!("image archive {}", archive.display()))?;
     let output = node
         .command("ctr")
         .args(["--namespace", "k8s.io", "images", "import", "-"])

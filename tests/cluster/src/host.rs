@@ -48,7 +48,11 @@ pub(crate) fn check() -> Result<()> {
 
 /// The folder with the CNI plugins that the nodes use.
 pub(crate) fn cni_folder() -> Result<&'static Path> {
-    let complete = |folder: &&&str| CNI_PLUGINS.iter().all(|p| Path::new(folder).join(p).exists());
+    let complete = |folder: &&&str| {
+        CNI_PLUGINS
+            .iter()
+            .all(|p| Path::new(folder).join(p).exists())
+    };
     CNI_FOLDERS.iter().find(complete).map(Path::new).with_context(|| {
         format!(
             "no CNI plugins ({}) in {}: Debian's package containernetworking-plugins has them; run `cargo xtask setup`",
@@ -78,7 +82,11 @@ pub(crate) fn is_program(file: &Path) -> bool {
 
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/culvert`: tools, images and clusters of this user.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|h| h.join(".cache")));
     Ok(base
         .context("neither XDG_CACHE_HOME nor HOME says where to keep the cluster")?

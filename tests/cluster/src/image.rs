@@ -40,9 +40,10 @@ impl Image {
     /// When a path in the image isn't absolute, a file can't be read or the archive can't be written.
     pub fn write(&self, archive: &Path) -> Result<()> {
         let folder = archive.parent().unwrap_or(Path::new("."));
-        let mut layer = Hashing::new(tempfile::tempfile_in(folder).with_context(|| {
-            format!("no room for the image's layer in {}", folder.display())
-        })?);
+        let mut layer =
+            Hashing::new(tempfile::tempfile_in(folder).with_context(|| {
+                format!("no room for the image's layer in {}", folder.display())
+            })?);
         self.write_layer(&mut layer)?;
         let (mut layer, layer_digest, layer_size) = layer.finish();
         layer.seek(SeekFrom::Start(0))?;
@@ -286,7 +287,10 @@ mod tests {
         let path = folder.path().join("a.tar");
         sample(folder.path()).write(&path).unwrap();
         let entries = entries(&std::fs::read(&path).unwrap());
-        let blobs: Vec<_> = entries.iter().filter(|(n, _)| n.starts_with("blobs/")).collect();
+        let blobs: Vec<_> = entries
+            .iter()
+            .filter(|(n, _)| n.starts_with("blobs/"))
+            .collect();
         assert_eq!(blobs.len(), 3, "{:?}", entries.keys());
         for (name, bytes) in blobs {
             assert_eq!(*name, blob(&digest(bytes)));
@@ -298,7 +302,10 @@ mod tests {
         let config: Value = serde_json::from_slice(config).unwrap();
         assert_eq!(config["config"]["User"], "1337");
         assert_eq!(config["config"]["Entrypoint"][1], "--flag");
-        assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+        assert_eq!(
+            config["rootfs"]["diff_ids"][0],
+            manifest["layers"][0]["digest"]
+        );
     }
 
     #[test]
@@ -315,7 +322,13 @@ mod tests {
         let path = folder.path().join("a.tar");
         let mut image = sample(folder.path());
         image.files[0].1 = "usr/bin/two".into();
-        assert!(image.write(&path).unwrap_err().to_string().contains("usr/bin/two"));
+        assert!(
+            image
+                .write(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("usr/bin/two")
+        );
         image.files[0] = (folder.path().join("gone"), "/gone".into());
         assert!(image.write(&path).unwrap_err().to_string().contains("gone"));
         assert!(!path.exists());

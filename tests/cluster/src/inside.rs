@@ -86,8 +86,8 @@ impl Inside {
             unshare(CloneFlags::CLONE_NEWPID)?;
             Ok(command.spawn()?)
         });
-        let mut child = child
-            .with_context(|| format!("{} ({})", first.name, first.program.display()))?;
+        let mut child =
+            child.with_context(|| format!("{} ({})", first.name, first.program.display()))?;
         let process = Process::of(first.name, child.id());
         // Collected when it ends, so that it leaves no zombie while this program lives on.
         std::thread::spawn(move || child.wait());
@@ -189,7 +189,7 @@ impl Inside {
                 match fork()? {
                     ForkResult::Child => Ok(set_pdeathsig(Signal::SIGTERM)?),
                     ForkResult::Parent { child } => {
-                        libc::close_range(3, libc::c_uint::MAX, 0);
+                        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
                         stand_in_for(child)
                     }
                 }
@@ -261,7 +261,9 @@ fn open_all(files: &[PathBuf]) -> Result<Vec<File>> {
 
 /// Moves the calling process into the groups whose `cgroup.procs` are open.
 fn join(groups: &[File]) -> io::Result<()> {
-    groups.iter().try_for_each(|mut group| group.write_all(b"0"))
+    groups
+        .iter()
+        .try_for_each(|mut group| group.write_all(b"0"))
 }
 
 /// The process id, as this process sees it, of whoever wrote the first word.

@@ -40,10 +40,15 @@ pub fn install(cluster: &Cluster, tools: &Tools, progress: Progress<'_>) -> Resu
     cluster.import(&[archive], progress)?;
     progress("the Gateway API's resource definitions");
     let definitions = gateway_api.join("config/crd/standard");
-    run(cluster.kubectl().args(["apply", "--server-side", "-f"]).arg(&definitions))?;
+    run(cluster
+        .kubectl()
+        .args(["apply", "--server-side", "-f"])
+        .arg(&definitions))?;
     progress("istiod, by istioctl");
     let mut install = cluster.istioctl();
-    install.args(["install", "--skip-confirmation", "--manifests"]).arg(manifests(&istio)?);
+    install
+        .args(["install", "--skip-confirmation", "--manifests"])
+        .arg(manifests(&istio)?);
     for setting in [
         "profile=ambient",
         "components.cni.enabled=false",
@@ -61,12 +66,18 @@ pub fn install(cluster: &Cluster, tools: &Tools, progress: Progress<'_>) -> Resu
 fn manifests(istio: &Path) -> Result<std::path::PathBuf> {
     let manifests = istio.join("manifests");
     let folder = fs::metadata(&manifests);
-    ensure!(folder.is_ok_and(|m| m.is_dir()), "{} has no charts: another layout of Istio?", istio.display());
+    ensure!(
+        folder.is_ok_and(|m| m.is_dir()),
+        "{} has no charts: another layout of Istio?",
+        istio.display()
+    );
     Ok(manifests)
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{:?}", command.get_program()))?;
     ensure!(
         output.status.success(),
         "{:?} ends with {}:\n{}{}",

@@ -68,7 +68,11 @@ fn run(command: Command) -> Result<()> {
     let progress = |line: &str| println!("  {line}");
     let tools = Tools::from_env();
     match command {
-        Command::Up { name, nodes, istiod } => {
+        Command::Up {
+            name,
+            nodes,
+            istiod,
+        } => {
             let cluster = Cluster::up(&Spec::new(&name, nodes)?, &tools, &progress)?;
             if istiod {
                 cluster::istiod::install(&cluster, &tools, &progress)?;
@@ -88,7 +92,9 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
-        Command::Kubectl { name, words } => Err(Cluster::open(&name)?.kubectl().args(words).exec().into()),
+        Command::Kubectl { name, words } => {
+            Err(Cluster::open(&name)?.kubectl().args(words).exec().into())
+        }
     }
 }
 

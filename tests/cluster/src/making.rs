@@ -49,20 +49,29 @@ pub(crate) fn make(spec: &Spec, tools: &Tools, progress: Progress<'_>) -> Result
     let _lock = folder.lock(WhenTaken::Fail)?;
     if let Some(record) = folder.record()? {
         let alive = record.first.iter().any(Process::alive);
-        ensure!(!alive, "the cluster {name:?} is already there: `cargo xtask cluster down` removes it");
+        ensure!(
+            !alive,
+            "the cluster {name:?} is already there: `cargo xtask cluster down` removes it"
+        );
     }
     // Of one that died with its machine, or was killed while it was made.
     removal::everything(&folder, name, &|_| {})?;
     let begun = Instant::now();
     let made = Making::new(spec, tools, &folder, progress).and_then(|making| making.run());
     let Err(error) = made else {
-        progress(&format!("the cluster {name:?} is up after {:.1} s", begun.elapsed().as_secs_f32()));
+        progress(&format!(
+            "the cluster {name:?} is up after {:.1} s",
+            begun.elapsed().as_secs_f32()
+        ));
         return Ok(());
     };
     let logs = removal::keep_logs(&folder, name);
     let removed = removal::everything(&folder, name, progress);
     let mut error = match logs {
-        Ok(logs) => error.context(format!("the cluster {name:?} doesn't come up; its logs are in {}", logs.display())),
+        Ok(logs) => error.context(format!(
+            "the cluster {name:?} doesn't come up; its logs are in {}",
+            logs.display()
+        )),
         Err(_) => error.context(format!("the cluster {name:?} doesn't come up")),
     };
     if let Err(left) = removed {
@@ -83,7 +92,12 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(spec: &'a Spec, tools: &'a Tools, folder: &'a Folder, progress: Progress<'a>) -> Result<Self> {
+    fn new(
+        spec: &'a Spec,
+        tools: &'a Tools,
+        folder: &'a Folder,
+        progress: Progress<'a>,
+    ) -> Result<Self> {
         let pki = folder.path().join("pki");
         for part in [&pki, &folder.logs()] {
             fs::create_dir_all(part).with_context(|| part.display().to_string())?;
@@ -114,24 +128,43 @@ impl<'a> Making<'a> {
         self.hierarchies.make(self.spec.name(), &names)?;
         let images = self.images()?;
         let fabric = self.fabric()?;
-        let plane = Plane { tools: self.tools, authority: &self.authority, progress: self.progress };
+        let plane = Plane {
+            tools: self.tools,
+            authority: &self.authority,
+            progress: self.progress,
+        };
         let etcd = plane.etcd(&self.folder.path().join("etcd"))?;
         self.daemon(&fabric, "etcd", etcd)?;
         self.daemon(&fabric, "kube-apiserver", plane.kube_apiserver()?)?;
         let (fabric, images) = (&fabric, &images);
         let inside: Vec<Inside> = thread::scope(|scope| {
-            let nodes: Vec<_> =
-                nodes.iter().map(|at| scope.spawn(move || self.node(fabric, *at, images))).collect();
-            let served = self.wait("the API server", LIMIT, ASK, || Ok(self.ask(fabric, &["get", "--raw", "/readyz"]).is_ok()));
-            let nodes: Result<Vec<_>> = nodes.into_iter().map(ScopedJoinHandle::join).map(joined).collect();
+            let nodes: Vec<_> = nodes
+                .iter()
+                .map(|at| scope.spawn(move || self.node(fabric, *at, images)))
+                .collect();
+            let served = self.wait("the API server", LIMIT, ASK, || {
+                Ok(self.ask(fabric, &["get", "--raw", "/readyz"]).is_ok())
+            });
+            let nodes: Result<Vec<_>> = nodes
+                .into_iter()
+                .map(ScopedJoinHandle::join)
+                .map(joined)
+                .collect();
             served.and(nodes)
         })?;
         (self.progress)("the API server answers");
-        self.daemon(fabric, "kube-controller-manager", plane.kube_controller_manager()?)?;
+        self.daemon(
+            fabric,
+            "kube-controller-manager",
+            plane.kube_controller_manager()?,
+        )?;
         self.daemon(fabric, "kube-scheduler", plane.kube_scheduler()?)?;
         for (at, node) in nodes.iter().zip(&inside) {
             let place = Place::new(self.folder, *at);
-            let kubelet = place.kubelet(&self.tools.get(Tool::Kubelet, self.progress)?, &self.authority);
+            let kubelet = place.kubelet(
+                &self.tools.get(Tool::Kubelet, self.progress)?,
+                &self.authority,
+            );
             self.daemon(node, &format!("{}-kubelet", at.name()), kubelet)?;
             let proxy = place.kube_proxy(&self.tools.get(Tool::KubeProxy, self.progress)?);
             self.daemon(node, &format!("{}-kube-proxy", at.name()), proxy)?;
@@ -170,15 +203,26 @@ impl<'a> Making<'a> {
     }
 
     /// A node up to containerd with its first images; kubelet needs the API server.
-    fn node(&self, fabric: &Inside, at: OfNode, images: &[(Option<u8>, PathBuf)]) -> Result<Inside> {
+    fn node(
+        &self,
+        fabric: &Inside,
+        at: OfNode,
+        images: &[(Option<u8>, PathBuf)],
+    ) -> Result<Inside> {
         let (place, name) = (Place::new(self.folder, at), at.name());
-        let node = place.create(self.spec.name(), &self.hierarchies, &self.pause, self.folder.log(&name)?)?;
+        let node = place.create(
+            self.spec.name(),
+            &self.hierarchies,
+            &self.pause,
+            self.folder.log(&name)?,
+        )?;
         self.keep_first(&node)?;
         network::node(fabric, &node, at, self.spec.nodes())?;
         place.configure(&self.authority)?;
         let containerd = format!("{name}-containerd");
         self.daemon(&node, &containerd, place.containerd()?)?;
-        let socket = || node.in_mounts(|| Ok(Path::new("/run/containerd/containerd.sock").exists()));
+        let socket =
+            || node.in_mounts(|| Ok(Path::new("/run/containerd/containerd.sock").exists()));
         self.wait(&containerd, LIMIT, POLL, socket)?;
         for (only, archive) in images {
             if only.is_none_or(|only| only == at.0) {
@@ -214,11 +258,18 @@ impl<'a> Making<'a> {
 
     /// The administrator's kubeconfig, for the shell of whoever asked for the cluster.
     fn kubeconfig(&self, fabric: &Inside) -> Result<()> {
-        let (listening, process) = forward(self.folder, fabric, ([127, 0, 0, 1], 0).into(), address::API)?;
+        let (listening, process) = forward(
+            self.folder,
+            fabric,
+            ([127, 0, 0, 1], 0).into(),
+            address::API,
+        )?;
         self.keep(process)?;
         let admin = ("culvert-admin", Some("system:masters"));
         let context = format!("culvert-{}", self.spec.name());
-        let made = self.authority.kubeconfig("admin", admin, listening, &context)?;
+        let made = self
+            .authority
+            .kubeconfig("admin", admin, listening, &context)?;
         let path = self.folder.kubeconfig();
         fs::rename(made, &path)?;
         // Under sudo the files are root's, and the user's own kubectl has to read this one.
@@ -236,7 +287,8 @@ impl<'a> Making<'a> {
         let config = self.authority.file("plane-admin.kubeconfig");
         if !config.exists() {
             let user = ("culvert-admin", Some("system:masters"));
-            self.authority.kubeconfig("plane-admin", user, address::API, "plane")?;
+            self.authority
+                .kubeconfig("plane-admin", user, address::API, "plane")?;
         }
         let mut command = fabric.network_command(self.tools.get(Tool::Kubectl, self.progress)?);
         command.arg("--kubeconfig").arg(config);
@@ -244,18 +296,38 @@ impl<'a> Making<'a> {
     }
 
     fn ask(&self, fabric: &Inside, words: &[&str]) -> Result<Vec<u8>> {
-        let output = self.kubectl(fabric)?.args(["--request-timeout", "5s"]).args(words).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        let output = self
+            .kubectl(fabric)?
+            .args(["--request-timeout", "5s"])
+            .args(words)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(output.stdout)
     }
 
     fn apply(&self, fabric: &Inside, manifest: &str) -> Result<()> {
         let mut command = self.kubectl(fabric)?;
-        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn()?;
-        child.stdin.take().context("kubectl's input")?.write_all(manifest.as_bytes())?;
+        child
+            .stdin
+            .take()
+            .context("kubectl's input")?
+            .write_all(manifest.as_bytes())?;
         let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(
+            output.status.success(),
+            "kubectl apply: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(())
     }
 
@@ -283,7 +355,13 @@ impl<'a> Making<'a> {
 
     /// Waits until it holds. Fails at once when any process of the cluster has ended, because then
     /// nothing that is waited for will come.
-    fn wait(&self, what: &str, limit: Duration, every: Duration, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    fn wait(
+        &self,
+        what: &str,
+        limit: Duration,
+        every: Duration,
+        holds: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             interrupt::check()?;
@@ -292,9 +370,18 @@ impl<'a> Making<'a> {
                 Ok(false) => None,
                 Err(error) => Some(error),
             };
-            let dead = self.record().daemons.iter().find(|process| !process.alive()).cloned();
+            let dead = self
+                .record()
+                .daemons
+                .iter()
+                .find(|process| !process.alive())
+                .cloned();
             if let Some(dead) = dead {
-                bail!("{} has ended; the end of its log:\n{}", dead.name, self.tail(&dead.name));
+                bail!(
+                    "{} has ended; the end of its log:\n{}",
+                    dead.name,
+                    self.tail(&dead.name)
+                );
             }
             if Instant::now() > deadline {
                 let last = last.map_or_else(String::new, |error| format!(": {error:#}"));
@@ -305,7 +392,8 @@ impl<'a> Making<'a> {
     }
 
     fn tail(&self, component: &str) -> String {
-        let log = fs::read_to_string(self.folder.logs().join(format!("{component}.log"))).unwrap_or_default();
+        let log = fs::read_to_string(self.folder.logs().join(format!("{component}.log")))
+            .unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(TAIL).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -314,13 +402,20 @@ impl<'a> Making<'a> {
 /// Each node in `kubectl get nodes -o json`, and whether it is Ready.
 pub(crate) fn ready_nodes(listed: &[u8]) -> Result<Vec<(String, bool)>> {
     let listed: serde_json::Value = serde_json::from_slice(listed).context("the list of nodes")?;
-    let items = listed["items"].as_array().context("the list of nodes has no items")?;
+    let items = listed["items"]
+        .as_array()
+        .context("the list of nodes has no items")?;
     let ready = |node: &serde_json::Value| {
         let conditions = node["status"]["conditions"].as_array();
         let is_ready = |c: &serde_json::Value| c["type"] == "Ready" && c["status"] == "True";
         conditions.is_some_and(|conditions| conditions.iter().any(is_ready))
     };
-    let name = |node: &serde_json::Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = |node: &serde_json::Value| {
+        node["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     Ok(items.iter().map(|node| (name(node), ready(node))).collect())
 }
 

@@ -116,7 +116,11 @@ fn ip(inside: &Inside, batch: &str) -> Result<()> {
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("ip, in {}: {}\nof the batch:\n{batch}", inside.first.name, said.trim());
+        bail!(
+            "ip, in {}: {}\nof the batch:\n{batch}",
+            inside.first.name,
+            said.trim()
+        );
     }
     Ok(())
 }

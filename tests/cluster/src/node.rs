@@ -82,7 +82,8 @@ impl Place {
     /// Everything but /proc, which belongs to the first process.
     fn mounts(&self, hierarchies: &Hierarchies, groups: &[PathBuf]) -> Result<()> {
         // Opened before anything is mounted over the way to them.
-        let own = |folder: PathBuf| File::open(&folder).with_context(|| folder.display().to_string());
+        let own =
+            |folder: PathBuf| File::open(&folder).with_context(|| folder.display().to_string());
         let binds = [
             (own(self.folder.join("kubelet"))?, "/var/lib/kubelet"),
             (own(self.folder.join("containerd"))?, "/var/lib/containerd"),
@@ -91,7 +92,10 @@ impl Place {
         ];
         fresh("tmpfs", Path::new("/run"), Some("mode=755"))?;
         for (at, name) in COPIED {
-            let (upper, work) = (format!("/run/culvert/{name}"), format!("/run/culvert/{name}-work"));
+            let (upper, work) = (
+                format!("/run/culvert/{name}"),
+                format!("/run/culvert/{name}-work"),
+            );
             fs::create_dir_all(&upper)?;
             fs::create_dir_all(&work)?;
             let options = format!("lowerdir={at},upperdir={upper},workdir={work}");
@@ -102,7 +106,10 @@ impl Place {
         }
         for (folder, at) in &binds {
             fs::create_dir_all(at)?;
-            bind(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())), Path::new(at))?;
+            bind(
+                Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())),
+                Path::new(at),
+            )?;
         }
         fresh("bpf", Path::new("/sys/fs/bpf"), None)?;
         for (hierarchy, group) in hierarchies.iter().zip(groups) {
@@ -169,7 +176,9 @@ impl Place {
     pub(crate) fn kube_proxy(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("PATH", host::path());
-        command.arg("--config").arg(self.folder.join("kube-proxy.yaml"));
+        command
+            .arg("--config")
+            .arg(self.folder.join("kube-proxy.yaml"));
         command
     }
 
@@ -245,8 +254,13 @@ fn kube_proxy_config(name: &str, kubeconfig: &Path) -> String {
 }
 
 fn fresh(kind: &str, at: &Path, options: Option<&str>) -> Result<()> {
-    mount(Some("culvert"), at, Some(kind), MsFlags::empty(), options)
-        .with_context(|| format!("can't mount {kind} at {} ({})", at.display(), options.unwrap_or("")))
+    mount(Some("culvert"), at, Some(kind), MsFlags::empty(), options).with_context(|| {
+        format!(
+            "can't mount {kind} at {} ({})",
+            at.display(),
+            options.unwrap_or("")
+        )
+    })
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {
@@ -258,7 +272,10 @@ fn shield_kernel() -> Result<()> {
     let folder = Path::new("/run/culvert/kernel");
     fs::create_dir_all(folder)?;
     for (setting, value) in KERNEL {
-        let (own, at) = (folder.join(setting.replace('/', ".")), Path::new("/proc/sys").join(setting));
+        let (own, at) = (
+            folder.join(setting.replace('/', ".")),
+            Path::new("/proc/sys").join(setting),
+        );
         fs::write(&own, value)?;
         if at.exists() {
             bind(&own, &at)?;

@@ -43,10 +43,19 @@ impl Plane<'_> {
             // The forwarder in the machine's own network.
             std::net::Ipv4Addr::LOCALHOST.into(),
         ];
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let serving = self.authority.issue("api", "kube-apiserver", None, &ips, &names)?;
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ];
+        let serving = self
+            .authority
+            .issue("api", "kube-apiserver", None, &ips, &names)?;
         let group = Some("system:masters");
-        let kubelet = self.authority.issue("api-kubelet", "kube-apiserver", group, &[], &[])?;
+        let kubelet = self
+            .authority
+            .issue("api-kubelet", "kube-apiserver", group, &[], &[])?;
         let file = |name: &str| self.authority.file(name).display().to_string();
         let mut command = self.command(Tool::KubeApiserver)?;
         command
@@ -58,12 +67,21 @@ impl Plane<'_> {
             .arg(format!("--client-ca-file={}", file("ca.crt")))
             .arg(format!("--tls-cert-file={}", serving.certificate.display()))
             .arg(format!("--tls-private-key-file={}", serving.key.display()))
-            .arg(format!("--kubelet-certificate-authority={}", file("ca.crt")))
-            .arg(format!("--kubelet-client-certificate={}", kubelet.certificate.display()))
+            .arg(format!(
+                "--kubelet-certificate-authority={}",
+                file("ca.crt")
+            ))
+            .arg(format!(
+                "--kubelet-client-certificate={}",
+                kubelet.certificate.display()
+            ))
             .arg(format!("--kubelet-client-key={}", kubelet.key.display()))
             .arg("--kubelet-preferred-address-types=InternalIP")
             .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!("--service-account-signing-key-file={}", file("sa.key")))
+            .arg(format!(
+                "--service-account-signing-key-file={}",
+                file("sa.key")
+            ))
             .arg(format!("--service-account-issuer={ISSUER}"))
             .arg("--authorization-mode=Node,RBAC")
             .arg("--enable-admission-plugins=NodeRestriction")
@@ -78,7 +96,10 @@ impl Plane<'_> {
         let file = |name: &str| self.authority.file(name).display().to_string();
         let mut command = self.client(Tool::KubeControllerManager, "controller-manager", name)?;
         command
-            .arg(format!("--service-account-private-key-file={}", file("sa.key")))
+            .arg(format!(
+                "--service-account-private-key-file={}",
+                file("sa.key")
+            ))
             .arg(format!("--root-ca-file={}", file("ca.crt")))
             .arg(format!("--cluster-signing-cert-file={}", file("ca.crt")))
             .arg(format!("--cluster-signing-key-file={}", file("ca.key")))
@@ -96,7 +117,9 @@ impl Plane<'_> {
     }
 
     fn client(&self, tool: Tool, file: &str, user: &str) -> Result<Command> {
-        let config = self.authority.kubeconfig(file, (user, None), address::API, "plane")?;
+        let config = self
+            .authority
+            .kubeconfig(file, (user, None), address::API, "plane")?;
         let mut command = self.command(tool)?;
         command.arg("--kubeconfig").arg(config);
         Ok(command)

@@ -94,7 +94,10 @@ mod tests {
         other.start += 1;
         assert!(!other.alive());
         other.kill().unwrap();
-        assert!(process.alive(), "a process with another start time was ended");
+        assert!(
+            process.alive(),
+            "a process with another start time was ended"
+        );
         process.kill().unwrap();
         assert!(!process.alive());
         child.wait().unwrap();

@@ -53,7 +53,9 @@ impl Folder {
         let path = self.logs().join(format!("{component}.log"));
         let mut options = File::options();
         options.create(true).append(true);
-        options.open(&path).with_context(|| path.display().to_string())
+        options
+            .open(&path)
+            .with_context(|| path.display().to_string())
     }
 
     /// The record, or nothing where there is no such cluster.

@@ -61,21 +61,37 @@ impl Tool {
     /// Its name, the folder in `tools/` that pins it, and the Go package it is built from.
     fn origin(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::KubeApiserver => ("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            Self::KubeApiserver => (
+                "kube-apiserver",
+                "kubernetes",
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+            ),
             Self::KubeControllerManager => (
                 "kube-controller-manager",
                 "kubernetes",
                 "k8s.io/kubernetes/cmd/kube-controller-manager",
             ),
-            Self::KubeScheduler => ("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            Self::KubeScheduler => (
+                "kube-scheduler",
+                "kubernetes",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+            ),
             Self::Kubelet => ("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
-            Self::KubeProxy => ("kube-proxy", "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy"),
+            Self::KubeProxy => (
+                "kube-proxy",
+                "kubernetes",
+                "k8s.io/kubernetes/cmd/kube-proxy",
+            ),
             Self::Kubectl => ("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
             Self::Etcd => ("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
             Self::Coredns => ("coredns", "coredns", "github.com/coredns/coredns"),
             Self::Helm => ("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
             Self::Istioctl => ("istioctl", "istio", "istio.io/istio/istioctl/cmd/istioctl"),
-            Self::PilotDiscovery => ("pilot-discovery", "istio", "istio.io/istio/pilot/cmd/pilot-discovery"),
+            Self::PilotDiscovery => (
+                "pilot-discovery",
+                "istio",
+                "istio.io/istio/pilot/cmd/pilot-discovery",
+            ),
         }
     }
 
@@ -91,8 +107,14 @@ impl Tools {
     pub fn from_env() -> Self {
         let named = ["CULVERT_TOOLS", "KUBEBUILDER_ASSETS"];
         Self {
-            folders: named.iter().filter_map(env::var_os).map(PathBuf::from).collect(),
-            cache: host::cache().map(|c| c.join("tools")).map_err(|e| e.to_string()),
+            folders: named
+                .iter()
+                .filter_map(env::var_os)
+                .map(PathBuf::from)
+                .collect(),
+            cache: host::cache()
+                .map(|c| c.join("tools"))
+                .map_err(|e| e.to_string()),
         }
     }
 
@@ -129,7 +151,9 @@ impl Tools {
     /// # Errors
     /// As [`Tools::get`].
     pub fn get_all(&self, tools: &[Tool], progress: Progress<'_>) -> Result<()> {
-        tools.iter().try_for_each(|tool| self.get(*tool, progress).map(drop))
+        tools
+            .iter()
+            .try_for_each(|tool| self.get(*tool, progress).map(drop))
     }
 
     /// A folder inside one of the pinned Go modules, such as the charts of `istio.io/istio`.
@@ -180,7 +204,11 @@ fn version(program: &Path) -> Result<u32> {
 
 fn minor(said: &str) -> Option<u32> {
     let (_, after) = said.split_once("v1.")?;
-    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    after
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -220,10 +248,15 @@ mod tests {
     #[test]
     fn each_tool_is_pinned() {
         use Tool::*;
-        for tool in Tool::CLUSTER.into_iter().chain([Helm, Istioctl, PilotDiscovery]) {
+        for tool in Tool::CLUSTER
+            .into_iter()
+            .chain([Helm, Istioctl, PilotDiscovery])
+        {
             let (_, module, package) = tool.origin();
             let text = build::pins(module).unwrap();
-            let root = text.lines().find_map(|l| l.strip_prefix("require ")?.split(' ').next());
+            let root = text
+                .lines()
+                .find_map(|l| l.strip_prefix("require ")?.split(' ').next());
             let root = root.unwrap_or_else(|| panic!("{module}/go.mod requires nothing by name"));
             assert!(package.starts_with(root), "{package} is not of {root}");
         }

@@ -81,7 +81,9 @@ pub(super) fn module_folder(module: &str, package: &str) -> Result<PathBuf> {
 }
 
 fn source(module: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(module)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tools")
+        .join(module)
 }
 
 fn go() -> Result<Command> {
@@ -102,7 +104,10 @@ fn lock(folder: &Path, progress: Progress<'_>) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            progress(&format!("another process builds in {}: waiting", folder.display()));
+            progress(&format!(
+                "another process builds in {}: waiting",
+                folder.display()
+            ));
             file.lock()?;
         }
         Err(TryLockError::Error(e)) => return Err(e.into()),
@@ -113,7 +118,9 @@ fn lock(folder: &Path, progress: Progress<'_>) -> Result<File> {
 /// Runs a build, with a line now and then about how far it is.
 fn watched(mut go: Command, program: &str, progress: Progress<'_>) -> Result<()> {
     let began = Instant::now();
-    progress(&format!("building {program}: minutes the first time, then never again"));
+    progress(&format!(
+        "building {program}: minutes the first time, then never again"
+    ));
     let mut child = go.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let lines = BufReader::new(child.stderr.take().context("go's output")?).lines();
     let (mut packages, mut last) = (0_u32, Instant::now());
@@ -138,9 +145,22 @@ fn watched(mut go: Command, program: &str, progress: Progress<'_>) -> Result<()>
         }
     }
     let status = child.wait()?;
-    let tail = said.iter().rev().take(10).rev().cloned().collect::<Vec<_>>();
-    ensure!(status.success(), "go build ({status}):\n{}", tail.join("\n"));
-    progress(&format!("built {program} in {} s", began.elapsed().as_secs()));
+    let tail = said
+        .iter()
+        .rev()
+        .take(10)
+        .rev()
+        .cloned()
+        .collect::<Vec<_>>();
+    ensure!(
+        status.success(),
+        "go build ({status}):\n{}",
+        tail.join("\n")
+    );
+    progress(&format!(
+        "built {program} in {} s",
+        began.elapsed().as_secs()
+    ));
     Ok(())
 }
 
@@ -156,7 +176,10 @@ mod tests {
     #[test]
     fn other_pins_have_another_folder() {
         let cache = Path::new("/cache");
-        let (etcd, helm) = (folder(cache, "etcd").unwrap(), folder(cache, "helm").unwrap());
+        let (etcd, helm) = (
+            folder(cache, "etcd").unwrap(),
+            folder(cache, "helm").unwrap(),
+        );
         assert_eq!(etcd, folder(cache, "etcd").unwrap());
         assert!(etcd.to_str().unwrap().starts_with("/cache/etcd-"));
         assert_ne!(etcd.extension(), helm.extension().or(Some("x".as_ref())));
