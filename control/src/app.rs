@@ -79,6 +79,9 @@ pub struct Options {
     /// An xDS stream ends after this many seconds, and its client shows a fresh token.
     #[arg(long, env = "XDS_STREAM_MAX_AGE_SECONDS", default_value_t = 30 * 60, value_parser = clap::value_parser!(u64).range(10..))]
     pub stream_max_age: u64,
+    /// Writes nothing to the cluster but the CA's Secret: to run beside another control plane.
+    #[arg(long, env = "OBSERVE_ONLY")]
+    pub observe_only: bool,
     /// A kubeconfig, outside of a cluster.
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -221,19 +224,25 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     );
     let (namespaces, news) = (pilot.namespaces(), pilot.pods());
     let root = authority.root().to_owned();
-    tasks.spawn(roots::publish(
-        client.clone(),
-        root,
-        namespaces,
-        metrics.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(writer::run(
-        client.clone(),
-        statuses,
-        metrics.clone(),
-        stop.clone(),
-    ));
+    if options.observe_only {
+        tracing::warn!(
+            "observing only: no root certificate is published and no policy status written"
+        );
+    } else {
+        tasks.spawn(roots::publish(
+            client.clone(),
+            root,
+            namespaces,
+            metrics.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(writer::run(
+            client.clone(),
+            statuses,
+            metrics.clone(),
+            stop.clone(),
+        ));
+    }
 
     let authenticator = Arc::new(Authenticator::new(KubernetesReviewer::new(client.clone())));
     let max_age = Duration::from_secs(options.stream_max_age);

@@ -19,8 +19,7 @@
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
 //! | cluster       | tokenreviews                                             | create                    | who calls                    |
-//! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, patch        | publishing the root          |
-//! | cluster       | configmaps                                               | create                    | publishing it the first time |
+//! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |
 //! | own namespace | secrets named culvert-ca                                 | get                       | the root key                 |
 //! | own namespace | secrets                                                  | create                    | making it the first time     |
 
@@ -28,6 +27,7 @@ pub mod admin;
 pub mod app;
 pub mod authentication;
 pub mod ca;
+pub mod difference;
 pub mod index;
 pub mod kubernetes;
 pub mod metrics;

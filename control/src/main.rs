@@ -1,5 +1,7 @@
 //! `control`: parses its flags, runs the control plane, ends on SIGTERM or SIGINT.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Parser;
 use control::app::{LogFormat, Options, run};
@@ -46,7 +48,10 @@ fn main() -> anyhow::Result<()> {
 fn log(options: &Options) -> anyhow::Result<()> {
     let filter =
         tracing_subscriber::EnvFilter::try_new(&options.log).context("--log (RUST_LOG)")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let colours = std::io::stdout().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours);
     match options.log_format {
         LogFormat::Plain => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -111,7 +111,7 @@ async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
     };
     if !wish.verdict.accepted {
         let (reason, message) = (wish.verdict.reason, &wish.verdict.message);
-        tracing::warn!(kind = %wish.kind, policy = %source.key, reason, message, "a policy is not in force as written");
+        tracing::warn!(kind = %wish.kind, policy = %source.key, reason, detail = message, "a policy is not in force as written");
     }
     let api: Api<DynamicObject> = Api::namespaced_with(
         client.clone(),

@@ -1,0 +1,144 @@
+//! Property: whatever the order of events, the snapshot is that of the final objects from scratch.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::object;
+use crate::difference::Snapshot;
+use crate::xds::store::Store;
+
+const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
+const APPS: [&str; 3] = ["a", "b", "c"];
+const NODES: [&str; 2] = ["node-a", "node-b"];
+const MODES: [&str; 4] = ["UNSET", "DISABLE", "PERMISSIVE", "STRICT"];
+
+/// An event about one of few names, so that events meet.
+fn event() -> impl Strategy<Value = Change> {
+    let applied = (0..7usize, 0..3usize, 0..3usize, any::<[u8; 4]>()).prop_map(
+        |(kind, namespace, name, choice)| {
+            object(made(
+                kind,
+                NAMESPACES[namespace],
+                &format!("o{name}"),
+                choice,
+            ))
+        },
+    );
+    let removed = (0..7usize, 0..3usize, 0..3usize).prop_map(|(kind, namespace, name)| {
+        let kind = Kind::ALL[kind];
+        let key = match kind {
+            Kind::Namespace => Key::new("", NAMESPACES[namespace]),
+            Kind::Node => Key::new("", NODES[name % 2]),
+            _ => Key::new(NAMESPACES[namespace], format!("o{name}")),
+        };
+        Change::Removed(kind, key)
+    });
+    prop_oneof![4 => applied, 1 => removed]
+}
+
+fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
+    let pick = |from: &[&str], at: usize| from[usize::from(choice[at]) % from.len()].to_owned();
+    let meta = json!({"name": name, "namespace": namespace, "labels": {"app": pick(&APPS, 0)}});
+    let selector = match choice[1] % 3 {
+        0 => Value::Null,
+        1 => json!({"matchLabels": {}}),
+        _ => json!({"matchLabels": {"app": pick(&APPS, 0)}}),
+    };
+    match Kind::ALL[kind] {
+        Kind::Namespace => {
+            let annotations = json!({"networking.istio.io/traffic-distribution": pick(&["PreferClose", "PreferSameNode"], 0)});
+            json!({"kind": "Namespace", "metadata": {"name": namespace, "annotations": annotations}})
+        }
+        Kind::Node => {
+            let labels = json!({"topology.kubernetes.io/zone": pick(&["x", "y", ""], 0)});
+            json!({"kind": "Node", "metadata": {"name": NODES[usize::from(choice[1]) % 2], "labels": labels}})
+        }
+        Kind::Pod => json!({
+            "kind": "Pod",
+            "metadata": meta,
+            "spec": {"nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
+            "status": {"podIPs": if choice[2] % 4 == 0 { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
+        }),
+        Kind::Service => {
+            let selector = if choice[1] % 3 == 0 {
+                Value::Null
+            } else {
+                json!({"app": pick(&APPS, 0)})
+            };
+            let target = if choice[2] % 2 == 0 {
+                json!("web")
+            } else {
+                json!(8080)
+            };
+            let spec = json!({"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": target}]});
+            json!({"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        }
+        Kind::EndpointSlice => json!({
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": pick(&["o0", "o1"], 0)}},
+            "addressType": "IPv4",
+            "ports": [{"name": pick(&["http", "other"], 1), "port": 8080}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "namespace": namespace, "name": pick(&["o0", "o1", "o2"], 2)}},
+                {"addresses": [format!("203.0.113.{}", choice[3])]},
+            ],
+        }),
+        Kind::AuthorizationPolicy => json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT"], 2), "selector": selector, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
+        }),
+        Kind::PeerAuthentication => {
+            let ports = json!({"80": {"mode": pick(&MODES, 3)}});
+            let spec = if choice[1] % 3 == 2 {
+                json!({"selector": selector, "mtls": {"mode": pick(&MODES, 2)}, "portLevelMtls": ports})
+            } else {
+                json!({"mtls": {"mode": pick(&MODES, 2)}})
+            };
+            json!({
+                "apiVersion": "security.istio.io/v1",
+                "kind": "PeerAuthentication",
+                "metadata": {"name": name, "namespace": namespace, "creationTimestamp": format!("2026-01-01T00:00:0{}Z", choice[0] % 4)},
+                "spec": spec,
+            })
+        }
+    }
+}
+
+fn key_of(change: &Change) -> (Kind, Key) {
+    match change {
+        Change::Applied(object) => (object.kind(), object.key()),
+        Change::Removed(kind, key) => (*kind, key.clone()),
+    }
+}
+
+fn snapshot(store: &Store) -> Snapshot {
+    Snapshot::of(store).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_and_grouping_of_events_does_not_matter(events in proptest::collection::vec((event(), any::<bool>()), 1..60)) {
+        let (mut index, mut store) = (Index::new(Mesh::default()), Store::default());
+        let mut last: BTreeMap<(Kind, Key), Change> = BTreeMap::new();
+        for (event, flush) in events {
+            last.insert(key_of(&event), event.clone());
+            index.apply(event);
+            if flush {
+                store.apply(index.recompute());
+            }
+        }
+        store.apply(index.recompute());
+
+        let (mut scratch, mut fresh) = (Index::new(Mesh::default()), Store::default());
+        for change in last.into_values().rev().filter(|change| matches!(change, Change::Applied(_))) {
+            scratch.apply(change);
+        }
+        fresh.apply(scratch.recompute());
+        prop_assert_eq!(snapshot(&store), snapshot(&fresh));
+    }
+}
