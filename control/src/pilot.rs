@@ -29,6 +29,13 @@ pub struct Debounce {
     pub longest: Duration,
 }
 
+impl Debounce {
+    /// Until when to wait for one more change, at `now`, when the first came at `first`.
+    fn until(self, first: Instant, now: Instant) -> Instant {
+        (now + self.quiet).min(first + self.longest)
+    }
+}
+
 /// The task's state.
 pub struct Pilot {
     index: Arc<RwLock<Index>>,
@@ -82,9 +89,8 @@ impl Pilot {
         while let Some(first) = reports.recv().await {
             let heard = Instant::now();
             let mut batch = vec![first];
-            let deadline = heard + debounce.longest;
             loop {
-                let until = (Instant::now() + debounce.quiet).min(deadline);
+                let until = debounce.until(heard, Instant::now());
                 match tokio::time::timeout_at(until.into(), reports.recv()).await {
                     Ok(Some(report)) => batch.push(report),
                     Ok(None) | Err(_) => break,

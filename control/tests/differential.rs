@@ -4,6 +4,7 @@
 //! `differential/NAME-istiod.json` is what istiod (master of 2026-08-27, with
 //! AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY=true) told a node proxy of them, as `wds-diff fetch`
 //! recorded it. Differences that are meant are in `accepted-differences.yaml`, each with its reason.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is the report.
 
 use control::difference::{Accepted, Snapshot, compare};
 use control::index::Index;

@@ -178,10 +178,9 @@ impl Authority {
         if csr.len() > CSR_LIMIT {
             return Err(refuse(format!("it is longer than {CSR_LIMIT} bytes")));
         }
-        // This also verifies that the sender holds the private key.
+        // This also verifies that the sender holds the private key; RSA keys below 2048 bits fail it.
         let request = CertificateSigningRequestParams::from_pem(csr)
             .map_err(|error| refuse(error.to_string()))?;
-        check_key(csr).map_err(refuse)?;
         let uri = identity
             .as_str()
             .try_into()
@@ -239,26 +238,6 @@ impl Authority {
             key: key.serialize_pem(),
             expires: params.not_after,
         })
-    }
-}
-
-/// Weak keys are refused: whoever holds one can be impersonated by others.
-fn check_key(csr: &str) -> Result<(), String> {
-    use x509_parser::prelude::FromDer;
-    use x509_parser::public_key::PublicKey;
-
-    const RSA_BITS: usize = 2048;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(csr.as_bytes())
-        .map_err(|error| format!("it is no PEM: {error}"))?;
-    let (_, request) =
-        x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents)
-            .map_err(|error| format!("it does not parse: {error}"))?;
-    match request.certification_request_info.subject_pki.parsed() {
-        Ok(PublicKey::RSA(key)) if key.key_size() < RSA_BITS => Err(format!(
-            "its RSA key has {} bits: at least {RSA_BITS} are needed",
-            key.key_size()
-        )),
-        _ => Ok(()),
     }
 }
 

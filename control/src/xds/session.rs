@@ -141,6 +141,9 @@ impl Session {
     /// The next response to send, if there is one. Call until there is none.
     pub fn poll(&mut self, store: &Store) -> Result<Option<Push>, Behind> {
         for kind in ResourceType::ALL {
+            if kind == ResourceType::Address && self.policies_wait(store)? {
+                continue;
+            }
             let Some(subscription) = self.subscriptions.get_mut(&kind) else {
                 continue;
             };
@@ -167,6 +170,23 @@ impl Session {
             return Ok(Some(Push { kind, nonce, body }));
         }
         Ok(None)
+    }
+
+    /// Whether there are policies that the client can't be sent yet. Workloads that name them wait:
+    /// a node proxy that knows a workload and not its policy would let everybody in.
+    fn policies_wait(&self, store: &Store) -> Result<bool, Behind> {
+        let kind = ResourceType::Authorization;
+        let Some(policies) = self.subscriptions.get(&kind) else {
+            return Ok(false);
+        };
+        let (Some(sent), Some(_), Some(all)) = (
+            policies.sent,
+            &policies.unacknowledged,
+            store.collection(kind),
+        ) else {
+            return Ok(false);
+        };
+        Ok(!all.since(sent)?.is_empty())
     }
 
     /// How far the client is, for each kind that it asked for.

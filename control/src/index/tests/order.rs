@@ -58,15 +58,15 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             "kind": "Pod",
             "metadata": meta,
             "spec": {"nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
-            "status": {"podIPs": if choice[2] % 4 == 0 { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
+            "status": {"podIPs": if choice[2].is_multiple_of(4) { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
         }),
         Kind::Service => {
-            let selector = if choice[1] % 3 == 0 {
+            let selector = if choice[1].is_multiple_of(3) {
                 Value::Null
             } else {
                 json!({"app": pick(&APPS, 0)})
             };
-            let target = if choice[2] % 2 == 0 {
+            let target = if choice[2].is_multiple_of(2) {
                 json!("web")
             } else {
                 json!(8080)
