@@ -10,7 +10,7 @@ use mesh::identity::Identity;
 use mesh::workload::{Service, Workload};
 
 use super::labels::{Ends, Flag, Labels, Reporter, Security};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Opened};
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -97,8 +97,7 @@ impl Record {
     /// Everything stands, bytes may flow.
     #[must_use]
     pub fn opened(self, metrics: &Metrics) -> Open {
-        let labels = self.labels();
-        metrics.opened(self.reporter, &labels);
+        let opened = metrics.opened(self.reporter, self.labels());
         tracing::event!(
             target: "access",
             tracing::Level::DEBUG,
@@ -109,7 +108,7 @@ impl Record {
         );
         Open {
             record: self,
-            labels,
+            opened,
             metrics: metrics.clone(),
         }
     }
@@ -165,21 +164,21 @@ impl Record {
 #[derive(Debug)]
 pub struct Open {
     record: Record,
-    labels: Labels,
+    opened: Opened,
     metrics: Metrics,
 }
 
 impl Open {
     /// The connection has ended.
     pub fn end(self, outcome: &Outcome) {
-        let reporter = self.record.reporter;
-        self.metrics.closed(
-            reporter,
-            &self.labels,
-            outcome.flag,
-            outcome.sent,
-            outcome.received,
-        );
+        let (sent, received) = (outcome.sent, outcome.received);
+        match outcome.flag {
+            Flag::None => self.metrics.closed(self.opened, sent, received),
+            flag => {
+                let labels = self.record.labels().ended(flag);
+                self.metrics.failed(self.opened, labels, sent, received);
+            }
+        }
         self.record.log(outcome);
     }
 }

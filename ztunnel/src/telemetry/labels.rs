@@ -208,10 +208,10 @@ impl Labels {
 
     /// The same connection, ended so.
     #[must_use]
-    pub fn ended(&self, flag: Flag) -> Self {
+    pub fn ended(self, flag: Flag) -> Self {
         Self {
             response_flags: flag,
-            ..self.clone()
+            ..self
         }
     }
 }

@@ -2,7 +2,6 @@
 //! when it ends, never for a chunk of bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use mesh::tls::TlsRefusal;
@@ -13,12 +12,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-use super::labels::{Flag, Labels, Reporter};
+use super::labels::{Labels, Reporter};
+use super::traffic::{Counts, Traffic};
 use crate::http::{Request, Response, serve, text};
 
-/// Different label sets that connection metrics keep in all. Past it, connections are counted only
-/// in `culvert_untracked_connections_total`: a bound on memory, not on truth.
-const MOST_LABEL_SETS: usize = 20_000;
 /// The media type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -26,14 +23,16 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
+/// A connection that is counted as open.
+#[derive(Debug)]
+pub struct Opened {
+    reporter: Reporter,
+    counts: Option<Arc<Counts>>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    opened: Family<Labels, Counter>,
-    closed: Family<Labels, Counter>,
-    sent: Family<Labels, Counter>,
-    received: Family<Labels, Counter>,
-    label_sets: AtomicUsize,
-    untracked: Counter,
+    traffic: Traffic,
     open: Family<Direction, Gauge>,
     tls_refusals: Family<Refusal, Counter>,
     held: Gauge,
@@ -74,35 +73,9 @@ impl Metrics {
     pub fn new() -> (Self, Registry) {
         let inner = Inner::default();
         let mut registry = Registry::default();
-        let istio = registry.sub_registry_with_prefix("istio");
-        let tcp = istio.sub_registry_with_prefix("tcp");
-        tcp.register(
-            "connections_opened",
-            "Connections opened",
-            inner.opened.clone(),
-        );
-        tcp.register(
-            "connections_closed",
-            "Connections closed",
-            inner.closed.clone(),
-        );
-        tcp.register(
-            "sent_bytes",
-            "Bytes from the client to the server",
-            inner.sent.clone(),
-        );
-        tcp.register(
-            "received_bytes",
-            "Bytes from the server to the client",
-            inner.received.clone(),
-        );
+        registry.register_collector(Box::new(inner.traffic.clone()));
         let own = registry.sub_registry_with_prefix("culvert");
         own.register("connections", "Connections open now", inner.open.clone());
-        own.register(
-            "untracked_connections",
-            "Connections past the bound on label sets",
-            inner.untracked.clone(),
-        );
         own.register(
             "tls_refusals",
             "TLS handshakes that failed, by reason",
@@ -136,30 +109,36 @@ impl Metrics {
         (Self(Arc::new(inner)), registry)
     }
 
-    /// A connection opened.
-    pub fn opened(&self, reporter: Reporter, labels: &Labels) {
+    /// A connection opened: where its end is to be counted.
+    #[must_use]
+    pub fn opened(&self, reporter: Reporter, labels: Labels) -> Opened {
         self.0.open.get_or_create(&Direction { reporter }).inc();
-        if self.tracked(&self.0.opened, labels) {
-            self.0.opened.get_or_create(labels).inc();
+        let counts = self.0.traffic.of(labels);
+        if let Some(counts) = &counts {
+            counts.opened();
+        }
+        Opened { reporter, counts }
+    }
+
+    /// A connection ended well, after so many bytes from the client (`sent`) and to it.
+    pub fn closed(&self, opened: Opened, sent: u64, received: u64) {
+        self.ended(&opened);
+        if let Some(counts) = opened.counts {
+            counts.closed(sent, received);
         }
     }
 
-    /// A connection ended so, after so many bytes from the client (`sent`) and to it (`received`).
-    pub fn closed(
-        &self,
-        reporter: Reporter,
-        labels: &Labels,
-        flag: Flag,
-        sent: u64,
-        received: u64,
-    ) {
-        self.0.open.get_or_create(&Direction { reporter }).dec();
-        let labels = &labels.ended(flag);
-        if self.tracked(&self.0.closed, labels) {
-            self.0.closed.get_or_create(labels).inc();
-            self.0.sent.get_or_create(labels).inc_by(sent);
-            self.0.received.get_or_create(labels).inc_by(received);
+    /// A connection failed; its labels say how.
+    pub fn failed(&self, opened: Opened, labels: Labels, sent: u64, received: u64) {
+        self.ended(&opened);
+        if let Some(counts) = self.0.traffic.of(labels) {
+            counts.closed(sent, received);
         }
+    }
+
+    fn ended(&self, opened: &Opened) {
+        let reporter = opened.reporter;
+        self.0.open.get_or_create(&Direction { reporter }).dec();
     }
 
     /// A TLS handshake failed.
@@ -201,19 +180,6 @@ impl Metrics {
     /// Parts of capture were put back.
     pub fn repaired(&self, parts: usize) {
         self.0.repairs.inc_by(parts as u64);
-    }
-
-    /// True if `family` has, or may have, a place for this label set.
-    fn tracked(&self, family: &Family<Labels, Counter>, labels: &Labels) -> bool {
-        if family.get(labels).is_some() {
-            return true;
-        }
-        let allowed = self.0.label_sets.fetch_add(1, Ordering::Relaxed) < MOST_LABEL_SETS;
-        if !allowed {
-            self.0.label_sets.fetch_sub(1, Ordering::Relaxed);
-            self.0.untracked.inc();
-        }
-        allowed
     }
 }
 
