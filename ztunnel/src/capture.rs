@@ -6,18 +6,15 @@
 //! map, a pin or a routing rule; nothing in here knows a workload, a policy or a certificate.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ebpf_contract::{Settings, map};
-use nix::sys::stat::fstat;
 use parking_lot::Mutex;
 
 use self::pins::Pins;
 use self::pod::Pods;
-use self::programs::{Maps, Program, map_error};
+use self::programs::{Maps, Program};
 
 pub use self::counters::Counter;
 pub use self::dial::{From, PodNetns};
@@ -95,6 +92,9 @@ struct Shared {
     hooks: Vec<Program>,
     cgroup: File,
     cgroup_id: u64,
+    root: PathBuf,
+    /// As configured; looked for if it is not.
+    kubepods: Option<PathBuf>,
     proc_sys_net: PathBuf,
     own_netns: u64,
     node_netns: Option<u64>,
@@ -112,7 +112,6 @@ impl Capture {
     pub fn start(config: Config) -> Result<Self, Error> {
         check::machine(&config.bpffs)?;
         let (root, cgroup) = check::cgroup_root(config.cgroup_root.as_deref())?;
-        let kubepods = config.kubepods.or_else(|| check::kubepods(&root));
         let node_netns = match &config.host_netns {
             Some(path) => Some(node_netns(path)?),
             None => None,
@@ -125,21 +124,10 @@ impl Capture {
         let pins = Pins::below(&config.bpffs);
         pins.create_folders()?;
         let (hooks, maps) = programs::load_hooks(&pins)?;
-        let settings = Settings {
-            node_netns: node_netns.unwrap_or(0),
-            kubepods: match &kubepods {
-                Some(folder) => cgroup_id(folder)?,
-                None => 0,
-            },
-        };
-        let set = maps.settings.set(&0, &settings);
-        set.map_err(map_error(map::SETTINGS, "writing it"))?;
         // The verifier's word on the pods' program is wanted now, not when the first pod comes.
         programs::load_lookup(&pins, 0)?;
 
-        let cgroup_id = fstat(cgroup.as_fd())
-            .map_err(|_| Error::NotCgroup2(root.clone()))?
-            .st_ino;
+        let cgroup_id = check::cgroup_id(&root)?;
         let cpus =
             aya::util::nr_cpus().map_err(|(path, source)| Error::Machine { path, source })?;
         let shared = Shared {
@@ -148,6 +136,8 @@ impl Capture {
             hooks,
             cgroup,
             cgroup_id,
+            root,
+            kubepods: config.kubepods,
             proc_sys_net: config.proc_sys_net,
             own_netns,
             node_netns,
@@ -155,10 +145,10 @@ impl Capture {
             unknown_originals: AtomicU64::new(0),
         };
         let pods = Pods::adopting(&shared)?;
+        reconcile::settings(&shared)?;
         let attached = reconcile::attach_hooks(&shared)?;
         tracing::info!(
-            cgroup = %root.display(),
-            kubepods = kubepods.map(|path| path.display().to_string()),
+            cgroup = %shared.root.display(),
             hooks = attached.len(),
             "capture is in force",
         );
@@ -243,11 +233,4 @@ fn node_netns(path: &Path) -> Result<u64, Error> {
     };
     let file = File::open(path).map_err(failed)?;
     Netns(file.into()).cookie().map_err(failed)
-}
-
-/// A cgroup's identifier is its folder's inode.
-fn cgroup_id(folder: &Path) -> Result<u64, Error> {
-    let not_cgroup2 = || Error::NotCgroup2(folder.to_owned());
-    let (_, open) = check::cgroup_root(Some(folder))?;
-    Ok(fstat(open.as_fd()).map_err(|_| not_cgroup2())?.st_ino)
 }

@@ -104,7 +104,7 @@ pub struct Flags {
     )]
     pub proc_sys_net: PathBuf,
 
-    /// Network namespace whose processes may probe pods unproxied; the machine's own unless set.
+    /// Network namespace of the kubelet, whose probes pass; any but captured pods' unless set.
     #[arg(long, env = "HOST_NETNS", global = true)]
     pub host_netns: Option<PathBuf>,
     /// cgroup2 directory above all pods; looked for below the cgroup root unless set.

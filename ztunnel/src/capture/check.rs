@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, fstatfs};
 
 use super::error::Error;
@@ -106,6 +107,13 @@ pub(super) fn kubepods(root: &Path) -> Option<PathBuf> {
         level = next;
     }
     None
+}
+
+/// A cgroup's identifier is its folder's inode.
+pub(super) fn cgroup_id(folder: &Path) -> Result<u64, Error> {
+    let (_, open) = cgroup_root(Some(folder))?;
+    let stat = fstat(open.as_fd()).map_err(|_| Error::NotCgroup2(folder.to_owned()))?;
+    Ok(stat.st_ino)
 }
 
 fn filesystem(path: &Path) -> Option<FsType> {

@@ -108,22 +108,26 @@ pub(super) fn unpin(path: &Path) -> Result<(), Error> {
 }
 
 /// Removes a layout: first what sends pods' connections to us, then what receives them, then the
-/// rest. In another order there would be a moment in which connections are sent to nobody.
+/// rest. In another order there would be a moment in which connections are sent to nobody. Goes on
+/// after an error, and returns the first.
 pub(super) fn remove_layout(layout: &Path) -> Result<(), Error> {
-    for program in [program::CONNECT4, program::CONNECT6] {
-        links::detach(&layout.join("links").join(program))?;
+    let senders = [program::CONNECT4, program::CONNECT6];
+    let links = layout.join("links");
+    let mut result = Ok(());
+    for link in senders.map(|program| links.join(program)) {
+        result = result.and(links::detach(&link));
     }
-    for folder in ["pods", "links", "maps"] {
-        let folder = layout.join(folder);
-        for pin in list(&folder)? {
-            match folder.ends_with("maps") {
-                true => unpin(&pin)?,
-                false => links::detach(&pin)?,
-            }
+    for folder in [layout.join("pods"), links] {
+        for link in list(&folder)? {
+            result = result.and(links::detach(&link));
         }
-        remove_folder(&folder)?;
+        result = result.and(remove_folder(&folder));
     }
-    remove_folder(layout)
+    let maps = layout.join("maps");
+    for map in list(&maps)? {
+        result = result.and(unpin(&map));
+    }
+    result.and(remove_folder(&maps)).and(remove_folder(layout))
 }
 
 pub(super) fn remove_folder(path: &Path) -> Result<(), Error> {

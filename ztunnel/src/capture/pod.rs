@@ -173,7 +173,6 @@ pub(super) fn enroll(
 
     side.joined(&addresses);
     pods.taken.insert(slot);
-    unpin_others(shared, uid, cookie)?;
     let enrolled = Enrolled {
         cookie,
         pod,
@@ -182,7 +181,9 @@ pub(super) fn enroll(
         listeners: sockets.shared().each_ref().map(Arc::downgrade),
         side: side.clone(),
     };
-    if let Some(old) = pods.by_uid.insert(uid.to_owned(), enrolled)
+    let old = pods.by_uid.insert(uid.to_owned(), enrolled);
+    unpin_others(shared, uid, cookie)?;
+    if let Some(old) = old
         && old.cookie != cookie
     {
         // The pod has a new namespace: its sandbox was made anew.

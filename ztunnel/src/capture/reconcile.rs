@@ -3,18 +3,20 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use ebpf_contract::map;
+use ebpf_contract::{Settings, map};
 
-use super::Shared;
 use super::error::Error;
 use super::links::{self, Attached};
 use super::pod::{Pods, attach_lookup, places, set_addresses};
 use super::programs::{HOOKS, map_error};
-use super::route;
+use super::{Shared, check, route};
 
 /// Repairs what is wrong and names it. The caller holds the lock on `pods`.
 pub(super) fn reconcile(shared: &Shared, pods: &Pods) -> Result<Vec<String>, Error> {
     let mut repaired = attach_hooks(shared)?;
+    if settings(shared)? {
+        repaired.push("settings".to_owned());
+    }
     for (uid, enrolled) in &pods.by_uid {
         let inside = |step| move |source| Error::Namespace { step, source };
         let slot = enrolled.pod.slot;
@@ -76,4 +78,32 @@ pub(super) fn attach_hooks(shared: &Shared) -> Result<Vec<String>, Error> {
         }
     }
     Ok(changed)
+}
+
+/// Tells the programs where the kubelet is, and says whether that was news. The folder above all
+/// pods may appear after us, or be made anew: with an identifier of the past, every process of a
+/// pod in the node's namespace would pass for the kubelet.
+pub(super) fn settings(shared: &Shared) -> Result<bool, Error> {
+    let found = || check::kubepods(&shared.root);
+    let kubepods = shared.kubepods.clone().or_else(found);
+    let settings = Settings {
+        node_netns: shared.node_netns.unwrap_or(0),
+        kubepods: match &kubepods {
+            Some(folder) => check::cgroup_id(folder)?,
+            None => 0,
+        },
+    };
+    let failed = map_error(map::SETTINGS, "writing it");
+    if shared.maps.settings.get(&0).map_err(&failed)? == Some(settings) {
+        return Ok(false);
+    }
+    shared.maps.settings.set(&0, &settings).map_err(&failed)?;
+    match &kubepods {
+        Some(path) => tracing::info!(path = %path.display(), "processes of pods are below"),
+        None => tracing::warn!(
+            root = %shared.root.display(),
+            "no kubepods folder: the kubelet's probes are proxied like any other connection"
+        ),
+    }
+    Ok(true)
 }

@@ -4,10 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use aya::maps::Array;
+use aya::maps::{Array, HashMap, Map, MapData};
 use ztunnel::capture::{Capture, Error};
 
-use crate::world::{PATIENCE, World, chain, eventually, listen};
+use crate::pod::listen;
+use crate::world::{World, chain, eventually};
 
 /// Bytes that show any loss, repetition or reordering.
 fn pattern(length: usize) -> Vec<u8> {
@@ -291,5 +292,60 @@ fn settings_are_the_pods_through_a_bind_mount_too() {
     drop(sockets);
     assert_eq!(setting(&a.netns), "0 0 0 ");
     umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
-    assert!(PATIENCE.as_secs() > 0);
+}
+
+#[test]
+fn the_same_pod_again_gets_fresh_sockets() {
+    let world = World::new();
+    let capture = world.capture();
+    let a = world.pod("a");
+    let to = SocketAddr::from(([198, 51, 100, 7], 443));
+    let first = world.enroll(&capture, &a);
+    let pins = world.pins();
+    world.answer(world.enroll(&capture, &a));
+    assert_eq!(world.pins(), pins);
+    drop(first);
+    assert!(a.call(to).unwrap().line.starts_with("outbound"));
+}
+
+#[test]
+fn the_last_place_is_given_and_no_further() {
+    let world = World::new();
+    drop(world.capture());
+    let pods = MapData::from_pin(world.pin("maps/PODS")).unwrap();
+    let mut pods: HashMap<_, u64, [u8; 36]> = Map::HashMap(pods).try_into().unwrap();
+    // As an earlier ztunnel left them: 1,023 pods, with a slot each.
+    for slot in 0..ebpf_contract::MAX_PODS - 1 {
+        let mut pod = [0; 36];
+        pod[32..].copy_from_slice(&slot.to_ne_bytes());
+        pods.insert(u64::MAX - u64::from(slot), pod, 0).unwrap();
+    }
+    let capture = world.capture();
+    let (last, one_more) = (world.pod("last"), world.pod("more"));
+    let to = SocketAddr::from(([198, 51, 100, 7], 443));
+    world.answer(world.enroll(&capture, &last));
+    assert!(last.call(to).unwrap().line.starts_with("outbound"));
+    let error = world.try_enroll(&capture, &one_more).unwrap_err();
+    assert!(matches!(error, Error::Full { limit: 1024 }), "{error:?}");
+    assert!(!one_more.has_return_path());
+    capture.release(&last.uid).unwrap();
+    world.answer(world.enroll(&capture, &one_more));
+    assert!(one_more.call(to).unwrap().line.starts_with("outbound"));
+}
+
+/// A pod that gives itself a neighbour's address must not change what becomes of the neighbour.
+#[test]
+fn a_neighbours_address_stays_the_neighbours() {
+    let world = World::new();
+    let capture = world.capture();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    b.serve(b.v4(8080));
+    world.answer(world.enroll(&capture, &b));
+    a.ip(&format!("addr add {}/32 dev eth0", b.v4));
+    world.answer(world.enroll(&capture, &a));
+    // For the neighbour it is its own; for the thief it is somebody else's, so captured.
+    assert!(b.call(b.v4(8080)).unwrap().line.starts_with("app"));
+    assert!(a.call(b.v4(8080)).unwrap().line.starts_with("outbound"));
+    capture.release(&a.uid).unwrap();
+    assert!(b.call(b.v4(8080)).unwrap().line.starts_with("app"));
 }

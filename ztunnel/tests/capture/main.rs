@@ -7,6 +7,7 @@ mod checks;
 mod inbound;
 mod lifetime;
 mod outbound;
+mod pod;
 mod probes;
 mod restart;
 mod world;

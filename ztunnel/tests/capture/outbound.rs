@@ -8,7 +8,8 @@ use std::thread;
 use socket2::{Domain, Protocol, Socket, Type};
 use ztunnel::capture::From;
 
-use crate::world::{PATIENCE, World, enter, listen};
+use crate::pod::{enter, listen};
+use crate::world::{PATIENCE, World};
 
 /// Nobody has these addresses: whoever gets an answer from them was captured.
 const NOWHERE_V4: &str = "198.51.100.7:443";

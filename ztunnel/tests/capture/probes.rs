@@ -1,11 +1,13 @@
 //! The kubelet's probes pass untouched, and nobody can pass for the kubelet.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use socket2::{Domain, Socket, Type};
 
-use crate::world::{Pod, World, eventually};
+use crate::pod::Pod;
+use crate::world::{World, eventually};
 
 /// What bash says to a call: one line of the answer.
 fn call_script(to: SocketAddr) -> String {
@@ -121,4 +123,31 @@ fn a_probes_trust_ends_with_its_handshake_or_its_socket() {
     eventually("the trust of a closed socket ends", || {
         trusted.keys().count() == 0
     });
+}
+
+/// A ztunnel outside of Kubernetes may be there before the first pod is.
+#[test]
+fn the_folder_of_pods_may_appear_later() {
+    let mut world = World::new();
+    let root = world.config.cgroup_root.clone().unwrap().join(&world.name);
+    std::fs::create_dir(&root).unwrap();
+    world.config.kubepods = None;
+    world.config.cgroup_root = Some(root.clone());
+    let capture = world.capture();
+    assert_eq!(capture.reconcile().unwrap(), Vec::<String>::new());
+    let kubepods = root.join("kubelet/kubepods");
+    std::fs::create_dir_all(&kubepods).unwrap();
+    assert_eq!(capture.reconcile().unwrap(), ["settings"]);
+    let settings = MapData::from_pin(world.pin("maps/SETTINGS")).unwrap();
+    let settings: Array<_, [u64; 2]> = Map::Array(settings).try_into().unwrap();
+    let identifier = std::fs::metadata(&kubepods).unwrap().ino();
+    assert_eq!(settings.get(&0, 0).unwrap()[1], identifier);
+
+    // Made anew, it has another identifier.
+    std::fs::remove_dir(&kubepods).unwrap();
+    std::fs::create_dir(&kubepods).unwrap();
+    assert_eq!(capture.reconcile().unwrap(), ["settings"]);
+    let anew = settings.get(&0, 0).unwrap()[1];
+    assert_eq!(anew, std::fs::metadata(&kubepods).unwrap().ino());
+    assert_ne!(anew, identifier);
 }

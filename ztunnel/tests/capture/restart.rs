@@ -118,7 +118,7 @@ fn after_a_kill_nothing_passes_until_the_successor_listens() {
     drop(world.enroll(&first, &a));
     drop(first);
 
-    let refused = |result: std::io::Result<crate::world::Answer>| {
+    let refused = |result: std::io::Result<crate::pod::Answer>| {
         let error = result.err().expect("refused, not let through");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     };

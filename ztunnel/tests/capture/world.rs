@@ -3,21 +3,21 @@
 //! tests may run side by side.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::runtime::Runtime;
 use ztunnel::capture::{Capture, Config, From, Listener, Netns, PodNetns, PodSockets};
+
+use crate::pod::{Answer, Pod};
 
 /// Longer than anything here takes, shorter than a person waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,22 +30,8 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     kubepods: PathBuf,
     pods: AtomicU8,
-}
-
-/// A pod: a network namespace with an IPv4 and an IPv6 address.
-#[derive(Clone)]
-pub(crate) struct Pod {
-    pub(crate) uid: String,
-    pub(crate) netns: PathBuf,
-    pub(crate) v4: IpAddr,
-    pub(crate) v6: IpAddr,
-}
-
-/// What somebody said to a caller, and the connection.
-pub(crate) struct Answer {
-    /// One line: who answered, whom it saw, and what it took itself for.
-    pub(crate) line: String,
-    pub(crate) stream: BufReader<TcpStream>,
+    /// Dropped last: what is in it must be gone.
+    _cgroup: Cgroup,
 }
 
 impl World {
@@ -68,7 +54,8 @@ impl World {
             none,
         )
         .unwrap();
-        let kubepods = cgroup().join(format!("kubepods-{number}"));
+        let cgroup = Cgroup::enter();
+        let kubepods = cgroup.root.join(format!("kubepods-{number}"));
         fs::create_dir(&kubepods).unwrap();
 
         let node = format!("{name}-node");
@@ -83,7 +70,7 @@ impl World {
             ip(&format!("-n {node} {command}"));
         }
         let config = Config {
-            cgroup_root: Some(cgroup().clone()),
+            cgroup_root: Some(cgroup.root.clone()),
             bpffs: folder.path().to_owned(),
             proc_sys_net: "/proc/sys/net".into(),
             host_netns: Some(format!("/run/netns/{node}").into()),
@@ -97,6 +84,7 @@ impl World {
             folder,
             kubepods,
             pods: AtomicU8::new(1),
+            _cgroup: cgroup,
         }
     }
 
@@ -279,140 +267,6 @@ impl Drop for World {
     }
 }
 
-impl Pod {
-    /// Runs something in the pod's namespace, on a thread of its own.
-    pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                enter(&self.netns);
-                inside()
-            });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// Starts an application that says whom it sees and then echoes. Ends with the process.
-    pub(crate) fn serve(&self, address: impl Into<SocketAddr>) {
-        let address = address.into();
-        let listener = self.run(move || listen(address, false).unwrap());
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                thread::spawn(move || {
-                    let peer = stream.peer_addr().unwrap().ip().to_canonical();
-                    let local = canonical(stream.local_addr().unwrap());
-                    let _ = writeln!(stream, "app from {peer} to {local}");
-                    let mut reader = stream.try_clone().unwrap();
-                    let _ = io::copy(&mut reader, &mut stream);
-                    let _ = stream.shutdown(Shutdown::Write);
-                });
-            }
-        });
-    }
-
-    /// Calls an address from inside the pod, and reads the line it is answered with.
-    pub(crate) fn call(&self, to: impl Into<SocketAddr>) -> io::Result<Answer> {
-        let to = to.into();
-        self.run(move || Answer::read(TcpStream::connect_timeout(&to, PATIENCE)?))
-    }
-
-    /// As [`Pod::call`], through an IPv6 socket with an IPv4-mapped address.
-    pub(crate) fn call_mapped(&self, to: SocketAddr) -> io::Result<Answer> {
-        let IpAddr::V4(v4) = to.ip() else {
-            panic!("{to} is no IPv4 address")
-        };
-        let mapped = SocketAddr::new(v4.to_ipv6_mapped().into(), to.port());
-        self.run(move || {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-            socket.connect_timeout(&mapped.into(), PATIENCE)?;
-            Answer::read(socket.into())
-        })
-    }
-
-    pub(crate) fn v4(&self, port: u16) -> SocketAddr {
-        (self.v4, port).into()
-    }
-
-    pub(crate) fn v6(&self, port: u16) -> SocketAddr {
-        (self.v6, port).into()
-    }
-
-    /// What `ip` says in the pod.
-    pub(crate) fn ip(&self, command: &str) -> String {
-        let name = self
-            .netns
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
-        ip(&format!("-n {name} {command}"))
-    }
-
-    /// Has the pod the return path's routing rule? IPv4 and IPv6 together, or none.
-    pub(crate) fn has_return_path(&self) -> bool {
-        let both = ["", "-6 "].map(|family| {
-            let rules = self.ip(&format!("{family}rule list"));
-            let routes = self.ip(&format!("{family}route show table 100"));
-            assert_eq!(
-                rules.contains("0x539"),
-                routes.contains("local default"),
-                "{rules}{routes}"
-            );
-            rules.contains("0x539")
-        });
-        assert_eq!(both[0], both[1]);
-        both[0]
-    }
-}
-
-impl Answer {
-    fn read(stream: TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        Ok(Self {
-            line: line.trim_end().to_owned(),
-            stream,
-        })
-    }
-
-    /// The peer that the caller believes to speak with.
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.stream.get_ref().peer_addr().unwrap()
-    }
-
-    /// Sends bytes and reads them back.
-    pub(crate) fn echo(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).unwrap();
-        let mut back = vec![0; bytes.len()];
-        self.stream.read_exact(&mut back).unwrap();
-        assert!(back == bytes, "the bytes came back changed");
-    }
-}
-
-/// A listener that can share its port if asked to.
-pub(crate) fn listen(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share)?;
-    socket.bind(&address.into())?;
-    socket.listen(128)?;
-    Ok(socket.into())
-}
-
-/// Moves this thread into a network namespace for good.
-pub(crate) fn enter(netns: &Path) {
-    let file = File::open(netns).unwrap();
-    setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-}
-
 /// Waits until something is true.
 pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
@@ -433,11 +287,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -450,31 +300,71 @@ fn ip(arguments: &str) -> String {
 }
 
 /// This process's own cgroup2 folder: the root that is attached to. The process itself, which
-/// plays ztunnel, applications and kubelet, lives in a folder below.
-fn cgroup() -> &'static PathBuf {
-    static CGROUP: OnceLock<PathBuf> = OnceLock::new();
-    CGROUP.get_or_init(|| {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mount = mounts.lines().find(|line| line.contains(" cgroup2 "));
-        let mount = mount.expect("a cgroup2 mount").split(' ').nth(1).unwrap();
-        for stale in fs::read_dir(mount).unwrap().flatten() {
-            let name = stale.file_name().to_string_lossy().into_owned();
-            let Some(pid) = name.strip_prefix("cvcap-") else {
-                continue;
-            };
-            if !Path::new("/proc").join(pid).exists() {
-                remove_cgroup(&stale.path());
-            }
-        }
-        let root = Path::new(mount).join(format!("cvcap-{}", process::id()));
-        let own = root.join("ztunnel");
-        fs::create_dir_all(&own).unwrap();
-        fs::write(own.join("cgroup.procs"), process::id().to_string()).unwrap();
-        root
-    })
+/// plays ztunnel, applications and kubelet, lives in a folder below while any world exists.
+struct Cgroup {
+    root: PathBuf,
 }
 
-/// A cgroup's folder cannot be removed by its own processes: the next run does it.
+impl Cgroup {
+    fn enter() -> Self {
+        let mut worlds = WORLDS.lock().unwrap();
+        let mount = cgroup2_mount();
+        let root = mount.join(format!("cvcap-{}", process::id()));
+        if *worlds == 0 {
+            remove_stale(&mount);
+            let own = root.join("ztunnel");
+            fs::create_dir_all(&own).unwrap();
+            fs::write(own.join("cgroup.procs"), process::id().to_string()).unwrap();
+        }
+        *worlds += 1;
+        Self { root }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let mut worlds = WORLDS.lock().unwrap();
+        *worlds -= 1;
+        if *worlds == 0 {
+            let _ = fs::write(
+                cgroup2_mount().join("cgroup.procs"),
+                process::id().to_string(),
+            );
+            remove_cgroup(&self.root);
+        }
+    }
+}
+
+/// How many worlds there are in this process.
+static WORLDS: Mutex<u32> = Mutex::new(0);
+
+fn cgroup2_mount() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" cgroup2 "));
+    let mount = mount.expect("a cgroup2 mount");
+    mount.split(' ').nth(1).unwrap().into()
+}
+
+/// Removes what test processes left that were killed.
+fn remove_stale(mount: &Path) {
+    let is_stale = |name: &str| {
+        let rest = name.strip_prefix("cvcap-")?;
+        let pid = rest.split('-').next()?;
+        (!Path::new("/proc").join(pid).exists()).then_some(())
+    };
+    for entry in fs::read_dir(mount).unwrap().flatten() {
+        if is_stale(&entry.file_name().to_string_lossy()).is_some() {
+            remove_cgroup(&entry.path());
+        }
+    }
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_stale(&name).is_some() {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
 fn remove_cgroup(folder: &Path) {
     for below in fs::read_dir(folder).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {
