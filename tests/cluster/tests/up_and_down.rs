@@ -2,6 +2,8 @@
 //! left afterwards, however it ended. Needs root, and the programs of Kubernetes: `cargo xtask test`
 //! sees to both.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
