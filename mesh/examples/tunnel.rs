@@ -165,8 +165,9 @@ fn serve() -> Result<SocketAddr> {
 
 fn answer(mut socket: TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let (mut kind, mut chunk) = ([0], vec![7; CHUNK]);
+    let mut kind = [0];
     socket.read_exact(&mut kind)?;
+    let mut chunk = vec![7; if kind == *b"e" { MESSAGE } else { CHUNK }];
     loop {
         let count = if kind == *b"d" {
             CHUNK

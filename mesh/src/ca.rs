@@ -27,6 +27,8 @@ use crate::proto::auth::istio_certificate_service_client::IstioCertificateServic
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer of the CA.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for everything together: reading files, resolving the name, connecting, asking.
+const ISSUE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most certificates in an answer; a chain has two to five.
 const MAX_CHAIN: usize = 32;
 
@@ -90,6 +92,9 @@ pub enum IssueError {
         /// Its answer.
         status: Box<tonic::Status>,
     },
+    /// The CA did not answer in time.
+    #[error("CA {0} does not answer within {ISSUE_TIMEOUT:?}")]
+    TimedOut(String),
     /// The CA answered with something that is no certificate chain.
     #[error("the CA's answer is no certificate chain: {0}")]
     Answer(String),
@@ -175,6 +180,7 @@ impl Client {
         let mut endpoint = Endpoint::from_shared(address.clone())
             .map_err(|e| wrong(e.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));
         if secure {
@@ -191,7 +197,11 @@ impl Client {
 
 impl Issuer for Client {
     fn issue<'a>(&'a self, identity: &'a Identity) -> Issuing<'a> {
-        Box::pin(self.create(identity))
+        Box::pin(async {
+            tokio::time::timeout(ISSUE_TIMEOUT, self.create(identity))
+                .await
+                .unwrap_or_else(|_| Err(IssueError::TimedOut(self.config.address.clone())))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -17,8 +17,8 @@ use super::pool::{ConnectError, Target};
 use super::stream::Stream;
 use super::wire::{Broken, Wire};
 use super::{
-    ANSWER_TIMEOUT, CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, IDLE, MAX_FRAME, MAX_HEADERS,
-    POOLED_STREAMS, SEND_BUFFER, STREAM_WINDOW, TINY_FRAMES,
+    ANSWER_TIMEOUT, CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, MAX_FRAME, MAX_HEADERS, POOLED_STREAMS,
+    SEND_BUFFER, STREAM_WINDOW, TINY_FRAMES,
 };
 use crate::certificate::Certificate;
 use crate::identity::Identity;
@@ -86,23 +86,24 @@ pub(super) async fn make(
     })
 }
 
-/// Drives a connection until it ends. Calls `release` once it has been idle for [`IDLE`], which
+/// Drives a connection until it ends. Calls `release` once it has been idle for so long, which
 /// gives up its last opener if it is still idle then.
 pub(super) async fn drive(
     mut connection: Connection<Wire, Bytes>,
     load: Arc<Load>,
+    limit: Duration,
     release: impl Fn(),
 ) {
     let mut keepalive = Keepalive::new(connection.ping_pong());
     let mut released = false;
     loop {
-        let idle = load.idle_at(IDLE);
+        let idle = load.idle_at(limit);
         let idle_over = async {
             match (released, idle) {
                 (true, _) => pending().await,
                 (false, Some(at)) => sleep_until(at.into()).await,
                 // Busy: it can't have been idle for long enough before then.
-                (false, None) => tokio::time::sleep(IDLE).await,
+                (false, None) => tokio::time::sleep(limit).await,
             }
         };
         tokio::select! {
@@ -110,9 +111,9 @@ pub(super) async fn drive(
             _ = &mut connection => return,
             () = poll_fn(|cx| keepalive.poll_dead(cx)) => return,
             () = idle_over => {
-                if load.idle_at(IDLE).is_some_and(|at| at <= std::time::Instant::now()) {
+                if load.idle_at(limit).is_some_and(|at| at <= std::time::Instant::now()) {
                     release();
-                    released = load.idle_at(IDLE).is_some();
+                    released = load.idle_at(limit).is_some();
                 }
             }
         }

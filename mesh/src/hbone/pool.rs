@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -128,6 +128,8 @@ struct Key {
 
 struct Inner {
     certificates: Certificates,
+    /// How long a connection without streams is kept.
+    idle: Duration,
     keys: Mutex<HashMap<Key, Members<Opener, ConnectError>>>,
 }
 
@@ -135,9 +137,16 @@ impl Pool {
     /// An empty pool that takes its certificates from here.
     #[must_use]
     pub fn new(certificates: Certificates) -> Self {
+        Self::keeping(certificates, IDLE)
+    }
+
+    /// A pool that keeps a connection without streams for `idle`.
+    pub(crate) fn keeping(certificates: Certificates, idle: Duration) -> Self {
+        let keys = Mutex::default();
         Self(Arc::new(Inner {
             certificates,
-            keys: Mutex::default(),
+            idle,
+            keys,
         }))
     }
 
@@ -290,16 +299,16 @@ impl Inner {
             let now = Instant::now();
             members.connected(attempt, opener.clone(), usable_until, POOLED_STREAMS, now)
         };
-        let pool: Weak<Self> = Arc::downgrade(self);
+        let (pool, idle): (Weak<Self>, _) = (Arc::downgrade(self), self.idle);
         tokio::spawn(async move {
             let release = || {
                 if let (Some(pool), Some(since)) =
-                    (pool.upgrade(), Instant::now().checked_sub(IDLE))
+                    (pool.upgrade(), Instant::now().checked_sub(idle))
                 {
                     pool.update(&key, |members| members.evict_idle(id, since));
                 }
             };
-            client::drive(connection, load, release).await;
+            client::drive(connection, load, idle, release).await;
             if let Some(pool) = pool.upgrade() {
                 pool.evict(&key, id);
             }

@@ -307,6 +307,26 @@ async fn a_broken_connection_is_replaced() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
+    let mut rig = Rig::new(echo).await;
+    let certificates = crate::certificate::Certificates::new(rig.authority.clone(), Vec::new());
+    let idle = Duration::from_millis(100);
+    rig.pool = Pool::keeping(certificates, idle);
+    let mut stream = soon(rig.connect(DESTINATION)).await.unwrap();
+    tokio::time::sleep(4 * idle).await;
+    exchange(&mut stream, "it is busy, if only with waiting").await;
+    assert_eq!(rig.pool.connections(), 1);
+    let since = std::time::Instant::now();
+    drop(stream);
+    until(|| rig.pool.connections() == 0).await;
+    assert!(since.elapsed() >= idle);
+    // The server sees it end, so that nothing holds up its drain.
+    rig.signal.close();
+    soon(rig.signal.done()).await;
+    assert_eq!(rig.accepted(), 1);
+}
+
+#[tokio::test]
 async fn the_refusal_of_our_certificate_has_its_name() {
     let authority = TestAuthority::new("mesh");
     let server = authority.certificate_trusting(SERVER, &TestAuthority::new("other"));
