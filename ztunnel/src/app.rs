@@ -72,18 +72,24 @@ pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {
     if let Some(client) = &kubernetes
         && is_removal(client, &flags.pod_namespace, &flags.pod_name).await
     {
+        // Nobody may put back what is about to be taken away.
+        keeper.abort();
         remove(client, &flags).await?;
     }
     end(signal, stop, flags.drain()).await;
-    keeper.await.context("the keeper of pods failed")?;
-    Ok(())
+    match keeper.await {
+        Err(error) if error.is_panic() => Err(error).context("the keeper of pods failed"),
+        _ => Ok(()),
+    }
 }
 
 /// ztunnel is being removed from the cluster: peers are told to send no HBONE here any more, and
 /// pods' connections go their own way from here on.
 async fn remove(client: &kube::Client, flags: &Flags) -> anyhow::Result<()> {
     tracing::info!("ztunnel is being removed from the cluster");
-    agent::unmark_all(client, &flags.node_name).await;
+    if flags.pod_source == PodSource::Agent {
+        agent::unmark_all(client, &flags.node_name).await;
+    }
     uninstall(flags)
 }
 
@@ -179,9 +185,11 @@ fn address(uri: &::http::Uri) -> String {
     uri.to_string().trim_end_matches('/').to_owned()
 }
 
-/// The API server, where the node agent needs it.
+/// The API server: the node agent needs it, and whoever is in a cluster asks it at the end whether
+/// ztunnel is being removed.
 async fn kubernetes(flags: &Flags) -> anyhow::Result<Option<kube::Client>> {
-    if flags.pod_source == PodSource::Zds {
+    let in_a_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if flags.pod_source == PodSource::Zds && !in_a_cluster {
         return Ok(None);
     }
     let client = kube::Client::try_default().await;
@@ -192,8 +200,8 @@ async fn kubernetes(flags: &Flags) -> anyhow::Result<Option<kube::Client>> {
 
 /// Has the pod source report to `sink`.
 fn announce(flags: &Flags, kubernetes: Option<kube::Client>, sink: Sink) {
-    match kubernetes {
-        Some(client) => {
+    match (flags.pod_source, kubernetes) {
+        (PodSource::Agent, Some(client)) => {
             let config = agent::Config {
                 node: flags.node_name.clone(),
                 own: (flags.pod_namespace.clone(), flags.pod_name.clone()),
@@ -205,7 +213,7 @@ fn announce(flags: &Flags, kubernetes: Option<kube::Client>, sink: Sink) {
                 }
             });
         }
-        None => {
+        _ => {
             let path: Box<Path> = flags.inpod_uds.as_path().into();
             tokio::spawn(async move { zds::run(&path, &sink).await });
         }

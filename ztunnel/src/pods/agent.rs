@@ -240,7 +240,8 @@ pub async fn unmark_all(client: &Client, node: &str) {
     }
 }
 
-/// Sets or removes the annotation; the uid in the patch makes the API server refuse it for another
+/// Sets or removes the annotation. It goes through the status, so that the right to do it is no
+/// right to change what a pod runs; the uid in the patch makes the API server refuse it for another
 /// pod of the same name.
 async fn mark(
     client: &Client,
@@ -253,7 +254,7 @@ async fn mark(
         "metadata": {"uid": uid.as_str(), "annotations": {REDIRECTION: value}},
     });
     match pods
-        .patch_metadata(&info.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(&info.name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
     {
         // The pod is gone, or is another one by now; the watch is about to say so.
