@@ -31,7 +31,7 @@ pub struct Pod {
 struct Inner {
     lab: Lab,
     node: Arc<Node>,
-    netns: Netns,
+    place: Place,
     addresses: Pair,
     entry: Entry,
 }
@@ -78,7 +78,7 @@ impl Pod {
     /// Its namespace.
     #[must_use]
     pub fn netns(&self) -> &Netns {
-        &self.inner.netns
+        &self.inner.place.netns
     }
 
     /// Its uid in the document and over ZDS.
@@ -94,6 +94,18 @@ impl Pod {
         format!(
             "spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}",
             entry.namespace, entry.service_account
+        )
+    }
+
+    /// Another process in the pod, such as a container that was started again.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn another_process(&self) -> Result<Workload> {
+        Workload::start(
+            &self.inner.entry.name,
+            self.inner.lab.program(),
+            &self.inner.place,
         )
     }
 
@@ -126,7 +138,7 @@ impl Pod {
             name: self.inner.entry.name.clone(),
             namespace: self.inner.entry.namespace.clone(),
             service_account: self.inner.entry.service_account.clone(),
-            netns: self.inner.netns.clone(),
+            netns: self.inner.place.netns.clone(),
         };
         tokio::task::spawn_blocking(move || node.zds.add(&uid, announced))
             .await?
@@ -216,7 +228,7 @@ impl PodBuilder {
             .join(format!("kubepods/pod{index}-{}", self.name));
         std::fs::create_dir_all(&cgroup)?;
         let place = Place {
-            netns: netns.clone(),
+            netns,
             cgroup,
             without: Vec::new(),
         };
@@ -241,7 +253,7 @@ impl PodBuilder {
         let inner = Inner {
             lab: self.lab.clone(),
             node: self.node,
-            netns,
+            place,
             addresses,
             entry: entry.clone(),
         };

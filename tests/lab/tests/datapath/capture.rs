@@ -1,10 +1,12 @@
 //! What is captured and what is not: every kind of socket of a pod in the mesh, nothing of others.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Verdict};
+use lab::{Lab, Verdict, patience};
 
-use crate::story::{PORT, Pair, logged};
+use crate::story::{PORT, Pair, SOON, counted, logged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ipv4_ipv6_and_mapped_sockets_all_go_through_the_tunnel() {
@@ -207,7 +209,7 @@ async fn a_closed_port_and_an_absent_pod_are_clear_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_may_use_the_proxys_own_port_numbers() {
+async fn the_same_port_elsewhere_and_on_loopback_are_told_apart() {
     let Pair {
         lab,
         client,
@@ -234,6 +236,77 @@ async fn an_application_may_use_the_proxys_own_port_numbers() {
         "{loopback}"
     );
     drop(lab);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_starts_again_gets_its_port_while_connections_to_it_are_open() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let plain = lab.pod("plain").outside_the_mesh().start().await.unwrap();
+    // In the server's namespace the proxy's accepted sockets have the application's port.
+    let _open = (
+        plain.open(server.at(PORT), "plain").await.unwrap(),
+        client.open(server.at(PORT), "tunnel").await.unwrap(),
+    );
+    server.end();
+    let again = server.another_process().unwrap();
+    let listening = async || again.serve(PORT).await.ok();
+    patience::some("the port to be free again", SOON, listening)
+        .await
+        .unwrap();
+    for from in [&client, &plain] {
+        let verdict = from.get(server.at(PORT)).await;
+        assert!(verdict.answer().is_some(), "{}: {verdict}", from.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_from_a_captured_node_is_put_back() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let plain = lab.pod("plain").outside_the_mesh().start().await.unwrap();
+    assert!(plain.get(server.at(PORT)).await.answer().is_some());
+    // Somebody deletes a rule in a pod, somebody else what is pinned on the other node.
+    let delete = || {
+        let mut delete = Command::new("ip");
+        delete
+            .args(["-4", "rule", "del", "fwmark", "0x539"])
+            .status()
+    };
+    assert!(server.netns().enter(delete).unwrap().unwrap().success());
+    assert!(unpin(&lab.node(1).pins(), "connect") > 0);
+    counted(lab.node(1), "culvert_capture_repairs_total", &[], 1.0).await;
+    patience::some("the server to be reached again", SOON * 3, async || {
+        let verdict = plain.get(server.at(PORT)).within(SOON / 5).await;
+        verdict.answer().map(str::to_owned)
+    })
+    .await
+    .unwrap();
+    let sniffer = lab.sniff().unwrap();
+    let verdict = client.get(server.at(PORT)).marked("repaired").await;
+    assert!(verdict.answer().is_some(), "{verdict}");
+    assert!(!sniffer.stop().unwrap().sees("repaired"));
+}
+
+/// Removes the pinned links whose names begin so; gives how many.
+fn unpin(folder: &Path, name: &str) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries
+        .map(|entry| {
+            if entry.path().is_dir() {
+                return unpin(&entry.path(), name);
+            }
+            let is_link = folder.ends_with("links");
+            let ours = is_link && entry.file_name().to_string_lossy().starts_with(name);
+            usize::from(ours && std::fs::remove_file(entry.path()).is_ok())
+        })
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

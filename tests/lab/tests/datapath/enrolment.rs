@@ -173,3 +173,50 @@ async fn a_pod_that_nobody_tells_of_gets_a_clear_no_after_a_bounded_time() {
     .await;
     assert!(line.get("error").contains("unknown"), "{line:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_the_first_sync_connections_are_held_and_not_let_out() {
+    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+    let (client, server) = tokio::try_join!(
+        lab.pod("client").start(),
+        lab.pod("server").on(lab.node(2)).serving(PORT).start(),
+    )
+    .unwrap();
+    let blind = lab.node(1).ztunnel();
+    let recipe = blind.recipe();
+    let real = recipe.environment["LOCAL_XDS_PATH"].clone();
+    let missing = lab.traces().folder.join("late.yaml");
+    blind.set_recipe(recipe.with("LOCAL_XDS_PATH", missing.to_string_lossy()));
+    for node in lab.nodes() {
+        node.ztunnel().launch().unwrap();
+    }
+    lab.node(2).ztunnel().ready().await.unwrap();
+    let captured = || {
+        let metrics = blind.metrics();
+        metrics.is_ok_and(|metrics| metrics.sum("culvert_pods", &[("state", "captured")]) >= 1.0)
+    };
+    patience::until(
+        "the client to be captured",
+        Duration::from_secs(10),
+        captured,
+    )
+    .await
+    .unwrap();
+    let sniffer = lab.sniff().unwrap();
+    let (early, to) = (client.clone(), server.at(PORT));
+    let waiting = tokio::spawn(async move {
+        let early = early.get(to).marked("too-early");
+        early.within(Duration::from_secs(10)).await
+    });
+    let held = || {
+        let metrics = blind.metrics();
+        metrics.is_ok_and(|metrics| metrics.sum("culvert_held_connections", &[]) >= 1.0)
+    };
+    patience::until("the connection to be held", SOON, held)
+        .await
+        .unwrap();
+    std::fs::copy(real, &missing).unwrap();
+    let verdict = waiting.await.unwrap();
+    assert!(verdict.answer().is_some(), "{verdict}");
+    assert!(!sniffer.stop().unwrap().sees("too-early"));
+}

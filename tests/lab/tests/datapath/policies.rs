@@ -1,9 +1,10 @@
 //! Authorisation with Istio's semantics, through real tunnels: what each kind of rule lets pass,
-//! in which order, and what a change does to connections that are open.
+//! in which order, and what a change does to connections that are open. Long because its tables
+//! belong together.
 
 use lab::document::{allow, deny, policy, rule};
 use lab::{End, Lab, Pod, Verdict, patience};
-use mesh::file::format::{Action, Match, Policy, PolicyScope};
+use mesh::file::format::{Action, Match, Policy, PolicyScope, ServiceAccount};
 
 use crate::story::{PORT, SOON, counted, logged};
 
@@ -90,6 +91,13 @@ fn texts(values: &[&str]) -> Vec<String> {
     values.iter().map(|value| (*value).to_owned()).collect()
 }
 
+fn account(namespace: &str, service_account: &str) -> ServiceAccount {
+    ServiceAccount {
+        namespace: namespace.to_owned(),
+        service_account: service_account.to_owned(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn principals_match_exactly_by_prefix_by_suffix_and_by_presence() {
     let cast = Cast::start().await;
@@ -152,6 +160,22 @@ async fn namespaces_ports_and_address_blocks_match_and_are_negated() {
                 ..Match::default()
             },
             [false, false, true, true],
+        ),
+        (
+            "service accounts",
+            Match {
+                service_accounts: vec![account("default", "sleep")],
+                ..Match::default()
+            },
+            [true, false, false, false],
+        ),
+        (
+            "not service accounts",
+            Match {
+                not_service_accounts: vec![account("default", "sleep"), account("other", "sleep")],
+                ..Match::default()
+            },
+            [false, true, false, true],
         ),
         (
             "port",
