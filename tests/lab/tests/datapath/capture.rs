@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, Verdict, patience};
 
-use crate::story::{PORT, Pair, SOON, counted, logged};
+use crate::story::{PORT, Pair, SOON, logged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ipv4_ipv6_and_mapped_sockets_all_go_through_the_tunnel() {
@@ -281,7 +281,12 @@ async fn what_is_taken_from_a_captured_node_is_put_back() {
     };
     assert!(server.netns().enter(delete).unwrap().unwrap().success());
     assert!(unpin(&lab.node(1).pins(), "connect") > 0);
-    counted(lab.node(1), "culvert_capture_repairs_total", &[], 1.0).await;
+    patience::until("the repair to be counted", SOON * 3, || {
+        let metrics = lab.node(1).ztunnel().metrics();
+        metrics.is_ok_and(|metrics| metrics.sum("culvert_capture_repairs_total", &[]) >= 1.0)
+    })
+    .await
+    .unwrap();
     patience::some("the server to be reached again", SOON * 3, async || {
         let verdict = plain.get(server.at(PORT)).within(SOON / 5).await;
         verdict.answer().map(str::to_owned)

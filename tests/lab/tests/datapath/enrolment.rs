@@ -203,20 +203,16 @@ async fn before_the_first_sync_connections_are_held_and_not_let_out() {
     .await
     .unwrap();
     let sniffer = lab.sniff().unwrap();
-    let (early, to) = (client.clone(), server.at(PORT));
-    let waiting = tokio::spawn(async move {
-        let early = early.get(to).marked("too-early");
-        early.within(Duration::from_secs(10)).await
-    });
-    let held = || {
-        let metrics = blind.metrics();
-        metrics.is_ok_and(|metrics| metrics.sum("culvert_held_connections", &[]) >= 1.0)
-    };
-    patience::until("the connection to be held", SOON, held)
-        .await
-        .unwrap();
-    std::fs::copy(real, &missing).unwrap();
-    let verdict = waiting.await.unwrap();
+    let early = || client.get(server.at(PORT)).marked("too-early");
+    let verdict = early().within(Duration::from_millis(300)).await;
+    assert_eq!(
+        verdict,
+        Verdict::TimedOut,
+        "held, neither refused nor let out"
+    );
+    let arrive = async { std::fs::copy(real, &missing).map(drop) };
+    let (verdict, arrived) = tokio::join!(early().within(Duration::from_secs(10)), arrive);
+    arrived.unwrap();
     assert!(verdict.answer().is_some(), "{verdict}");
     assert!(!sniffer.stop().unwrap().sees("too-early"));
 }
