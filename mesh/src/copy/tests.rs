@@ -16,7 +16,7 @@ use super::*;
 use crate::hbone::test_rig::{Rig, listener, permit, tcp_pair};
 use crate::hbone::{Destination, Request};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(LIMIT, what).await.expect("it hangs")

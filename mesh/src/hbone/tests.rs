@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::tls::TlsRefusal;
 use crate::tls::test_authority::{TestAuthority, id};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 const DESTINATION: &str = "10.0.0.1:80";
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
