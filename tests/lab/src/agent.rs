@@ -2,12 +2,15 @@
 //! it is told over stdin, one JSON order a line, one JSON answer a line. It is an ordinary
 //! program: nothing in it knows that there is a mesh.
 
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::leftovers::Leftovers;
 use orders::{Answer, Numbered, Order};
 
 pub mod call;
@@ -26,16 +29,29 @@ struct Agent {
     loads: load::Loads,
 }
 
-/// Runs the agent until stdin ends. One thread: a workload shall leave the machine to the proxies.
+/// The whole program: `workload`, or `janitor FOLDER CGROUP`.
 ///
 /// # Errors
-/// When stdin or stdout break.
-pub fn main() -> Result<()> {
-    raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(run())
+/// When it is told something else, or when stdin or stdout break.
+pub fn main(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["workload"] => {
+            raise_descriptor_limit();
+            // One thread: a workload shall leave the machine to the proxies.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(run())
+        }
+        ["janitor", folder, cgroup] => {
+            // Whatever ends the lab's process ends its pipe.
+            std::io::stdin().read_to_end(&mut Vec::new())?;
+            let (folder, cgroup) = (PathBuf::from(folder), PathBuf::from(cgroup));
+            Leftovers { folder, cgroup }.remove()
+        }
+        _ => bail!("only the lab starts this program: workload, or janitor FOLDER CGROUP"),
+    }
 }
 
 async fn run() -> Result<()> {

@@ -15,6 +15,8 @@ use report::Report;
 use rig::Rig;
 use rounds::Measured;
 
+use crate::workload::Program;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     pub time: Duration,
     /// Another ztunnel to run in the same rounds.
     pub peer: Option<Peer>,
+    /// What runs as the pods' workload.
+    pub program: Program,
 }
 
 /// Another ztunnel.
@@ -50,7 +54,7 @@ pub enum Kind {
 /// When the lab can't be built or a measurement breaks.
 pub async fn run(settings: &Settings, mut progress: impl FnMut(&str)) -> Result<Report> {
     progress("building the lab");
-    let rig = Rig::build(settings.peer.as_ref()).await?;
+    let rig = Rig::build(settings).await?;
     let mut rounds: Vec<Vec<Measured>> = Vec::new();
     // The first time through everything is cold: certificates, pools, page cache, CPU clock.
     progress("warming up");

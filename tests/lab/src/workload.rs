@@ -66,6 +66,16 @@ impl Program {
             })
     }
 
+    /// The running program itself, which hands what follows `first` to [`crate::agent::main`].
+    ///
+    /// # Errors
+    /// When it does not know where it lies.
+    pub fn myself(first: &str) -> Result<Self> {
+        let path = std::env::current_exe().context("finding the running program")?;
+        let arguments = vec![first.to_owned()];
+        Ok(Self { path, arguments })
+    }
+
     /// Starts it with further arguments, pipes attached.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{Kind, Peer, istio};
+use super::{Kind, Peer, Settings, istio};
+use crate::build::Builder;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::world::Lab;
@@ -33,14 +34,17 @@ impl Rig {
     ///
     /// # Errors
     /// When one can't be built.
-    pub async fn build(peer: Option<&Peer>) -> Result<Self> {
-        let lab = Lab::builder().env("RUST_LOG", "warn").start().await?;
+    pub async fn build(settings: &Settings) -> Result<Self> {
+        let builder = Lab::builder()
+            .env("RUST_LOG", "warn")
+            .program(settings.program.clone());
+        let lab = builder.clone().start().await?;
         let mut subjects = vec![
             Subject::new("no mesh", &lab, false).await?,
             Subject::new("culvert", &lab, true).await?,
         ];
-        if let Some(peer) = peer {
-            let subject = Subject::of_peer(peer).await;
+        if let Some(peer) = &settings.peer {
+            let subject = Subject::of_peer(peer, builder).await;
             subjects.push(subject.with_context(|| format!("the peer {}", peer.path.display()))?);
         }
         Ok(Self { subjects })
@@ -73,10 +77,8 @@ impl Subject {
         })
     }
 
-    async fn of_peer(peer: &Peer) -> Result<Self> {
-        let builder = Lab::builder()
-            .env("RUST_LOG", "warn")
-            .binary(peer.path.clone());
+    async fn of_peer(peer: &Peer, builder: Builder) -> Result<Self> {
+        let builder = builder.binary(peer.path.clone());
         match peer.kind {
             Kind::Culvert => Self::new("peer", &builder.start().await?, true).await,
             Kind::Istio => {

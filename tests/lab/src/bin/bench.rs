@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use lab::bench::{self, Kind, Peer, Settings};
+use lab::workload::Program;
 
 /// Measures the mesh against no mesh.
 #[derive(Debug, Parser)]
@@ -30,7 +31,16 @@ struct Flags {
     check: bool,
 }
 
+/// The first argument of this program when it runs as a pod's workload.
+const AGENT: &str = "agent";
+
 fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == AGENT
+    {
+        return lab::agent::main(rest).map(|()| ExitCode::SUCCESS);
+    }
     let flags = Flags::parse();
     let (rounds, time) = if flags.quick { (2, 500) } else { (5, 2_000) };
     let peer = flags.peer.map(|path| Peer {
@@ -41,6 +51,7 @@ fn main() -> Result<ExitCode> {
         rounds,
         time: Duration::from_millis(time),
         peer,
+        program: Program::myself(AGENT)?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
