@@ -1,6 +1,6 @@
 //! Puts control together: the only file that names every room. Flags are environment variables too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,15 +168,21 @@ impl Options {
     }
 }
 
+/// Binds an address; `[::]` falls back to `0.0.0.0` on a host without IPv6.
+async fn listen(address: SocketAddr, flag: &'static str) -> anyhow::Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("{flag} {address}: is another process there?"))
+}
+
 /// Runs control until `stop`.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let trust_domain = TrustDomain::new(&options.trust_domain).context("--trust-domain")?;
     let roles = options.roles()?;
-    let listen = |address: SocketAddr, flag: &'static str| async move {
-        TcpListener::bind(address)
-            .await
-            .with_context(|| format!("{flag} {address}: is another process there?"))
-    };
     let grpc = listen(options.grpc_addr, "--grpc-addr").await?;
     let monitoring = listen(options.monitoring_addr, "--monitoring-addr").await?;
     let readiness = listen(options.readiness_addr, "--readiness-addr").await?;
