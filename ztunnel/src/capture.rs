@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use self::pins::Pins;
 use self::pod::Pods;
-use self::programs::{Maps, Program};
+use self::programs::{Loader, Maps, Program};
 
 pub use self::counters::Counter;
 pub use self::dial::{From, PodNetns};
@@ -87,6 +87,7 @@ pub struct PodSockets {
 #[derive(Debug)]
 struct Shared {
     pins: Pins,
+    loader: Loader,
     maps: Maps,
     /// In the order of [`programs::HOOKS`].
     hooks: Vec<Program>,
@@ -123,15 +124,14 @@ impl Capture {
 
         let pins = Pins::below(&config.bpffs);
         pins.create_folders()?;
-        let (hooks, maps) = programs::load_hooks(&pins)?;
-        // The verifier's word on the pods' program is wanted now, not when the first pod comes.
-        programs::load_lookup(&pins, 0)?;
-
+        let loader = Loader::new(&pins);
+        let (hooks, maps) = loader.hooks()?;
         let cgroup_id = check::cgroup_id(&root)?;
         let cpus =
             aya::util::nr_cpus().map_err(|(path, source)| Error::Machine { path, source })?;
         let shared = Shared {
             pins,
+            loader,
             maps,
             hooks,
             cgroup,

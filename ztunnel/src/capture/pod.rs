@@ -23,7 +23,7 @@ use super::links::{self, Attached};
 use super::listener::{Listener, Sockets};
 use super::namespace::Netns;
 use super::pins::PodPin;
-use super::programs::{Program, load_lookup, map_error};
+use super::programs::{Program, map_error};
 use super::{PodSockets, Shared, route};
 
 /// A pod that this process has enrolled.
@@ -161,7 +161,7 @@ pub(super) fn enroll(
     }
     set_addresses(shared, slot, &addresses)?;
 
-    let lookup = load_lookup(&shared.pins, slot)?;
+    let lookup = shared.loader.lookup(slot)?;
     let pin = shared.pins.pod(uid, cookie);
     let attached = attach_lookup(shared, &lookup, &side, uid, cookie, inode)?;
     if attached == Attached::New && before.is_none() {

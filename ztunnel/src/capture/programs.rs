@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::programs::{CgroupSockAddr, ProgramError, ProgramFd, SkLookup, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use ebpf_contract::{Ip, Pod, SLOT_GLOBAL, Settings, Stored, map, program};
+use ebpf_contract::{Ip, MAX_PODS, Pod, SLOT_GLOBAL, Settings, Stored, map, program};
+use parking_lot::Mutex;
 
 use super::error::Error;
 use super::kernel::{self, AttachTo, Map};
@@ -50,48 +51,91 @@ pub(super) struct Maps {
     pub(super) counters: Map<u32, u64>,
 }
 
-/// Loads the programs of the cgroup hooks, in the order of [`HOOKS`], with the pinned maps.
-pub(super) fn load_hooks(pins: &Pins) -> Result<(Vec<Program>, Maps), Error> {
-    let mut object = load(pins, 0)?;
-    let mut programs = Vec::with_capacity(HOOKS.len());
-    for (name, _) in HOOKS {
-        programs.push(verify(&mut object, name)?);
-    }
-    let maps = Maps {
-        pods: Map::new(open(pins, map::PODS)?),
-        addresses: Map::new(open(pins, map::ADDRESSES)?),
-        listeners: Map::new(open(pins, map::LISTENERS)?),
-        sockets: Map::new(open(pins, map::SOCKETS)?),
-        settings: Map::new(open(pins, map::SETTINGS)?),
-        counters: Map::new(open(pins, map::COUNTERS)?),
-    };
-    Ok((programs, maps))
+/// Loads the object, again and again: each pod has an instance of its own of one program. One for
+/// the whole life of the process, because making aya's loader reads the kernel's type information,
+/// megabytes that no program of ours depends on.
+#[derive(Debug)]
+pub(super) struct Loader {
+    aya: Mutex<EbpfLoader<'static>>,
+    pins: Pins,
 }
 
-/// Loads the look-up program for the pod with this slot.
-pub(super) fn load_lookup(pins: &Pins, slot: u32) -> Result<Program, Error> {
-    verify(&mut load(pins, slot)?, program::LOOKUP)
-}
-
-fn load(pins: &Pins, slot: u32) -> Result<Ebpf, Error> {
-    let mut loader = EbpfLoader::new();
-    loader.override_global(SLOT_GLOBAL, &slot, true);
-    for name in [
-        map::PODS,
-        map::ADDRESSES,
-        map::LISTENERS,
-        map::ORIGINALS,
-        map::TRUSTED,
-        map::SOCKETS,
-        map::SETTINGS,
-        map::COUNTERS,
-    ] {
-        loader.map_pin_path(name, pins.map(name));
+/// The values that a pod's instance can have for its slot; aya keeps a reference.
+static SLOTS: [u32; MAX_PODS as usize] = {
+    let mut slots = [0; MAX_PODS as usize];
+    let mut slot = 0;
+    while slot < slots.len() {
+        slots[slot] = slot as u32;
+        slot += 1;
     }
-    loader.load(OBJECT).map_err(|error| Error::Load {
-        pins: pins.dir().to_owned(),
-        source: Box::new(error),
-    })
+    slots
+};
+
+impl Loader {
+    /// A loader that takes the pinned maps, or makes and pins them.
+    pub(super) fn new(pins: &Pins) -> Self {
+        let mut aya = EbpfLoader::new();
+        aya.btf(None);
+        for name in [
+            map::PODS,
+            map::ADDRESSES,
+            map::LISTENERS,
+            map::ORIGINALS,
+            map::TRUSTED,
+            map::SOCKETS,
+            map::SETTINGS,
+            map::COUNTERS,
+        ] {
+            aya.map_pin_path(name, pins.map(name));
+        }
+        Self {
+            aya: Mutex::new(aya),
+            pins: pins.clone(),
+        }
+    }
+
+    /// Loads the programs of the cgroup hooks, in the order of [`HOOKS`], and opens the maps.
+    pub(super) fn hooks(&self) -> Result<(Vec<Program>, Maps), Error> {
+        let mut object = self.load(0)?;
+        let mut programs = Vec::with_capacity(HOOKS.len());
+        for (name, _) in HOOKS {
+            programs.push(verify(&mut object, name)?);
+        }
+        // The verifier's word on the pods' program is wanted now, not when the first pod comes.
+        verify(&mut object, program::LOOKUP)?;
+        let maps = Maps {
+            pods: Map::new(self.open(map::PODS)?),
+            addresses: Map::new(self.open(map::ADDRESSES)?),
+            listeners: Map::new(self.open(map::LISTENERS)?),
+            sockets: Map::new(self.open(map::SOCKETS)?),
+            settings: Map::new(self.open(map::SETTINGS)?),
+            counters: Map::new(self.open(map::COUNTERS)?),
+        };
+        Ok((programs, maps))
+    }
+
+    /// Loads the look-up program for the pod with this slot.
+    pub(super) fn lookup(&self, slot: u32) -> Result<Program, Error> {
+        verify(&mut self.load(slot)?, program::LOOKUP)
+    }
+
+    fn load(&self, slot: u32) -> Result<Ebpf, Error> {
+        let slot = &SLOTS[slot as usize];
+        let mut aya = self.aya.lock();
+        aya.override_global(SLOT_GLOBAL, slot, true);
+        aya.load(OBJECT).map_err(|error| Error::Load {
+            pins: self.pins.dir().to_owned(),
+            source: Box::new(error),
+        })
+    }
+
+    /// A map by its pin, which loading has made.
+    fn open(&self, name: &'static str) -> Result<OwnedFd, Error> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        kernel::open_pin(&self.pins.map(name))
+            .and_then(|fd| fd.ok_or_else(gone))
+            .map_err(map_error(name, "opening the pin"))
+    }
 }
 
 fn verify(object: &mut Ebpf, name: &'static str) -> Result<Program, Error> {
@@ -124,14 +168,6 @@ fn verify(object: &mut Ebpf, name: &'static str) -> Result<Program, Error> {
         step: "loading",
         source: Box::new(source),
     })
-}
-
-/// A map by its pin, which loading has made.
-fn open(pins: &Pins, name: &'static str) -> Result<OwnedFd, Error> {
-    let gone = || io::Error::from(io::ErrorKind::NotFound);
-    kernel::open_pin(&pins.map(name))
-        .and_then(|fd| fd.ok_or_else(gone))
-        .map_err(map_error(name, "opening the pin"))
 }
 
 pub(super) fn map_error(map: &'static str, step: &'static str) -> impl Fn(io::Error) -> Error {
