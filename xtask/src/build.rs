@@ -26,6 +26,7 @@ pub(crate) struct Program {
     pub(crate) path: PathBuf,
     /// The package's folder, where cargo too would start a test.
     pub(crate) folder: PathBuf,
+    is_test: bool,
 }
 
 /// Builds every static binary that an image needs.
@@ -65,7 +66,12 @@ pub(crate) fn host(
 pub(crate) fn tests(project: &Project, select: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = project.cargo();
     cargo.args(["test", "--no-run"]).args(select);
-    programs(&mut cargo)
+    let built = programs(&mut cargo)?;
+    // Examples, and binaries that tests start, are built along with them.
+    Ok(built
+        .into_iter()
+        .filter(|program| program.is_test)
+        .collect())
 }
 
 /// Runs a command to its end; a failure names what was being made.
@@ -95,6 +101,7 @@ fn programs(cargo: &mut Command) -> Result<Vec<Program>> {
             target,
             package_id,
             manifest_path,
+            profile,
         }) = serde_json::from_str(&line?)
         {
             let folder = manifest_path
@@ -106,6 +113,7 @@ fn programs(cargo: &mut Command) -> Result<Vec<Program>> {
                 package: package_name(&package_id),
                 path,
                 folder,
+                is_test: profile.test,
             });
         }
     }
@@ -124,9 +132,15 @@ enum Message {
         target: Target,
         package_id: String,
         manifest_path: PathBuf,
+        profile: Profile,
     },
     #[serde(other)]
     Other,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
 }
 
 #[derive(Deserialize)]

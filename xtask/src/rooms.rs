@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::project::Project;
-use crate::{build, image, privilege};
+use crate::{build, image, privilege, setup};
 
 /// The rest of the command line, for the room's own parser.
 #[derive(Args)]
@@ -20,7 +20,12 @@ pub(crate) struct Forwarded {
 pub(crate) fn cluster(project: &Project, arguments: &Forwarded) -> Result<()> {
     let up = arguments.rest.first().is_some_and(|word| word == "up");
     if up {
+        setup::require(project)?;
         build::product(project)?;
+        tools(
+            project,
+            arguments.rest.iter().any(|word| word == "--istiod"),
+        )?;
     }
     let program = build::host(project, "cluster", "cluster", false)?;
     let pause = project.binary("pause");
@@ -35,7 +40,12 @@ pub(crate) fn kubectl(project: &Project, arguments: &Forwarded) -> Result<()> {
 
 /// `cargo xtask demo …`
 pub(crate) fn demo(project: &Project, arguments: &Forwarded) -> Result<()> {
+    setup::require(project)?;
     image::run(project)?;
+    tools(
+        project,
+        arguments.rest.iter().any(|word| word.contains("istiod")),
+    )?;
     let program = build::host(project, "e2e", "demo", false)?;
     let (images, pause) = (project.images(), project.binary("pause"));
     start(
@@ -48,10 +58,19 @@ pub(crate) fn demo(project: &Project, arguments: &Forwarded) -> Result<()> {
 
 /// `cargo xtask bench …`
 pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
+    setup::require(project)?;
     build::product(project)?;
     let program = build::host(project, "lab", "bench", true)?;
     let ztunnel = project.binary("ztunnel");
     start(&program, &[("CULVERT_ZTUNNEL", &ztunnel)], &[], arguments)
+}
+
+/// Has the programs of Kubernetes (and `istio`'s) built, by the user, before anything asks for root.
+pub(crate) fn tools(project: &Project, istio: bool) -> Result<()> {
+    let program = build::host(project, "cluster", "cluster", false)?;
+    let mut command = project.command(&program.display().to_string());
+    command.arg("tools").args(istio.then_some("--istio"));
+    build::run(&mut command, "the programs of Kubernetes")
 }
 
 fn start(

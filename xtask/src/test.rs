@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use crate::build::Program;
 use crate::project::Project;
 use crate::suite::Suite;
-use crate::{build, image, privilege, setup, tidy};
+use crate::{build, image, privilege, rooms, setup, tidy};
 
 const CHECK: Duration = Duration::from_secs(15 * 60);
 const UNIT: Duration = Duration::from_secs(5 * 60);
@@ -87,6 +87,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         build::product(project)?;
     } else {
         image::run(project)?;
+        rooms::tools(project, true)?;
     }
     for program in build::tests(project, &["--workspace"])? {
         let (who, limit) = match program.package.as_str() {
@@ -109,6 +110,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
 pub(crate) fn stories(project: &Project, stories: &Stories) -> Result<()> {
     setup::require(project)?;
     image::run(project)?;
+    let istio = !matches!(stories.control, Some(Control::Culvert));
+    rooms::tools(project, istio)?;
     let mut suite = Suite::default();
     let chosen = stories
         .control
