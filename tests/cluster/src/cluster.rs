@@ -12,7 +12,8 @@ use crate::address::OfNode;
 use crate::cgroup::Hierarchies;
 use crate::inside::Inside;
 use crate::record::{self, FABRIC, Folder, Record, WhenTaken};
-use crate::{Progress, Spec, Tool, Tools, host, making, removal};
+use crate::spec::check_name;
+use crate::{Progress, Spec, Tool, Tools, api, host, making, removal};
 
 /// A cluster that `up` made: in this process or in one before.
 #[derive(Debug)]
@@ -61,12 +62,18 @@ impl Cluster {
     /// A cluster that is already there.
     ///
     /// # Errors
-    /// When there is none of this name, or it is dead.
+    /// When there is none of this name, or it is half made or dead.
     pub fn open(name: &str) -> Result<Self> {
+        check_name(name)?;
         let folder = Folder::of(name)?;
-        let Some(record) = folder.record()?.filter(|record| record.complete) else {
+        let Some(record) = folder.record()? else {
             bail!("no cluster {name:?}: make it with `cargo xtask cluster up`");
         };
+        ensure!(
+            record.complete,
+            "the cluster {name:?} is being made, or was only half made: \
+             `cargo xtask cluster down --name {name}` removes what there is"
+        );
         Self::of(folder, &record)
     }
 
@@ -108,7 +115,7 @@ impl Cluster {
         );
         Ok(Status {
             components,
-            nodes: making::ready_nodes(&output.stdout)?,
+            nodes: api::ready_nodes(&output.stdout)?,
         })
     }
 
@@ -227,7 +234,7 @@ impl Cluster {
                 .cloned()
                 .with_context(|| {
                     format!(
-                        "{name} of the cluster {:?} is dead: `cargo xtask cluster down` removes it",
+                        "{name} of the cluster {0:?} is dead: `cargo xtask cluster down --name {0}` removes it",
                         record.name
                     )
                 })

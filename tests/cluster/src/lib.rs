@@ -6,6 +6,7 @@
 //! whatever is installed into the cluster is installed with its kubeconfig, as anywhere else.
 
 mod address;
+mod api;
 mod certificate;
 mod cgroup;
 mod cluster;

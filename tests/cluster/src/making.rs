@@ -7,10 +7,9 @@
 //! ```
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread::{self, ScopedJoinHandle};
@@ -20,6 +19,7 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::address::{self, OfNode};
+use crate::api::{self, Api};
 use crate::certificate::Authority;
 use crate::cgroup::Hierarchies;
 use crate::cluster::{forward, import};
@@ -48,16 +48,22 @@ pub(crate) fn make(spec: &Spec, tools: &Tools, progress: Progress<'_>) -> Result
     let folder = Folder::of(name)?;
     let _lock = folder.lock(WhenTaken::Fail)?;
     if let Some(record) = folder.record()? {
-        let alive = record.first.iter().any(Process::alive);
+        let alive = record.complete && record.first.iter().all(Process::alive);
         ensure!(
             !alive,
-            "the cluster {name:?} is already there: `cargo xtask cluster down` removes it"
+            "the cluster {name:?} is already there: `cargo xtask cluster down --name {name}` removes it"
         );
     }
-    // Of one that died with its machine, or was killed while it was made.
+    // Of one that died with its machine, or whose making was killed: the lock says nobody is at it.
     removal::everything(&folder, name, &|_| {})?;
     let begun = Instant::now();
+    let mut unmade = Unmade {
+        folder: &folder,
+        name,
+        armed: true,
+    };
     let made = Making::new(spec, tools, &folder, progress).and_then(|making| making.run());
+    unmade.armed = false;
     let Err(error) = made else {
         progress(&format!(
             "the cluster {name:?} is up after {:.1} s",
@@ -78,6 +84,21 @@ pub(crate) fn make(spec: &Spec, tools: &Tools, progress: Progress<'_>) -> Result
         error = error.context(format!("and can't be removed: {left:#}"));
     }
     Err(error)
+}
+
+/// Removes what was made when the making panics.
+struct Unmade<'a> {
+    folder: &'a Folder,
+    name: &'a str,
+    armed: bool,
+}
+
+impl Drop for Unmade<'_> {
+    fn drop(&mut self) {
+        if self.armed && removal::everything(self.folder, self.name, &|_| {}).is_err() {
+            eprintln!("not all of the cluster {:?} could be removed", self.name);
+        }
+    }
 }
 
 struct Making<'a> {
@@ -137,13 +158,15 @@ impl<'a> Making<'a> {
         self.daemon(&fabric, "etcd", etcd)?;
         self.daemon(&fabric, "kube-apiserver", plane.kube_apiserver()?)?;
         let (fabric, images) = (&fabric, &images);
+        let kubectl = self.tools.get(Tool::Kubectl, self.progress)?;
+        let api = &Api::new(fabric, kubectl, &self.authority)?;
         let inside: Vec<Inside> = thread::scope(|scope| {
             let nodes: Vec<_> = nodes
                 .iter()
                 .map(|at| scope.spawn(move || self.node(fabric, *at, images)))
                 .collect();
             let served = self.wait("the API server", LIMIT, ASK, || {
-                Ok(self.ask(fabric, &["get", "--raw", "/readyz"]).is_ok())
+                Ok(api.ask(&["get", "--raw", "/readyz"]).is_ok())
             });
             let nodes: Result<Vec<_>> = nodes
                 .into_iter()
@@ -170,10 +193,10 @@ impl<'a> Making<'a> {
             self.daemon(node, &format!("{}-kube-proxy", at.name()), proxy)?;
         }
         self.kubeconfig(fabric)?;
-        self.apply(fabric, &dns::manifest(&names[0]))?;
+        api.apply(&dns::manifest(&names[0]))?;
         self.wait("the nodes", LIMIT, ASK, || {
-            let listed = self.ask(fabric, &["get", "nodes", "-o", "json"])?;
-            let ready = ready_nodes(&listed)?;
+            let listed = api.ask(&["get", "nodes", "-o", "json"])?;
+            let ready = api::ready_nodes(&listed)?;
             Ok(ready.len() == names.len() && ready.iter().all(|(_, ready)| *ready))
         })?;
         (self.progress)(&format!("{} Ready", names.join(" and ")));
@@ -282,55 +305,6 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    /// kubectl inside the fabric, with an administrator's rights.
-    fn kubectl(&self, fabric: &Inside) -> Result<Command> {
-        let config = self.authority.file("plane-admin.kubeconfig");
-        if !config.exists() {
-            let user = ("culvert-admin", Some("system:masters"));
-            self.authority
-                .kubeconfig("plane-admin", user, address::API, "plane")?;
-        }
-        let mut command = fabric.network_command(self.tools.get(Tool::Kubectl, self.progress)?);
-        command.arg("--kubeconfig").arg(config);
-        Ok(command)
-    }
-
-    fn ask(&self, fabric: &Inside, words: &[&str]) -> Result<Vec<u8>> {
-        let output = self
-            .kubectl(fabric)?
-            .args(["--request-timeout", "5s"])
-            .args(words)
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(output.stdout)
-    }
-
-    fn apply(&self, fabric: &Inside, manifest: &str) -> Result<()> {
-        let mut command = self.kubectl(fabric)?;
-        command
-            .args(["apply", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        child
-            .stdin
-            .take()
-            .context("kubectl's input")?
-            .write_all(manifest.as_bytes())?;
-        let output = child.wait_with_output()?;
-        ensure!(
-            output.status.success(),
-            "kubectl apply: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
-    }
-
     fn daemon(&self, inside: &Inside, name: &str, command: Command) -> Result<()> {
         interrupt::check()?;
         let process = inside.start(name, command, self.folder.log(name)?)?;
@@ -399,44 +373,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Each node in `kubectl get nodes -o json`, and whether it is Ready.
-pub(crate) fn ready_nodes(listed: &[u8]) -> Result<Vec<(String, bool)>> {
-    let listed: serde_json::Value = serde_json::from_slice(listed).context("the list of nodes")?;
-    let items = listed["items"]
-        .as_array()
-        .context("the list of nodes has no items")?;
-    let ready = |node: &serde_json::Value| {
-        let conditions = node["status"]["conditions"].as_array();
-        let is_ready = |c: &serde_json::Value| c["type"] == "Ready" && c["status"] == "True";
-        conditions.is_some_and(|conditions| conditions.iter().any(is_ready))
-    };
-    let name = |node: &serde_json::Value| {
-        node["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    Ok(items.iter().map(|node| (name(node), ready(node))).collect())
-}
-
 /// What a thread made, or that it panicked.
 pub(crate) fn joined<T>(result: thread::Result<Result<T>>) -> Result<T> {
     result.unwrap_or_else(|_| Err(anyhow!("a thread that makes a node panicked")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_without_the_condition_is_not_ready() {
-        let listed = br#"{"items": [
-            {"metadata": {"name": "node1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}},
-            {"metadata": {"name": "node2"}, "status": {"conditions": [{"type": "Ready", "status": "False"}]}},
-            {"metadata": {"name": "node3"}, "status": {}}]}"#;
-        let expected = [("node1", true), ("node2", false), ("node3", false)];
-        let expected = expected.map(|(name, ready)| (name.to_owned(), ready));
-        assert_eq!(ready_nodes(listed).unwrap(), expected);
-        assert!(ready_nodes(b"{}").is_err());
-    }
 }

@@ -29,8 +29,9 @@ pub(crate) fn everything(folder: &Folder, name: &str, progress: Progress<'_>) ->
     }
     progress(&format!("removing the cluster {name:?}"));
     if let Some(record) = record {
-        // The daemons first: a node whose first process ends takes all others along at once.
-        for process in record.daemons.iter().chain(&record.first) {
+        // The daemons first, the last started first, so that none outlives what it needs (the API
+        // server goes before etcd). A first process takes along whatever else is in its namespaces.
+        for process in record.daemons.iter().rev().chain(&record.first) {
             process.kill()?;
         }
     }

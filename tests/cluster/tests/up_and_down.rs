@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Spec, Tools};
+use nix::sys::signal::Signal;
 
 /// What waits for a condition in a cluster on a busy machine gives up after this.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -188,19 +189,44 @@ fn an_interruption_leaves_nothing_behind() {
     let name = "t-cut";
     let before = Left::now(name);
     let _removed = Removed(name);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cluster"))
+    let mut child = half_made(name);
+    signal(&child, Signal::SIGINT);
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(Left::now(name), before);
+}
+
+#[test]
+fn what_a_killed_making_left_is_removed_by_down() {
+    let name = "t-killed";
+    let before = Left::now(name);
+    let _removed = Removed(name);
+    let mut child = half_made(name);
+    signal(&child, Signal::SIGKILL);
+    child.wait().unwrap();
+    assert_ne!(Left::now(name), before, "a killed program can't clean up");
+    assert!(format!("{:#}", Cluster::open(name).unwrap_err()).contains("down"));
+    Cluster::down(name, &|_| {}).unwrap();
+    assert_eq!(Left::now(name), before);
+    Cluster::down(name, &|_| {}).unwrap(); // nothing there: nothing to do
+}
+
+/// The command, in the middle of making a cluster.
+fn half_made(name: &str) -> Child {
+    let child = Command::new(env!("CARGO_BIN_EXE_cluster"))
         .args(["up", "--nodes", "1", "--name", name])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let record = folder().join(name).join("record.json");
-    eventually("the first process is on record", || {
+    eventually("the API server is on record", || {
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("kube-apiserver"))
     });
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    assert!(!child.wait().unwrap().success());
-    assert_eq!(Left::now(name), before);
+    nix::sys::signal::kill(pid, signal).unwrap();
 }
 
 /// What a cluster could leave on the machine.
