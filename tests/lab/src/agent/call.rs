@@ -102,7 +102,7 @@ pub async fn ask(stream: &mut TcpStream, path: &str, marker: &str) -> io::Result
 ///
 /// # Errors
 /// What the socket says; an end before the answer is complete is `UnexpectedEof`.
-pub async fn read_answer(
+async fn read_answer(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
 ) -> io::Result<std::ops::Range<usize>> {

@@ -1,17 +1,22 @@
 //! What `bench` measures, from the client's side: keep-alive requests, a new connection for each
 //! request, bulk bytes. Time runs from the first request, when every connection already stands.
+//! Requests are made by an ordinary HTTP/1.1 stack (hyper), as those of an application are.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
-use super::call::read_answer;
 use super::orders::{Latency, Plan, Streamed};
 
 /// One write of bulk bytes.
@@ -55,24 +60,23 @@ pub async fn latency(plan: &Plan) -> Result<Latency, String> {
     let mut streams = Vec::new();
     for _ in 0..plan.connections {
         streams.push(
-            open(plan.to)
+            http(plan.to)
                 .await
                 .map_err(|error| format!("connect: {error}"))?,
         );
     }
-    let request = request(plan.answer);
+    let path = path(plan.answer);
     let begun = Instant::now();
     let until = begun + Duration::from_millis(plan.millis);
     let workers: Vec<_> = streams
         .into_iter()
         .map(|mut stream| {
-            let request = request.clone();
+            let path = path.clone();
             tokio::spawn(async move {
                 let mut samples = Samples::new()?;
-                let mut buffer = Vec::with_capacity(4096);
                 while Instant::now() < until {
                     let asked = Instant::now();
-                    exchange(&mut stream, &request, &mut buffer)
+                    ask(&mut stream, &path)
                         .await
                         .map_err(|error| format!("request: {error}"))?;
                     samples.histogram.saturating_record(nanos(asked.elapsed()));
@@ -89,20 +93,19 @@ pub async fn latency(plan: &Plan) -> Result<Latency, String> {
 /// # Errors
 /// When nothing at all can be measured.
 pub async fn rate(plan: &Plan) -> Result<Latency, String> {
-    let request = request(plan.answer);
+    let path = path(plan.answer);
     let begun = Instant::now();
     let until = begun + Duration::from_millis(plan.millis);
     let workers: Vec<_> = (0..plan.connections)
         .map(|_| {
-            let (request, to) = (request.clone(), plan.to);
+            let (path, to) = (path.clone(), plan.to);
             tokio::spawn(async move {
                 let mut samples = Samples::new()?;
-                let mut buffer = Vec::with_capacity(4096);
                 while Instant::now() < until {
                     let asked = Instant::now();
                     let one = async {
-                        let mut stream = open(to).await?;
-                        exchange(&mut stream, &request, &mut buffer).await
+                        let mut stream = http(to).await?;
+                        ask(&mut stream, &path).await
                     };
                     match one.await {
                         Ok(()) => samples.histogram.saturating_record(nanos(asked.elapsed())),
@@ -182,16 +185,34 @@ async fn collect(workers: Vec<Worker>, begun: Instant) -> Result<Latency, String
     Ok(sum.summary(begun.elapsed()))
 }
 
-fn request(answer: usize) -> Arc<[u8]> {
-    format!("GET /bytes/{answer} HTTP/1.1\r\nhost: bench\r\nuser-agent: culvert-lab\r\naccept: */*\r\n\r\n")
-        .into_bytes()
-        .into()
+fn path(answer: usize) -> Arc<str> {
+    format!("/bytes/{answer}").into()
 }
 
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
-    stream.write_all(request).await?;
-    read_answer(stream, buffer).await.map(drop)
+/// An HTTP connection; its task ends with it.
+async fn http(to: SocketAddr) -> io::Result<SendRequest<Empty<Bytes>>> {
+    let stream = TokioIo::new(open(to).await?);
+    let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn ask(connection: &mut SendRequest<Empty<Bytes>>, path: &str) -> io::Result<()> {
+    let request = Request::get(path)
+        .header("host", "lab")
+        .header("user-agent", "culvert-lab")
+        .body(Empty::new())
+        .map_err(io::Error::other)?;
+    connection.ready().await.map_err(io::Error::other)?;
+    let answer = connection
+        .send_request(request)
+        .await
+        .map_err(io::Error::other)?;
+    let mut body = answer.into_body();
+    while let Some(frame) = body.frame().await {
+        frame.map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 async fn open(to: SocketAddr) -> io::Result<TcpStream> {

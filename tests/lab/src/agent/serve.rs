@@ -12,11 +12,20 @@
 //! | `DISCARD tag` | reads to the end without looking, then `OK n`: for measurements |
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -114,13 +123,35 @@ struct Client {
 }
 
 impl Client {
-    async fn serve(mut self) {
+    async fn serve(self) {
         // A client that goes away is its own business; what matters is recorded by tag.
-        let _ = self.answer().await;
+        let _ = self.stream.set_nodelay(true);
+        let mut first = [0];
+        match self.stream.peek(&mut first).await {
+            Ok(1..) if first == *b"G" => drop(self.http().await),
+            Ok(1..) => drop(self.answer().await),
+            _ => {}
+        }
     }
 
-    async fn answer(&mut self) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
+    /// By an ordinary HTTP stack: what is measured shall cost what it costs an application.
+    async fn http(self) -> hyper::Result<()> {
+        let local = self.stream.local_addr();
+        let local = local.map(|local| local.to_string()).unwrap_or_default();
+        let who = format!("{} sees {} at {local}", self.name, unmapped(self.peer));
+        let service = service_fn(|request: Request<Incoming>| {
+            let size = request.uri().path().strip_prefix("/bytes/").map(str::parse);
+            let body = match size {
+                Some(Ok(size)) => Bytes::from(vec![b'x'; size]),
+                _ => Bytes::from(who.clone()),
+            };
+            ready(Ok::<_, Infallible>(Response::new(Full::new(body))))
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(self.stream), service);
+        connection.await
+    }
+
+    async fn answer(mut self) -> io::Result<()> {
         let mut head = Vec::with_capacity(512);
         let Some(line) = read_line(&mut self.stream, &mut head).await? else {
             return Ok(());
@@ -128,7 +159,6 @@ impl Client {
         let rest = head.split_off(line.len() + 1);
         let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
         match verb {
-            "GET" => self.http(head, rest).await,
             "ECHO" => self.echo(argument, rest).await,
             "SINK" => self.sink(argument, rest).await,
             "SOURCE" => self.source(argument.trim().parse().unwrap_or(0)).await,
@@ -140,42 +170,6 @@ impl Client {
             "DISCARD" => self.discard(rest.len() as u64).await,
             _ => self.stream.write_all(b"what?\n").await,
         }
-    }
-
-    async fn http(&mut self, mut head: Vec<u8>, rest: Vec<u8>) -> io::Result<()> {
-        head.extend_from_slice(&rest);
-        loop {
-            let end = loop {
-                if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-                    break at + 4;
-                }
-                if head.len() > HEAD || self.stream.read_buf(&mut head).await? == 0 {
-                    return Ok(());
-                }
-            };
-            let body = self.body(&String::from_utf8_lossy(&head[..end]));
-            let mut answer =
-                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
-            answer.extend_from_slice(&body);
-            self.stream.write_all(&answer).await?;
-            head.drain(..end);
-        }
-    }
-
-    fn body(&self, head: &str) -> Vec<u8> {
-        let path = head.split(' ').nth(1).unwrap_or("/");
-        if let Some(size) = path
-            .strip_prefix("/bytes/")
-            .and_then(|size| size.parse().ok())
-        {
-            return vec![b'x'; size];
-        }
-        let local = self
-            .stream
-            .local_addr()
-            .map(|local| local.to_string())
-            .unwrap_or_default();
-        format!("{} sees {} at {local}", self.name, unmapped(self.peer)).into_bytes()
     }
 
     async fn echo(&mut self, tag: &str, rest: Vec<u8>) -> io::Result<()> {

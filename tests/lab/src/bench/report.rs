@@ -324,7 +324,7 @@ impl fmt::Display for Report {
         writeln!(out, "{processor}, {processors} processors, Linux {kernel}")?;
         writeln!(
             out,
-            "client and server on different nodes; medians of {} rounds of {} s each; in brackets: of no mesh\n",
+            "client and server on different nodes, requests by hyper with answers of 1 KiB; medians of {} rounds of {} s each; in brackets: of no mesh\n",
             self.rounds, self.seconds
         )?;
         write!(out, "{:<38}", "")?;
@@ -343,8 +343,8 @@ impl fmt::Display for Report {
             for (index, subject) in self.subjects.iter().enumerate() {
                 let value = format!("{:.*}", *decimals, of(&subject.median));
                 let cell = match (index, ratio) {
-                    (0, false) => "–".to_owned(),
-                    (0, true) | (_, false) => value,
+                    (0, false) if value.parse() == Ok(0.0) => "–".to_owned(),
+                    (0, _) | (_, false) => value,
                     (_, true) => format!("{value} ({:.2})", of(&subject.ratio)),
                 };
                 write!(out, "{cell:>20}")?;
