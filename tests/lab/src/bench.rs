@@ -10,6 +10,7 @@ pub mod istio;
 pub mod report;
 pub mod rig;
 pub mod rounds;
+mod table;
 
 use report::Report;
 use rig::Rig;
