@@ -11,6 +11,8 @@ mod suite;
 mod test;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -52,9 +54,19 @@ enum Command {
     Tidy,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let project = Project::find()?;
-    match Cli::parse().command {
+    match command {
         Command::Setup(options) => setup::run(&project, &options),
         Command::Build => build::product(&project).map(drop),
         Command::Image => image::run(&project).map(drop),
