@@ -1,5 +1,5 @@
-//! The tunnel's two ends against each other, and against peers that misbehave. Over 400 lines
-//! because all stories share one rig and its few helpers.
+//! The tunnel's two ends against each other, and against peers that misbehave.
+//! Long because all stories share one rig and its few helpers.
 
 use std::io;
 use std::net::SocketAddr;
