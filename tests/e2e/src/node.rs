@@ -122,13 +122,21 @@ pub fn pod_namespaces(node: &Node) -> Result<Vec<String>> {
         .collect())
 }
 
+/// What the kernel itself puts into a BPF file system when it is mounted.
+const OF_THE_KERNEL: [&str; 2] = ["maps.debug", "progs.debug"];
+
 /// Every file that is pinned in the BPF file system of `node`.
 ///
 /// # Errors
 /// When it can't be read.
 pub fn pins(node: &Node) -> Result<Vec<String>> {
     let found = run(node, "find", &["/sys/fs/bpf", "-mindepth", "1"])?;
-    Ok(found.lines().map(str::to_owned).collect())
+    let of_the_kernel = |path: &&str| OF_THE_KERNEL.iter().any(|name| path.ends_with(name));
+    Ok(found
+        .lines()
+        .filter(|path| !of_the_kernel(path))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Tasks of ztunnel's image that containerd still runs on `node`.
