@@ -58,8 +58,12 @@ impl Failed {
         match self {
             Self::Url(_) => 3,
             Self::Resolve { .. } => 6,
-            Self::Connect { cause, .. } if cause.kind() == io::ErrorKind::TimedOut => 28,
-            Self::Connect { .. } => 7,
+            Self::Connect { cause, .. } => match cause.kind() {
+                io::ErrorKind::TimedOut => 28,
+                // The connection stood, and was reset before we looked at it.
+                io::ErrorKind::ConnectionReset => 56,
+                _ => 7,
+            },
             Self::Partial => 18,
             Self::TimedOut { .. } => 28,
             Self::Empty => 52,

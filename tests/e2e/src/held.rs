@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::stage::Stage;
 use crate::until::until;
@@ -80,14 +80,14 @@ impl Held {
         let target = self.lines() + more;
         until("the next lines on the held connection", LINE, || {
             let now = self.now();
-            ensure!(
-                now.lines >= target,
-                "{} of {target} lines: {}",
-                now.lines,
-                now.last
-            );
-            Ok(())
-        })
+            let lines = format!("{} of {target} lines: {}", now.lines, now.last);
+            match (now.lines >= target, now.ended) {
+                (true, _) => Ok(Ok(())),
+                // No more will come: no use in waiting on.
+                (false, true) => Ok(Err(anyhow!("the connection ended after {lines}"))),
+                (false, false) => bail!(lines),
+            }
+        })?
     }
 
     /// Waits until the connection was closed by someone else; gives what its holder said.
