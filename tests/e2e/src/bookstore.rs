@@ -22,6 +22,9 @@ pub const FRONT: &str = "http://productpage:9080/";
 /// The page that asks all the services behind.
 pub const PAGE: &str = "http://productpage:9080/productpage";
 
+/// The port of this machine that the gateway is forwarded to, unless it is in use.
+const LOCAL_PORT: u16 = 9080;
+
 /// The annotation by which the node agent says that it has captured a pod.
 const REDIRECTION: &str = "ambient.istio.io/redirection";
 
@@ -249,7 +252,10 @@ impl Door {
             .ips
             .first()
             .with_context(|| format!("{} has no address", node.name))?;
-        let local = cluster.forward(([127, 0, 0, 1], 0).into(), (ip, port).into())?;
+        let to = (ip, port).into();
+        let local = cluster
+            .forward(([127, 0, 0, 1], LOCAL_PORT).into(), to)
+            .or_else(|_| cluster.forward(([127, 0, 0, 1], 0).into(), to))?;
         Ok(Self::Local(local))
     }
 }

@@ -114,6 +114,9 @@ fn how_to_use(stage: &Stage, door: Option<&Door>) {
         "  export KUBECONFIG={}",
         stage.kubeconfig().display()
     ));
+    if stage.made().is_some() {
+        narrator.say("  (or, where kubectl is not installed: cargo xtask kubectl get pods)");
+    }
     match door {
         Some(Door::Local(address)) => {
             narrator.say(&format!("  The product page: http://{address}/productpage"));

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use cluster::{Cluster, Spec, Tools};
+use cluster::{Cluster, Spec, Tool, Tools};
 use serde_json::Value;
 
 use crate::process::{self, Ended};
@@ -60,7 +60,10 @@ impl Stage {
             );
         }
         let progress = |line: &str| narrator.progress(line);
-        let cluster = Cluster::up(&Spec::new(name, 2)?, &Tools::from_env(), &progress)?;
+        let tools = Tools::from_env();
+        // What takes long where it has to be built comes before anything is made.
+        tools.get(Tool::Helm, &progress)?;
+        let cluster = Cluster::up(&Spec::new(name, 2)?, &tools, &progress)?;
         let stage = Self {
             ground: Ground::Made(cluster),
             control,
@@ -163,7 +166,7 @@ impl Stage {
     /// kubectl for this cluster, started where the project's files are.
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
-        self.tool(Cluster::kubectl, "kubectl")
+        self.tool(Cluster::kubectl, Tool::Kubectl)
     }
 
     /// Applies one of the sample application's manifests.
@@ -266,14 +269,18 @@ impl Stage {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let line = line("helm", &words);
         self.narrator.command(&line);
-        process::run(self.tool(Cluster::helm, "helm").args(words), HELM)?.well(&line)
+        process::run(self.tool(Cluster::helm, Tool::Helm).args(words), HELM)?.well(&line)
     }
 
-    fn tool(&self, of_the_cluster: fn(&Cluster) -> Command, name: &str) -> Command {
+    fn tool(&self, of_the_cluster: fn(&Cluster) -> Command, tool: Tool) -> Command {
         let mut command = match &self.ground {
             Ground::Made(cluster) => of_the_cluster(cluster),
             Ground::Given(kubeconfig) => {
-                let mut command = Command::new(name);
+                // The user's own, or the one that clusters of ours are worked with.
+                let program = Tools::from_env()
+                    .find(tool)
+                    .unwrap_or_else(|| tool.program().into());
+                let mut command = Command::new(program);
                 command.env("KUBECONFIG", kubeconfig);
                 command
             }

@@ -49,6 +49,16 @@ pub fn three_requests(stage: &Stage, door: &Door) -> Result<[Verdict; 3]> {
 /// When a page does not come or the capture fails.
 pub fn pages_under_capture(stage: &Stage, marker: &str) -> Result<Option<Seen>> {
     let capture = Capture::start(stage)?;
+    if let Some(capture) = &capture {
+        stage.narrator().say(&format!(
+            "  Pages with a marker in the header x-request-id, which every service hands on, while\n  \
+             tcpdump listens on {}, where everything between the nodes passes:",
+            capture.place()
+        ));
+        stage
+            .narrator()
+            .command(&format!("curl -H 'x-request-id: {marker}' {PAGE}"));
+    }
     let header = format!("x-request-id: {marker}");
     for client in ["sleep", "notsleep"] {
         for _ in 0..PAGES {
@@ -161,22 +171,18 @@ pub fn same_node(stage: &Stage) -> Result<()> {
     let before = Connections::now(stage)?;
     let verdict = bookstore::ask(stage, "sleep", FRONT)?;
     ensure!(verdict == Verdict::Title, "{verdict}");
-    let opened = until(
-        "the connection in the metrics",
-        Duration::from_secs(10),
-        || {
-            let opened = Connections::now(stage)?.since(&before);
-            let opened = opened
-                .of("source", "sleep")
-                .of("destination", "productpage-v1");
-            ensure!(
-                opened.of("reporter", "destination").total() > 0,
-                "only {}",
-                opened.told()
-            );
-            Ok(opened)
-        },
-    )?;
+    let opened = until("the connection in the metrics", IN_FORCE, || {
+        let opened = Connections::now(stage)?.since(&before);
+        let opened = opened
+            .of("source", "sleep")
+            .of("destination", "productpage-v1");
+        ensure!(
+            opened.of("reporter", "destination").total() > 0,
+            "only {}",
+            opened.told()
+        );
+        Ok(opened)
+    })?;
     let secured = opened.of("policy", "mutual_tls");
     ensure!(
         secured.total() == opened.total(),

@@ -32,6 +32,7 @@ pub struct Capture {
     child: Child,
     packets: Option<JoinHandle<Vec<u8>>>,
     pods: BTreeSet<IpAddr>,
+    place: String,
 }
 
 /// Bytes on one port.
@@ -142,7 +143,14 @@ impl Capture {
             child,
             packets: Some(packets),
             pods,
+            place: format!("eth0 of {}", node.name),
         }))
+    }
+
+    /// Where it listens: the interface and its node.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Ends the capture and takes it apart, looking for `marker`.
