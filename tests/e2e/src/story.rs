@@ -189,9 +189,10 @@ pub fn same_node(stage: &Stage) -> Result<()> {
         "not all of them secured: {}",
         opened.told()
     );
-    stage
-        .narrator()
-        .evidence(&format!("on one node, too: {}", secured.told()));
+    let told = secured.of("reporter", "destination").told();
+    stage.narrator().evidence(&format!(
+        "on one node it is no different, say the metrics: {told}"
+    ));
     Ok(())
 }
 
