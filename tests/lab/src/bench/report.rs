@@ -14,7 +14,8 @@ const STREAM: f64 = 0.18;
 const LOADED: f64 = 0.55;
 /// The application with which [`LOADED`] was measured of Istio's ztunnel managed this many requests
 /// a second without a mesh, on two processors. Ours costs a third of that, which makes the same
-/// mesh look worse; so the time that the mesh adds to a request is put beside that application's.
+/// mesh look worse; so the time that the mesh adds to a request is also put beside that
+/// application's. The plain ratio stays a goal of its own.
 const REFERENCE: f64 = 24_500.0;
 const FRESH: f64 = 0.35;
 /// And in MB.
@@ -163,8 +164,9 @@ fn goals(ours: &Summary) -> Vec<Goal> {
     let request = 1e6 / REFERENCE;
     vec![
         least("one stream, of no mesh", ours.ratio.stream_1, STREAM),
+        least("16 connections, of no mesh", ours.ratio.requests_16, LOADED),
         least(
-            "16 connections, of 24,500 requests/s",
+            "the same, of an application with 24,500 requests/s",
             request / (request + ours.added_16),
             LOADED,
         ),
