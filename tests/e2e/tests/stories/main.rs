@@ -63,17 +63,16 @@ fn main() -> ExitCode {
                 begun.elapsed().as_secs_f32()
             );
             perform(&mut play, command.filter.as_deref(), begun, &mut tally);
-            if tally.failed > 0 {
-                look_around(&play.stage);
-            }
         }
         Err(error) => {
             println!("test the_stage_is_set ... FAILED\n    {error:#}");
             tally.failed += 1;
-            if let Ok(cluster) = Cluster::open(&name) {
-                look_at(&cluster);
-            }
         }
+    }
+    if tally.failed > 0
+        && let Ok(cluster) = Cluster::open(&name)
+    {
+        look_around(&cluster, command.control);
     }
     if command.keep {
         println!(
@@ -192,7 +191,7 @@ fn remove_when_interrupted(name: String) -> Result<()> {
 }
 
 /// What somebody who reads the log wants to know first.
-fn look_around(stage: &Stage) {
+fn look_around(cluster: &Cluster, control: Control) {
     let looks: [&[&str]; 5] = [
         &["get", "pods", "-A", "-o", "wide"],
         &["get", "events", "-A", "--field-selector", "type=Warning"],
@@ -219,42 +218,11 @@ fn look_around(stage: &Stage) {
             "-n",
             "istio-system",
             "logs",
-            mesh::control_plane(stage.control()),
+            mesh::control_plane(control),
             "--tail=60",
         ],
     ];
     for words in looks {
-        println!("--- kubectl {}", words.join(" "));
-        match stage.try_kubectl(words) {
-            Ok(ended) => println!("{}{}", ended.stdout, ended.stderr),
-            Err(error) => println!("{error:#}"),
-        }
-    }
-}
-
-/// The same where the stage itself was not set.
-fn look_at(cluster: &Cluster) {
-    for words in [
-        ["get", "pods", "-A", "-o", "wide"].as_slice(),
-        &["get", "events", "-A", "--field-selector", "type=Warning"],
-        &[
-            "-n",
-            "istio-system",
-            "logs",
-            "-l",
-            "app=ztunnel",
-            "--tail=60",
-            "--prefix",
-        ],
-        &[
-            "-n",
-            "istio-system",
-            "logs",
-            "-l",
-            "app=culvert-control",
-            "--tail=60",
-        ],
-    ] {
         println!("--- kubectl {}", words.join(" "));
         match e2e::process::run(cluster.kubectl().args(words), Duration::from_secs(30)) {
             Ok(ended) => println!("{}{}", ended.stdout, ended.stderr),
