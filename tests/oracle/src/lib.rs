@@ -1,0 +1,1 @@
+//! Envoy beside our waypoint, as an oracle and as a yardstick.

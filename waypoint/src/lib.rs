@@ -1,0 +1,1 @@
+//! The L7 proxy, in the order a request meets it.

@@ -1,0 +1,3 @@
+//! The waypoint program: parses its arguments, builds, runs, exits.
+
+fn main() {}
