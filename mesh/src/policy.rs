@@ -82,7 +82,8 @@ pub struct Inbound {
     pub destination: SocketAddr,
 }
 
-/// Evidence that a connection was authorised. There is no way to make one but a decision, so a
+/// Evidence that a connection was authorised. There is no way to make one but a decision (of this
+/// room, or of a waypoint's L7 policy: [`Permit::by_waypoint`]), so a
 /// function that takes a `Permit` can't be reached by a connection that nobody looked at. It is
 /// for one connection: passed on by value, cloned only where two steps of that one connection
 /// each take it.
@@ -102,6 +103,8 @@ pub enum DecidedBy {
     Default,
     /// A captured pod of this node calls out under its own identity.
     Outbound,
+    /// A waypoint's L7 policy allowed the request, or the waypoint itself is where the tunnel ends.
+    Waypoint,
 }
 
 /// Why a connection was not authorised.
@@ -197,6 +200,16 @@ impl Permit {
     /// The decision of this room; nobody else can write it.
     pub(crate) fn new(by: DecidedBy, dry_run: Vec<DryRun>) -> Self {
         Self { by, dry_run }
+    }
+
+    /// The permit of a waypoint. L7 policy is decided in the waypoint's own room, over facts that
+    /// this one doesn't know (methods, paths, claims), so the evidence is made at its door: only
+    /// what has just run a request through the policies of its filter chain and was told *allow*
+    /// may call this, and only what has verified the peer of a tunnel that ends in the waypoint,
+    /// where every request is decided by itself. Costs no allocation. `ztunnel` never calls it,
+    /// which `cargo xtask tidy` checks.
+    pub fn by_waypoint() -> Self {
+        Self::new(DecidedBy::Waypoint, Vec::new())
     }
 
     /// What it rests on.

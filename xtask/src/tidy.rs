@@ -78,6 +78,10 @@ const IO: &[&str] = &[
     "SystemTime::now",
 ];
 
+/// The constructor of a permit that rests on a decision outside `mesh::policy`: who may call it.
+const WAYPOINT_PERMIT: &str = concat!("by_way", "point(");
+const MAY_PERMIT: &[&str] = &["mesh/src/policy", "mesh/src/hbone", "tests/", "waypoint/"];
+
 /// Checks every file that git tracks.
 pub(crate) fn run(project: &Project) -> Result<()> {
     let listed = project
@@ -138,6 +142,9 @@ fn problems(name: &str, text: &str) -> Vec<String> {
             "{lines} lines: split it by idea, or open with `{REASON} …`"
         ));
     }
+    if text.contains(WAYPOINT_PERMIT) && !MAY_PERMIT.iter().any(|may| name.starts_with(may)) {
+        found.push("only a waypoint makes a permit by its own decision".into());
+    }
     if CORES.iter().any(|core| name.starts_with(core)) && !name.contains("tests") {
         let code = text.split("#[cfg(test)]").next().unwrap_or(text);
         for import in IO {
@@ -177,6 +184,9 @@ mod tests {
         assert!(first("a/b.rs", &format!("//! x\n{}", "\n".repeat(LINES))).contains("split it"));
         assert!(first("a.md", concat!("a TO", "DO")).contains("finish it"));
         assert!(first("mesh/src/policy.rs", "//! x\nuse tokio::time;").contains("cores decide"));
+        let permit = format!("//! x\nPermit::{WAYPOINT_PERMIT})");
+        assert!(first("ztunnel/src/a.rs", &permit).contains("only a waypoint"));
+        assert_eq!(first("waypoint/src/a.rs", &permit), "");
         assert_eq!(first("a/b.rs", "//! x\nfn main() {}"), "");
         assert_eq!(
             first(
