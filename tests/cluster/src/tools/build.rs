@@ -80,7 +80,7 @@ pub(super) fn module_folder(module: &str, package: &str) -> Result<PathBuf> {
     }
 }
 
-fn source(module: &str) -> PathBuf {
+pub(super) fn source(module: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tools")
         .join(module)
@@ -99,7 +99,7 @@ fn go() -> Result<Command> {
 }
 
 /// One build at a time in a folder; says so when it has to wait for another's.
-fn lock(folder: &Path, progress: Progress<'_>) -> Result<File> {
+pub(super) fn lock(folder: &Path, progress: Progress<'_>) -> Result<File> {
     let file = File::create(folder.join("lock"))?;
     match file.try_lock() {
         Ok(()) => {}
