@@ -1,1 +1,5 @@
-//! The L7 proxy, in the order a request meets it.
+//! The L7 proxy, in the order a request meets it: configuration comes in (`intake`, `source`), is
+//! kept as a `model`, and a request goes through its listener, decisions and upstream.
+
+pub mod connection;
+pub mod model;

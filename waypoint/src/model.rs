@@ -1,0 +1,16 @@
+//! The engine's model: a configuration in plain types of our own, compiled once per push from
+//! Envoy's resources. No protobuf, no tokio, no sockets: what intake writes and everything else
+//! reads.
+
+pub mod cluster;
+pub mod endpoint;
+pub mod format;
+pub mod http;
+pub mod jwt;
+pub mod listener;
+pub mod log;
+pub mod policy;
+pub mod route;
+pub mod snapshot;
+pub mod text;
+pub mod tls;
