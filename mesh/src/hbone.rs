@@ -8,6 +8,7 @@
 
 mod authority;
 mod client;
+mod io;
 mod keepalive;
 mod members;
 mod pool;
@@ -22,6 +23,7 @@ mod wire;
 use std::time::Duration;
 
 pub use authority::{AuthorityError, Destination};
+pub use io::Io;
 pub use pool::{ConnectError, Pool, Target};
 pub use server::{AcceptError, Connection, Request, accept};
 pub use stream::{Stream, StreamError};

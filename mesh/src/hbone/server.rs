@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::uri::Authority;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -39,6 +40,7 @@ pub struct Connection {
 /// A CONNECT that waits for its answer. Dropping it unanswered resets the stream.
 pub struct Request {
     peer: Peer,
+    authority: Authority,
     destination: Destination,
     headers: HeaderMap,
     respond: h2::server::SendResponse<Bytes>,
@@ -178,14 +180,16 @@ impl Connection {
         mut respond: h2::server::SendResponse<Bytes>,
     ) -> Option<Request> {
         let (head, body) = request.into_parts();
-        let authority = head.uri.authority().map(http::uri::Authority::as_str);
+        let authority = head.uri.authority();
         let plain = head.extensions.get::<h2::ext::Protocol>().is_none();
-        let destination = authority.unwrap_or_default().parse();
+        let destination = authority.and_then(|text| Some((text, text.as_str().parse().ok()?)));
         match destination {
-            Ok(destination) if head.method == Method::CONNECT && plain => {
-                let (peer, headers) = (self.peer.clone(), head.headers);
+            Some((authority, destination)) if head.method == Method::CONNECT && plain => {
+                let (peer, authority) = (self.peer.clone(), authority.clone());
+                let headers = head.headers;
                 Some(Request {
                     peer,
+                    authority,
                     destination,
                     headers,
                     respond,
@@ -212,6 +216,18 @@ impl Request {
     #[must_use]
     pub fn destination(&self) -> &Destination {
         &self.destination
+    }
+
+    /// Where the stream is to go, as the peer wrote it.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    /// All the headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// A header's value, if it is text: `baggage`, `forwarded`, `traceparent`.

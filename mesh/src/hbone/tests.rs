@@ -64,6 +64,7 @@ async fn a_request_says_who_asks_for_what() {
             request.destination().clone(),
             request.header("baggage").map(str::to_owned),
         );
+        assert_eq!(request.authority(), DESTINATION);
         seen.send(facts).unwrap();
         echo(request)
     })
