@@ -4,7 +4,8 @@
 //! |---------------------|-----------------------------------------------------------------------------|
 //! | Pod                 | itself                                                                      |
 //! | Node                | the pods on it                                                              |
-//! | Namespace           | its services                                                                |
+//! | Namespace           | its services; their pods too, where it chooses another waypoint             |
+//! | Gateway, its class  | the services and pods that use it as their waypoint                         |
 //! | Service             | itself; pods that its old or new selector finds; its slices and their pods |
 //! | EndpointSlice       | its bare addresses; its pods, where the service has no selector             |
 //! | AuthorizationPolicy | itself; pods that its old or new selector finds                             |
@@ -17,16 +18,19 @@ mod dependents;
 mod policies;
 mod recompute;
 mod table;
+mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::objects::{
-    Change, EndpointSlice, Key, Kind, Namespace, Node, Object, Pod, PolicySource, Service,
+    Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node, Object, Pod,
+    PolicySource, Service,
 };
 use crate::resource::{Resource, ResourceType};
 use crate::status::Verdict;
 use crate::translate::Mesh;
+use crate::translate::waypoint::Waypoint;
 
 use policies::{InForce, PeerInForce};
 use table::Table;
@@ -41,6 +45,10 @@ pub struct Index {
     slices: Table<EndpointSlice>,
     policies: Table<InForce>,
     peers: Table<PeerInForce>,
+    gateways: Table<Gateway>,
+    classes: HashMap<Arc<str>, GatewayClass>,
+    /// The gateways that can be used as waypoints.
+    waypoints: Table<Waypoint>,
     pods_on_node: HashMap<String, BTreeSet<Key>>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_pod: HashMap<Key, BTreeSet<Key>>,
@@ -96,6 +104,9 @@ impl Index {
             slices: Table::default(),
             policies: Table::default(),
             peers: Table::default(),
+            gateways: Table::default(),
+            classes: HashMap::new(),
+            waypoints: Table::default(),
             pods_on_node: HashMap::new(),
             slices_of_service: HashMap::new(),
             slices_of_pod: HashMap::new(),
@@ -125,6 +136,12 @@ impl Index {
             }
             Change::Applied(Object::AuthorizationPolicy(policy)) => self.set_policy(*policy),
             Change::Applied(Object::PeerAuthentication(policy)) => self.set_peer(*policy),
+            Change::Applied(Object::Gateway(gateway)) => {
+                self.set_gateway(gateway.source.key.clone(), Some(*gateway));
+            }
+            Change::Applied(Object::GatewayClass(class)) => {
+                self.set_class(class.source.key.name.clone(), Some(*class));
+            }
             Change::Removed(kind, key) => self.remove(kind, &key),
         }
     }
@@ -138,6 +155,8 @@ impl Index {
             Kind::EndpointSlice => self.set_slice(key.clone(), None),
             Kind::AuthorizationPolicy => self.remove_policy(key),
             Kind::PeerAuthentication => self.remove_peer(key),
+            Kind::Gateway => self.set_gateway(key.clone(), None),
+            Kind::GatewayClass => self.set_class(key.name.clone(), None),
         }
     }
 
@@ -161,6 +180,12 @@ impl Index {
             Kind::EndpointSlice => self.slices.keys().collect(),
             Kind::AuthorizationPolicy => self.policies.keys().collect(),
             Kind::PeerAuthentication => self.peers.keys().collect(),
+            Kind::Gateway => self.gateways.keys().collect(),
+            Kind::GatewayClass => self
+                .classes
+                .keys()
+                .map(|name| Key::new("", name.clone()))
+                .collect(),
         }
     }
 
@@ -194,6 +219,8 @@ impl Index {
                 .map(|(key, _)| Output::Service(key));
             self.dirty.extend(services);
         }
+        let old = self.namespaces.get(&name).cloned();
+        self.mark_namespace_for_waypoints(&name, old.as_ref(), new.as_ref());
         match new {
             Some(namespace) => self.namespaces.insert(name, namespace),
             None => self.namespaces.remove(&name),
@@ -225,7 +252,19 @@ impl Index {
             leave(&mut self.pods_on_node, before, &key);
             join(&mut self.pods_on_node, after, &key);
         }
+        let moved = match (old, new.as_ref()) {
+            (Some(old), Some(new)) => {
+                (&old.labels, &old.service_account) != (&new.labels, &new.service_account)
+            }
+            _ => true,
+        };
+        if moved {
+            self.mark_services_of_pod(&key);
+        }
         self.pods.set(&key, new);
+        if moved {
+            self.mark_services_of_pod(&key);
+        }
         self.dirty.insert(Output::Pod(key));
     }
 

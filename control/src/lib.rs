@@ -17,6 +17,7 @@
 //! |---------------|----------------------------------------------------------|---------------------------|------------------------------|
 //! | cluster       | namespaces, nodes, pods, services, endpointslices        | list, watch               | what the mesh is made of     |
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
+//! | cluster       | gateways, gatewayclasses                                 | list, watch               | who goes through a waypoint  |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
 //! | cluster       | tokenreviews                                             | create                    | who calls                    |
 //! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |

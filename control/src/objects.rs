@@ -6,10 +6,12 @@
 
 pub mod authorization_policy;
 pub mod endpoint_slice;
+pub mod gateway;
 pub mod peer_authentication;
 pub mod place;
 pub mod pod;
 pub mod service;
+pub mod waypoint_use;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use kube::api::ObjectMeta;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use endpoint_slice::EndpointSlice;
+pub use gateway::{Gateway, GatewayClass};
 pub use peer_authentication::PeerAuthentication;
 pub use place::{Namespace, Node};
 pub use pod::Pod;
@@ -106,6 +109,10 @@ pub enum Object {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     /// Which mutual TLS a workload asks of its callers.
     PeerAuthentication(Box<PeerAuthentication>),
+    /// A gateway: a waypoint, if it is of that class.
+    Gateway(Box<Gateway>),
+    /// A class of gateways.
+    GatewayClass(Box<GatewayClass>),
 }
 
 impl Object {
@@ -120,6 +127,8 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::GatewayClass(_) => Kind::GatewayClass,
         }
     }
 
@@ -134,6 +143,8 @@ impl Object {
             Self::EndpointSlice(slice) => slice.key.clone(),
             Self::AuthorizationPolicy(policy) => policy.source.key.clone(),
             Self::PeerAuthentication(policy) => policy.source.key.clone(),
+            Self::Gateway(gateway) => gateway.source.key.clone(),
+            Self::GatewayClass(class) => class.source.key.clone(),
         }
     }
 }
@@ -155,11 +166,15 @@ pub enum Kind {
     AuthorizationPolicy,
     /// security.istio.io/v1 PeerAuthentication.
     PeerAuthentication,
+    /// gateway.networking.k8s.io/v1 Gateway.
+    Gateway,
+    /// gateway.networking.k8s.io/v1 GatewayClass.
+    GatewayClass,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are watched.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -167,7 +182,20 @@ impl Kind {
         Self::EndpointSlice,
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
+        Self::GatewayClass,
+        Self::Gateway,
     ];
+
+    /// Its API group and the version that is read.
+    #[must_use]
+    pub fn group(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
+            Self::EndpointSlice => ("discovery.k8s.io", "v1"),
+            Self::AuthorizationPolicy | Self::PeerAuthentication => ("security.istio.io", "v1"),
+            Self::Gateway | Self::GatewayClass => ("gateway.networking.k8s.io", "v1"),
+        }
+    }
 
     /// The name as `kubectl` users know it.
     #[must_use]
@@ -180,6 +208,8 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
         }
     }
 }

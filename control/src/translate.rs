@@ -8,6 +8,7 @@ pub mod authorization;
 pub mod peer;
 pub mod protocol;
 pub mod service;
+pub mod waypoint;
 pub mod workload;
 
 use std::net::IpAddr;

@@ -9,8 +9,8 @@
 use control::difference::{Accepted, Snapshot, compare};
 use control::index::Index;
 use control::objects::{
-    AuthorizationPolicy, Change, EndpointSlice, Namespace, Node, Object, PeerAuthentication, Pod,
-    Service,
+    AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Namespace, Node, Object,
+    PeerAuthentication, Pod, Service,
 };
 use control::translate::Mesh;
 use control::xds::store::Store;
@@ -34,6 +34,10 @@ fn object(value: &Value) -> Option<Object> {
         "AuthorizationPolicy" => Some(Object::AuthorizationPolicy(Box::new(
             AuthorizationPolicy::from(&parse(value)),
         ))),
+        "Gateway" => Some(Object::Gateway(Box::new(Gateway::from(&parse(value))))),
+        "GatewayClass" => Some(Object::GatewayClass(Box::new(GatewayClass::from(&parse(
+            value,
+        ))))),
         "PeerAuthentication" => Some(Object::PeerAuthentication(Box::new(
             PeerAuthentication::from(&parse(value)),
         ))),

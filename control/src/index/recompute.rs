@@ -39,6 +39,9 @@ impl Index {
         Context {
             node: self.nodes.get(pod.node.as_str()),
             services: self.services_of(pod),
+            waypoint: self
+                .waypoint_of_pod(pod)
+                .map(|waypoint| waypoint.address.clone()),
             policies: self.policies_of(pod),
         }
     }
@@ -149,10 +152,15 @@ impl Index {
     fn service(&self, key: &Key) -> Update {
         match self.services.get(key) {
             Some(found) => {
-                let namespace = self.namespaces.get(&key.namespace);
+                let waypoint = self.waypoint_of_service(found);
+                let context = service::Context {
+                    namespace: self.namespaces.get(&key.namespace),
+                    ingress_use_waypoint: waypoint.is_some() && self.ingress_uses_waypoint(found),
+                    waypoint: waypoint.map(|waypoint| waypoint.address.clone()),
+                };
                 present(
                     ResourceType::Address,
-                    Resource::service(&service::service(&self.mesh, found, namespace)),
+                    Resource::service(&service::service(&self.mesh, found, &context)),
                 )
             }
             None => {

@@ -1,11 +1,12 @@
 //! The index: what each change recomputes, what stays in force, and that order does not matter.
 
 mod order;
+mod waypoints;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::{AuthorizationPolicy, PeerAuthentication};
+use crate::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication};
 
 /// An object from the JSON that the API server would send.
 pub(super) fn object(value: Value) -> Change {
@@ -30,6 +31,12 @@ pub(super) fn object(value: Value) -> Change {
             .map_or(removed(Kind::EndpointSlice), |slice| {
                 Change::Applied(Object::EndpointSlice(Box::new(slice)))
             }),
+        "Gateway" => Change::Applied(Object::Gateway(Box::new(Gateway::from(
+            &serde_json::from_value(value).unwrap(),
+        )))),
+        "GatewayClass" => Change::Applied(Object::GatewayClass(Box::new(GatewayClass::from(
+            &serde_json::from_value(value).unwrap(),
+        )))),
         "AuthorizationPolicy" => Change::Applied(Object::AuthorizationPolicy(Box::new(
             AuthorizationPolicy::from(&serde_json::from_value(value).unwrap()),
         ))),

@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::objects::{
-    AuthorizationPolicy, Change, EndpointSlice, Key, Kind, Namespace, Node, Object,
-    PeerAuthentication, Pod, Service,
+    AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node,
+    Object, PeerAuthentication, Pod, Service,
 };
 
 /// Changes on their way to the index; a watch waits when it is full.
@@ -91,7 +91,19 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
                             AuthorizationPolicy::from(object),
                         )))
                     };
-                    follow(kind, security_api(client, kind), convert, reports).await;
+                    follow(kind, custom_api(client, kind), convert, reports).await;
+                }
+                Kind::Gateway => {
+                    let convert = |object: &DynamicObject| {
+                        Some(Object::Gateway(Box::new(Gateway::from(object))))
+                    };
+                    follow(kind, custom_api(client, kind), convert, reports).await;
+                }
+                Kind::GatewayClass => {
+                    let convert = |object: &DynamicObject| {
+                        Some(Object::GatewayClass(Box::new(GatewayClass::from(object))))
+                    };
+                    follow(kind, custom_api(client, kind), convert, reports).await;
                 }
                 Kind::PeerAuthentication => {
                     let convert = |object: &DynamicObject| {
@@ -99,7 +111,7 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
                             PeerAuthentication::from(object),
                         )))
                     };
-                    follow(kind, security_api(client, kind), convert, reports).await;
+                    follow(kind, custom_api(client, kind), convert, reports).await;
                 }
             }
         });
@@ -107,19 +119,16 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
     receiver
 }
 
-/// `security.istio.io/v1` objects as JSON: one that does not parse must not hide the others.
-fn security_api(client: Client, kind: Kind) -> Api<DynamicObject> {
-    Api::all_with(client, &security_resource(kind))
+/// Custom resources as JSON: one that does not parse must not hide the others.
+fn custom_api(client: Client, kind: Kind) -> Api<DynamicObject> {
+    Api::all_with(client, &custom_resource(kind))
 }
 
-/// The resource of a policy kind.
+/// The resource of a custom kind.
 #[must_use]
-pub fn security_resource(kind: Kind) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "security.istio.io",
-        "v1",
-        kind.name(),
-    ))
+pub fn custom_resource(kind: Kind) -> ApiResource {
+    let (group, version) = kind.group();
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.name()))
 }
 
 async fn follow<K>(

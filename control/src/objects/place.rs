@@ -1,5 +1,6 @@
 //! Namespaces and nodes: what a pod or service inherits from the place where it is.
 
+use super::Labels;
 use k8s_openapi::api::core::v1;
 
 /// Istio's older way to ask for a traffic distribution, on a Service or Namespace.
@@ -12,6 +13,8 @@ pub struct Namespace {
     pub name: String,
     /// The traffic distribution for services that name none.
     pub traffic_distribution: Option<String>,
+    /// Its labels: they may choose a waypoint, or be chosen by one.
+    pub labels: Labels,
     /// Whether it is being deleted: nothing can be created in it any more.
     pub terminating: bool,
 }
@@ -24,6 +27,7 @@ impl From<&v1::Namespace> for Namespace {
             traffic_distribution: annotations
                 .and_then(|a| a.get(TRAFFIC_DISTRIBUTION))
                 .cloned(),
+            labels: namespace.metadata.labels.clone().unwrap_or_default(),
             terminating: namespace.metadata.deletion_timestamp.is_some(),
         }
     }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::place::TRAFFIC_DISTRIBUTION;
+use super::waypoint_use::{UseWaypoint, ingress_use, is_waypoint};
 use super::{Key, Labels};
 
 /// What control knows of a service.
@@ -30,6 +31,12 @@ pub struct Service {
     pub local: bool,
     /// Endpoints that are not ready are used too.
     pub publish_not_ready: bool,
+    /// The waypoint that it asks for.
+    pub waypoint: UseWaypoint,
+    /// Whether ingress gateways shall use that waypoint, if it says so itself.
+    pub ingress_use_waypoint: Option<bool>,
+    /// Whether it is a waypoint's own service.
+    pub of_waypoint: bool,
 }
 
 /// A port of a service.
@@ -76,6 +83,8 @@ impl Service {
     #[must_use]
     pub fn from_kubernetes(service: &v1::Service) -> Option<Self> {
         let key = Key::of(&service.metadata);
+        let none = Labels::new();
+        let labels = service.metadata.labels.as_ref().unwrap_or(&none);
         let spec = service.spec.as_ref()?;
         if spec.type_.as_deref() == Some("ExternalName") {
             tracing::debug!(service = %key, "ignored: an ExternalName is a DNS alias and has no endpoints");
@@ -102,6 +111,9 @@ impl Service {
                 .cloned(),
             local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            waypoint: UseWaypoint::of(labels, &key.namespace),
+            ingress_use_waypoint: ingress_use(labels),
+            of_waypoint: is_waypoint(labels),
             key,
         })
     }

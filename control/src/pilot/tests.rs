@@ -22,6 +22,7 @@ fn namespace(name: &str, terminating: bool) -> Report {
         name: name.to_owned(),
         terminating,
         traffic_distribution: None,
+        labels: crate::objects::Labels::new(),
     };
     Report::Change(Change::Applied(Object::Namespace(namespace)))
 }

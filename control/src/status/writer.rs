@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions;
 use crate::index::Wish;
-use crate::kubernetes::watch::security_resource;
+use crate::kubernetes::watch::custom_resource;
 use crate::metrics::Metrics;
 use crate::objects::{Key, Kind};
 
@@ -116,7 +116,7 @@ async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
     let api: Api<DynamicObject> = Api::namespaced_with(
         client.clone(),
         &source.key.namespace,
-        &security_resource(wish.kind),
+        &custom_resource(wish.kind),
     );
     let patch = json!({
         "metadata": {"resourceVersion": source.resource_version},

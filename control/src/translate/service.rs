@@ -2,7 +2,7 @@
 
 use mesh::proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
 use mesh::proto::workload::{
-    IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService,
+    GatewayAddress, IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService,
 };
 
 use super::protocol::app_protocol;
@@ -10,9 +10,20 @@ use super::{Mesh, octets};
 use crate::objects::service::{Families, TargetPort};
 use crate::objects::{Namespace, Service};
 
-/// The service as node proxies learn it. `namespace` is the one it is in, when it is known yet.
+/// What of the cluster a service is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Context<'a> {
+    /// The namespace it is in, when it is known yet.
+    pub namespace: Option<&'a Namespace>,
+    /// Where what is sent to it has to go, if it has a waypoint.
+    pub waypoint: Option<GatewayAddress>,
+    /// Whether ingress gateways go there too.
+    pub ingress_use_waypoint: bool,
+}
+
+/// The service as node proxies learn it.
 #[must_use]
-pub fn service(mesh: &Mesh, service: &Service, namespace: Option<&Namespace>) -> WireService {
+pub fn service(mesh: &Mesh, service: &Service, context: &Context<'_>) -> WireService {
     let addresses = service.addresses.iter().map(|address| NetworkAddress {
         network: mesh.network.clone(),
         address: octets(*address),
@@ -33,7 +44,7 @@ pub fn service(mesh: &Mesh, service: &Service, namespace: Option<&Namespace>) ->
         hostname: mesh.hostname(&service.key.name, &service.key.namespace),
         addresses: addresses.collect(),
         ports: ports.collect(),
-        load_balancing: load_balancing(service, namespace),
+        load_balancing: load_balancing(service, context.namespace),
         ip_families: match service.families {
             Families::Unknown => IpFamilies::Automatic,
             Families::V4 => IpFamilies::Ipv4Only,
@@ -43,6 +54,8 @@ pub fn service(mesh: &Mesh, service: &Service, namespace: Option<&Namespace>) ->
         .into(),
         // Kubernetes' own service of a hostname is the one that others can't shadow.
         canonical: true,
+        waypoint: context.waypoint.clone(),
+        ingress_use_waypoint: context.ingress_use_waypoint,
         ..WireService::default()
     }
 }

@@ -1,7 +1,8 @@
 //! Pod, or bare address of an EndpointSlice → `istio.workload.Workload`.
 
 use mesh::proto::workload::{
-    Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+    GatewayAddress, Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload,
+    WorkloadStatus, WorkloadType,
 };
 
 use super::{Mesh, octets};
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub node: Option<&'a Node>,
     /// The services that it is an endpoint of.
     pub services: Vec<&'a Service>,
+    /// Where what is sent to its own addresses has to go, if it has a waypoint.
+    pub waypoint: Option<GatewayAddress>,
     /// The policies that select it, as `namespace/name`.
     pub policies: Vec<String>,
 }
@@ -76,6 +79,7 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
             .unwrap_or(&pod.owner.name)
             .to_owned(),
         canonical_revision: revision.to_owned(),
+        waypoint: context.waypoint.clone(),
         // istiod always says POD here, for old node proxies; the protocol has the real kinds, and
         // the baggage header is better for them. On the list of accepted differences.
         workload_type: match pod.owner.kind {

@@ -11,11 +11,12 @@ use crate::xds::store::Store;
 const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
 const APPS: [&str; 3] = ["a", "b", "c"];
 const NODES: [&str; 2] = ["node-a", "node-b"];
+const WAYPOINTS: [&str; 4] = ["", "none", "o0", "o1"];
 const MODES: [&str; 4] = ["UNSET", "DISABLE", "PERMISSIVE", "STRICT"];
 
 /// An event about one of few names, so that events meet.
 fn event() -> impl Strategy<Value = Change> {
-    let applied = (0..7usize, 0..3usize, 0..3usize, any::<[u8; 4]>()).prop_map(
+    let applied = (0..Kind::ALL.len(), 0..3usize, 0..3usize, any::<[u8; 4]>()).prop_map(
         |(kind, namespace, name, choice)| {
             object(made(
                 kind,
@@ -25,11 +26,12 @@ fn event() -> impl Strategy<Value = Change> {
             ))
         },
     );
-    let removed = (0..7usize, 0..3usize, 0..3usize).prop_map(|(kind, namespace, name)| {
+    let removed = (0..Kind::ALL.len(), 0..3usize, 0..3usize).prop_map(|(kind, namespace, name)| {
         let kind = Kind::ALL[kind];
         let key = match kind {
             Kind::Namespace => Key::new("", NAMESPACES[namespace]),
             Kind::Node => Key::new("", NODES[name % 2]),
+            Kind::GatewayClass => Key::new("", "istio-waypoint"),
             _ => Key::new(NAMESPACES[namespace], format!("o{name}")),
         };
         Change::Removed(kind, key)
@@ -39,7 +41,11 @@ fn event() -> impl Strategy<Value = Change> {
 
 fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
     let pick = |from: &[&str], at: usize| from[usize::from(choice[at]) % from.len()].to_owned();
-    let meta = json!({"name": name, "namespace": namespace, "labels": {"app": pick(&APPS, 0)}});
+    let mut labels = json!({"app": pick(&APPS, 0)});
+    if !pick(&WAYPOINTS, 3).is_empty() {
+        labels["istio.io/use-waypoint"] = pick(&WAYPOINTS, 3).into();
+    }
+    let meta = json!({"name": name, "namespace": namespace, "labels": labels});
     let selector = match choice[1] % 3 {
         0 => Value::Null,
         1 => json!({"matchLabels": {}}),
@@ -48,7 +54,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
     match Kind::ALL[kind] {
         Kind::Namespace => {
             let annotations = json!({"networking.istio.io/traffic-distribution": pick(&["PreferClose", "PreferSameNode"], 0)});
-            json!({"kind": "Namespace", "metadata": {"name": namespace, "annotations": annotations}})
+            json!({"kind": "Namespace", "metadata": {"name": namespace, "annotations": annotations, "labels": labels}})
         }
         Kind::Node => {
             let labels = json!({"topology.kubernetes.io/zone": pick(&["x", "y", ""], 0)});
@@ -57,7 +63,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
         Kind::Pod => json!({
             "kind": "Pod",
             "metadata": meta,
-            "spec": {"nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
+            "spec": {"serviceAccountName": pick(&["x", "y"], 3), "nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
             "status": {"podIPs": if choice[2].is_multiple_of(4) { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
         }),
         Kind::Service => {
@@ -72,7 +78,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
                 json!(8080)
             };
             let spec = json!({"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": target}]});
-            json!({"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+            json!({"kind": "Service", "metadata": meta, "spec": spec})
         }
         Kind::EndpointSlice => json!({
             "kind": "EndpointSlice",
@@ -90,6 +96,40 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT"], 2), "selector": selector, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
         }),
+        Kind::GatewayClass => json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": "istio-waypoint", "labels": {"istio.io/waypoint-for": pick(&["all", "service"], 0)}},
+            "spec": {"controllerName": "istio.io/mesh-controller"},
+        }),
+        Kind::Gateway => {
+            let allowed = match choice[1] % 3 {
+                0 => json!({"from": "All"}),
+                1 => {
+                    json!({"from": "Selector", "selector": {"matchLabels": {"app": pick(&APPS, 2)}}})
+                }
+                _ => json!({"from": "Same"}),
+            };
+            let mut meta = json!({"name": name, "namespace": namespace});
+            if choice[0].is_multiple_of(3) {
+                meta["annotations"] = json!({"istio.io/for-service-account": pick(&["x", "y"], 1)});
+            }
+            if choice[0].is_multiple_of(2) {
+                meta["labels"] = json!({"istio.io/waypoint-for": pick(&["all", "service", "workload", "none"], 2)});
+            }
+            let addresses = if choice[2].is_multiple_of(4) {
+                json!([])
+            } else {
+                json!([{"type": "IPAddress", "value": "10.9.9.9"}])
+            };
+            json!({
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "metadata": meta,
+                "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE", "allowedRoutes": {"namespaces": allowed}}]},
+                "status": {"addresses": addresses},
+            })
+        }
         Kind::PeerAuthentication => {
             let ports = json!({"80": {"mode": pick(&MODES, 3)}});
             let spec = if choice[1] % 3 == 2 {

@@ -11,9 +11,13 @@ fn translate(spec: Value, annotations: Value, namespace: Option<&str>) -> Option
     let namespace = Namespace {
         name: "shop".to_owned(),
         traffic_distribution: namespace.map(str::to_owned),
-        terminating: false,
+        ..Namespace::default()
     };
-    Some(service(&Mesh::default(), &parsed, Some(&namespace)))
+    let context = Context {
+        namespace: Some(&namespace),
+        ..Context::default()
+    };
+    Some(service(&Mesh::default(), &parsed, &context))
 }
 
 fn of(spec: Value) -> WireService {

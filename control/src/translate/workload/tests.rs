@@ -35,6 +35,7 @@ fn nothing() -> Context<'static> {
     Context {
         node: None,
         services: Vec::new(),
+        waypoint: None,
         policies: Vec::new(),
     }
 }
@@ -271,6 +272,7 @@ fn a_named_target_port_is_the_pods_own_number_or_left_out() {
     ]));
     let context = Context {
         services: vec![&service],
+        waypoint: None,
         policies: vec!["shop/p".to_owned()],
         node: None,
     };

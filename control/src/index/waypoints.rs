@@ -1,0 +1,228 @@
+//! Waypoints in the index: who uses which, and who must be recomputed when one changes.
+
+use std::sync::Arc;
+
+use super::{Index, Output};
+use crate::objects::waypoint_use::{GATEWAY_NAME, UseWaypoint, ingress_use};
+use crate::objects::{Gateway, GatewayClass, Key, Labels, Namespace, Pod, Service, selects};
+use crate::translate::waypoint::{Allowed, Waypoint};
+
+impl Index {
+    /// The waypoint that takes what is sent to a service.
+    pub(super) fn waypoint_of_service(&self, service: &Service) -> Option<&Waypoint> {
+        if service.of_waypoint {
+            return None;
+        }
+        let named = self.named_waypoint(&service.waypoint, &service.key.namespace);
+        match named {
+            UseWaypoint::Never => None,
+            UseWaypoint::Named(key) => self
+                .admitting(&key, &service.key.namespace)
+                .filter(|waypoint| waypoint.traffic.services()),
+            UseWaypoint::Unsaid => self.account_waypoint_of_service(service),
+        }
+    }
+
+    /// The waypoint that takes what is sent to a pod's own addresses.
+    pub(super) fn waypoint_of_pod(&self, pod: &Pod) -> Option<&Waypoint> {
+        let namespace = &pod.key.namespace;
+        let instance_of = pod.labels.get(GATEWAY_NAME);
+        if instance_of.is_some_and(|gateway| {
+            self.waypoints
+                .get(&Key::new(namespace.clone(), gateway.as_str()))
+                .is_some()
+        }) {
+            return None;
+        }
+        match self.named_waypoint(&UseWaypoint::of(&pod.labels, namespace), namespace) {
+            UseWaypoint::Never => None,
+            UseWaypoint::Named(key) => self
+                .admitting(&key, namespace)
+                .filter(|waypoint| waypoint.traffic.workloads()),
+            UseWaypoint::Unsaid => self
+                .account_waypoint(namespace, &pod.service_account)
+                .filter(|waypoint| waypoint.traffic.workloads()),
+        }
+    }
+
+    /// Whether ingress gateways shall use a service's waypoint: its own label, or its namespace's.
+    pub(super) fn ingress_uses_waypoint(&self, service: &Service) -> bool {
+        let inherited = || {
+            let namespace = self.namespaces.get(&service.key.namespace)?;
+            ingress_use(&namespace.labels)
+        };
+        service
+            .ingress_use_waypoint
+            .or_else(inherited)
+            .unwrap_or_default()
+    }
+
+    fn named_waypoint(&self, own: &UseWaypoint, namespace: &Arc<str>) -> UseWaypoint {
+        match own {
+            UseWaypoint::Unsaid => self
+                .namespaces
+                .get(namespace)
+                .map(|found| match UseWaypoint::of(&found.labels, namespace) {
+                    UseWaypoint::Never => UseWaypoint::Unsaid,
+                    other => other,
+                })
+                .unwrap_or_default(),
+            said => said.clone(),
+        }
+    }
+
+    fn admitting(&self, key: &Key, namespace: &str) -> Option<&Waypoint> {
+        let none = Labels::new();
+        let labels = self
+            .namespaces
+            .get(namespace)
+            .map_or(&none, |found| &found.labels);
+        self.waypoints
+            .get(key)
+            .filter(|waypoint| waypoint.admits(namespace, labels))
+    }
+
+    fn account_waypoint(&self, namespace: &str, account: &str) -> Option<&Waypoint> {
+        let mut found = self
+            .waypoints
+            .within(namespace)
+            .map(|(_, waypoint)| waypoint);
+        found.find(|waypoint| waypoint.service_account.as_deref() == Some(account))
+    }
+
+    /// A service whose pods all run as one account goes through that account's waypoint. One with
+    /// pods of several accounts does not: no single waypoint may speak for all of them.
+    fn account_waypoint_of_service(&self, service: &Service) -> Option<&Waypoint> {
+        if !self.has_account_waypoints(&service.key.namespace) {
+            return None;
+        }
+        let selector = service.selector.as_ref()?;
+        let pods = self.pods.within(&service.key.namespace).map(|(_, pod)| pod);
+        let mut accounts = pods
+            .filter(|pod| selects(selector, &pod.labels))
+            .map(|pod| pod.service_account.as_str());
+        let account = accounts.next()?;
+        if accounts.any(|other| other != account) {
+            return None;
+        }
+        self.account_waypoint(&service.key.namespace, account)
+            .filter(|waypoint| waypoint.traffic.services())
+    }
+
+    fn has_account_waypoints(&self, namespace: &str) -> bool {
+        self.waypoints
+            .within(namespace)
+            .any(|(_, waypoint)| waypoint.service_account.is_some())
+    }
+
+    pub(super) fn set_gateway(&mut self, key: Key, new: Option<Gateway>) {
+        self.gateways.set(&key, new);
+        self.renew_waypoint(&key);
+    }
+
+    pub(super) fn set_class(&mut self, name: Arc<str>, new: Option<GatewayClass>) {
+        match new {
+            Some(class) => self.classes.insert(name.clone(), class),
+            None => self.classes.remove(&name),
+        };
+        let of_class: Vec<Key> = self
+            .gateways
+            .all()
+            .filter(|(_, gateway)| *gateway.class() == *name)
+            .map(|(key, _)| key)
+            .collect();
+        for key in of_class {
+            self.renew_waypoint(&key);
+        }
+    }
+
+    fn renew_waypoint(&mut self, key: &Key) {
+        let new = self.gateways.get(key).and_then(|gateway| {
+            Waypoint::of(&self.mesh, gateway, self.classes.get(gateway.class()))
+        });
+        if self.waypoints.get(key) == new.as_ref() {
+            return;
+        }
+        self.mark_users_of_waypoint(key);
+        self.waypoints.set(key, new);
+        self.mark_users_of_waypoint(key);
+    }
+
+    /// Whoever names it, whether or not it lets them in; and all of its namespace where it is for
+    /// an account, or where its own pods are.
+    fn mark_users_of_waypoint(&mut self, key: &Key) {
+        let for_account = self
+            .waypoints
+            .get(key)
+            .is_some_and(|waypoint| waypoint.service_account.is_some());
+        let concerned = |own: &UseWaypoint, of: &Key| {
+            (for_account && of.namespace == key.namespace)
+                || matches!(self.named_waypoint(own, &of.namespace), UseWaypoint::Named(named) if named == *key)
+        };
+        let instance = |pod: &Pod| {
+            pod.key.namespace == key.namespace
+                && pod
+                    .labels
+                    .get(GATEWAY_NAME)
+                    .is_some_and(|name| **name == *key.name)
+        };
+        let services = self
+            .services
+            .all()
+            .filter(|(of, service)| concerned(&service.waypoint, of));
+        let pods = self.pods.all().filter(|(of, pod)| {
+            instance(pod) || concerned(&UseWaypoint::of(&pod.labels, &of.namespace), of)
+        });
+        let services = services.map(|(key, _)| Output::Service(key));
+        let marked: Vec<Output> = services
+            .chain(pods.map(|(key, _)| Output::Pod(key)))
+            .collect();
+        self.dirty.extend(marked);
+    }
+
+    /// A namespace's labels may choose its waypoint, or let it use another's.
+    pub(super) fn mark_namespace_for_waypoints(
+        &mut self,
+        name: &Arc<str>,
+        old: Option<&Namespace>,
+        new: Option<&Namespace>,
+    ) {
+        let labels = |namespace: Option<&Namespace>| {
+            namespace
+                .map(|namespace| namespace.labels.clone())
+                .unwrap_or_default()
+        };
+        let (old, new) = (labels(old), labels(new));
+        let said = |labels: &Labels| (UseWaypoint::of(labels, name), ingress_use(labels));
+        let chosen = |waypoint: &Waypoint| matches!(waypoint.allowed, Allowed::Selector(_));
+        let concerned = said(&old) != said(&new)
+            || (old != new && self.waypoints.all().any(|(_, waypoint)| chosen(waypoint)));
+        if concerned {
+            let services = self
+                .services
+                .within(name)
+                .map(|(key, _)| Output::Service(key));
+            let pods = self.pods.within(name).map(|(key, _)| Output::Pod(key));
+            self.dirty.extend(services.chain(pods));
+        }
+    }
+
+    /// Called with the old pod in place, and again with the new one: where waypoints are for
+    /// accounts, a service's waypoint depends on who its pods run as.
+    pub(super) fn mark_services_of_pod(&mut self, key: &Key) {
+        if !self.has_account_waypoints(&key.namespace) {
+            return;
+        }
+        let Some(pod) = self.pods.get(key) else {
+            return;
+        };
+        let services = self.services.within(&key.namespace).filter(|(_, service)| {
+            service
+                .selector
+                .as_ref()
+                .is_some_and(|selector| selects(selector, &pod.labels))
+        });
+        self.dirty
+            .extend(services.map(|(key, _)| Output::Service(key)));
+    }
+}
