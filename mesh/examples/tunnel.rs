@@ -205,7 +205,7 @@ fn start(a: &Runtime, b: &Runtime, server: SocketAddr) -> Result<SocketAddr> {
     let target = Target {
         source: A.parse()?,
         pod: "bench".into(),
-        expect: vec![B.parse()?],
+        expect: vec![B.parse::<Identity>()?.into()],
         next_hop,
         authority: server.to_string(),
         baggage: None,

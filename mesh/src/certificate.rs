@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::{Identity, TrustDomain};
-use crate::tls::{self, Roots};
+use crate::tls::{self, Expected, Roots};
 
 pub use manager::{Certificates, GetError, Held};
 
@@ -159,8 +159,8 @@ impl Certificate {
         &self.root_certificates
     }
 
-    /// The configuration for a connection to a peer with any of these identities.
-    pub(crate) fn client(&self, expected: Vec<Identity>) -> Arc<ClientConfig> {
+    /// The configuration for a connection to a peer that is any of these.
+    pub(crate) fn client(&self, expected: Vec<Expected>) -> Arc<ClientConfig> {
         Arc::new(tls::expecting(&self.client, &self.roots, expected))
     }
 

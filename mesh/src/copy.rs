@@ -5,7 +5,7 @@
 //! Each way is a [`flow`](self): a chunk is read only when everything before it is written, so a
 //! slow reader holds back its writer, over any number of hops. What a way may hold is one read
 //! buffer, or what the peer may send on a stream without a window update
-//! ([`STREAM_WINDOW`](crate::hbone::STREAM_WINDOW)).
+//! ([`Limits::stream_window`](crate::hbone::Limits)).
 
 mod buffer;
 mod flow;

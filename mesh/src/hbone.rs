@@ -10,6 +10,7 @@ mod authority;
 mod client;
 mod io;
 mod keepalive;
+mod limits;
 mod members;
 mod pool;
 mod server;
@@ -24,22 +25,15 @@ use std::time::Duration;
 
 pub use authority::{AuthorityError, Destination};
 pub use io::Io;
+pub use limits::Limits;
 pub use pool::{ConnectError, Pool, Target};
-pub use server::{AcceptError, Connection, Request, accept};
+pub use server::{AcceptError, Connection, Request, accept, accept_within};
 pub use stream::{Stream, StreamError};
 
-/// Bytes that a peer may send on one stream before we have passed them on. With 64 KiB, HTTP/2's
-/// default, throughput is a quarter of that (data-path-cost).
-pub const STREAM_WINDOW: u32 = 4 << 20;
-/// Bytes that a peer may send on one connection before we have passed them on: the bound of what
-/// one connection can make us hold.
-pub const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame that we accept.
 pub const MAX_FRAME: u32 = 1 << 20;
 /// Largest list of headers that we accept, in bytes.
 pub const MAX_HEADERS: u32 = 64 << 10;
-/// Bytes of a stream that may wait for the connection on our side.
-pub const SEND_BUFFER: usize = 1 << 20;
 /// What tiny DATA frames that nobody has taken yet may cost on one connection, counted as `h2`
 /// does, 256 bytes less their payload each; beyond it the connection ends. One turn of its task can
 /// bring 67,000 of them (128 reads of 16 KiB, 31 bytes each with their TLS record), and
@@ -47,10 +41,6 @@ pub const SEND_BUFFER: usize = 1 << 20;
 /// default, 8 MiB, is less than one turn brings, so that a writer of single bytes could end the
 /// streams of everybody else.
 pub const TINY_FRAMES: usize = 64 << 20;
-/// Streams at the same time on a connection that we accept.
-pub const MAX_STREAMS: u32 = 200;
-/// Streams at the same time on a pooled connection, before another one is made.
-pub const POOLED_STREAMS: usize = 100;
 /// A connection without streams is kept for this long.
 pub const IDLE: Duration = Duration::from_secs(300);
 /// Longest TLS handshake, on either side.

@@ -3,6 +3,7 @@
 //! refused in words that stay the same in logs and counters. Knows no HTTP/2 and no certificate
 //! authority.
 
+mod expected;
 mod handshake;
 mod verify;
 
@@ -24,6 +25,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::{Identity, TrustDomain};
 
+pub use expected::{Expected, ExpectedError};
 pub use handshake::{HandshakeError, accept, connect};
 pub(crate) use verify::identities;
 use verify::{ClientVerifier, ServerVerifier};
@@ -193,12 +195,12 @@ pub struct Peer {
 
 impl Peer {
     /// Reads a verified leaf. `expected` chooses among several identities.
-    pub(crate) fn of(leaf: &CertificateDer<'_>, expected: &[Identity]) -> io::Result<Self> {
+    pub(crate) fn of(leaf: &CertificateDer<'_>, expected: &[Expected]) -> io::Result<Self> {
         let broken = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
         let identities = verify::identities(leaf).map_err(|e| broken(e.to_string()))?;
         let identity = identities
             .iter()
-            .find(|identity| expected.contains(identity))
+            .find(|identity| expected.iter().any(|expected| expected.accepts(identity)))
             .or(identities.first())
             .ok_or_else(|| broken("the certificate names no identity".to_owned()))?;
         let (_, parsed) =
@@ -229,12 +231,12 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// A client configuration that accepts a server with any of these identities. Shares everything
+/// A client configuration that accepts a server that is any of these. Shares everything
 /// else with `config`.
 pub(crate) fn expecting(
     config: &ClientConfig,
     roots: &Roots,
-    expected: Vec<Identity>,
+    expected: Vec<Expected>,
 ) -> ClientConfig {
     let mut config = config.clone();
     let verifier = ServerVerifier::new(roots.clone(), provider(), expected);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
+use crate::hbone::Limits;
 use crate::hbone::test_rig::{Rig, listener, permit, tcp_pair};
 use crate::hbone::{Destination, Request};
 
@@ -292,7 +293,7 @@ async fn a_stalled_reader_stops_its_writer_and_then_gets_everything() {
     }
     // The sockets' own buffers, a stream window, what waits to be sent, and a read buffer.
     let sockets = 3 * (8 << 20);
-    let ours = crate::hbone::STREAM_WINDOW as usize + crate::hbone::SEND_BUFFER + (1 << 20);
+    let ours = Limits::NODE.stream_window as usize + Limits::NODE.send_buffer + (1 << 20);
     assert!(
         sent < sockets + ours,
         "{sent} bytes were taken from a writer that nobody reads"
@@ -373,7 +374,7 @@ async fn two_thousand_connections_at_once() {
         });
     }
     soon(async { while clients.join_next().await.transpose().unwrap().is_some() {} }).await;
-    assert_eq!(rig.accepted(), COUNT / crate::hbone::POOLED_STREAMS);
+    assert_eq!(rig.accepted(), COUNT / Limits::NODE.pooled_streams);
 }
 
 #[test]

@@ -16,13 +16,9 @@ use super::members::{Lease, Load};
 use super::pool::{ConnectError, Target};
 use super::stream::Stream;
 use super::wire::{Broken, Wire};
-use super::{
-    ANSWER_TIMEOUT, CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, MAX_FRAME, MAX_HEADERS, POOLED_STREAMS,
-    SEND_BUFFER, STREAM_WINDOW, TINY_FRAMES,
-};
+use super::{ANSWER_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
-use crate::identity::Identity;
-use crate::tls;
+use crate::tls::{self, Expected};
 
 /// What opens streams on a connection.
 #[derive(Clone)]
@@ -50,8 +46,9 @@ pub(super) enum OpenError {
 pub(super) async fn make(
     tcp: TcpStream,
     certificate: &Certificate,
-    expected: &[Identity],
+    expected: &[Expected],
     next_hop: SocketAddr,
+    limits: &Limits,
 ) -> Result<Made, ConnectError> {
     let (tls, peer) = tls::connect(tcp, certificate, expected, HANDSHAKE_TIMEOUT)
         .await
@@ -63,13 +60,13 @@ pub(super) async fn make(
     let (wire, broken) = Wire::new(tls);
     let mut builder = h2::client::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(limits.send_buffer)
         .data_frame_budget(TINY_FRAMES)
-        .initial_max_send_streams(POOLED_STREAMS)
+        .initial_max_send_streams(limits.pooled_streams)
         .enable_push(false);
     let (h2, connection) = timeout(HANDSHAKE_TIMEOUT, builder.handshake(wire))
         .await
@@ -121,13 +118,18 @@ pub(super) async fn drive(
 }
 
 impl Opener {
+    /// How many streams the peer takes at the same time. It has said so by its first answer.
+    pub(super) fn ceiling(&self) -> usize {
+        self.h2.current_max_send_streams()
+    }
+
     /// Sends a CONNECT and waits for its answer.
-    pub(super) async fn open(self, target: &Target, lease: Lease) -> Result<Stream, OpenError> {
+    pub(super) async fn open(&self, target: &Target, lease: Lease) -> Result<Stream, OpenError> {
         let next_hop = target.next_hop;
         let request = request(target).map_err(OpenError::Failed)?;
-        let broken = self.broken;
-        let unsent = |error: h2::Error| OpenError::Unsent(broke(&broken, next_hop, &error));
-        let mut h2 = self.h2.ready().await.map_err(unsent)?;
+        let broken = &self.broken;
+        let unsent = |error: h2::Error| OpenError::Unsent(broke(broken, next_hop, &error));
+        let mut h2 = self.h2.clone().ready().await.map_err(unsent)?;
         let (answer, send) = h2.send_request(request, false).map_err(unsent)?;
         let answer = timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| {
             OpenError::Failed(ConnectError::TimedOut {
@@ -137,7 +139,7 @@ impl Opener {
         })?;
         let answer = answer.map_err(|error| {
             let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away();
-            let failed = broke(&broken, next_hop, &error);
+            let failed = broke(broken, next_hop, &error);
             if refused {
                 OpenError::Unsent(failed)
             } else {

@@ -114,6 +114,14 @@ impl<C: Clone, E: Clone> Members<C, E> {
         (id, Lease(load.clone()), load)
     }
 
+    /// The peer of a connection takes only so many streams. At least one: a peer that takes none
+    /// at the moment is waited for.
+    pub(super) fn limit(&mut self, id: u64, ceiling: usize) {
+        for member in self.connections.iter_mut().filter(|member| member.id == id) {
+            member.ceiling = member.ceiling.min(ceiling.max(1));
+        }
+    }
+
     /// Takes a connection out of use for new streams.
     pub(super) fn evict(&mut self, id: u64) {
         self.connections.retain(|member| member.id != id);
@@ -248,6 +256,18 @@ mod tests {
         drop(first);
         assert_eq!(used(&mut members).0, 1);
         assert_eq!(members.len(), 2);
+    }
+
+    #[test]
+    fn a_peer_that_takes_fewer_streams_gets_fewer() {
+        let mut members = Members::new();
+        let attempt = dial(&mut members);
+        let (id, _first, _) = members.connected(attempt, 1, far(), CEILING, Instant::now());
+        members.limit(id, CEILING + 1);
+        let (_, second) = used(&mut members);
+        drop(second);
+        members.limit(id, 0);
+        drop(dial(&mut members));
     }
 
     #[test]

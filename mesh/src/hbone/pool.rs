@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use super::client::{self, Made, OpenError, Opener};
 use super::members::{Attempt, Lease, Members, Step};
 use super::stream::Stream;
-use super::{DIAL_TIMEOUT, IDLE, POOLED_STREAMS};
+use super::{DIAL_TIMEOUT, IDLE, Limits};
 use crate::certificate::{Certificates, GetError};
 use crate::identity::Identity;
 use crate::policy::Permit;
-use crate::tls::TlsRefusal;
+use crate::tls::{Expected, TlsRefusal};
 
 /// Connections that fail under a stream before the stream gives up. Each of them was made for
 /// an earlier stream, and ended meanwhile.
@@ -39,8 +39,8 @@ pub struct Target {
     pub source: Identity,
     /// The pod in whose network namespace the connection lives: its uid.
     pub pod: Arc<str>,
-    /// The peer must have one of these identities.
-    pub expect: Vec<Identity>,
+    /// The peer must be one of these.
+    pub expect: Vec<Expected>,
     /// The address to connect to, on port 15008: a workload, waypoint or gateway.
     pub next_hop: SocketAddr,
     /// The `:authority`: the destination as `ip:port` or `host:port`.
@@ -122,7 +122,7 @@ impl ConnectError {
 struct Key {
     source: Identity,
     pod: Arc<str>,
-    expect: Vec<Identity>,
+    expect: Vec<Expected>,
     next_hop: SocketAddr,
 }
 
@@ -130,6 +130,7 @@ struct Inner {
     certificates: Certificates,
     /// How long a connection without streams is kept.
     idle: Duration,
+    limits: Limits,
     keys: Mutex<HashMap<Key, Members<Opener, ConnectError>>>,
 }
 
@@ -137,15 +138,17 @@ impl Pool {
     /// An empty pool that takes its certificates from here.
     #[must_use]
     pub fn new(certificates: Certificates) -> Self {
-        Self::keeping(certificates, IDLE)
+        Self::within(certificates, IDLE, Limits::NODE)
     }
 
-    /// A pool that keeps a connection without streams for `idle`.
-    pub(crate) fn keeping(certificates: Certificates, idle: Duration) -> Self {
+    /// A pool that keeps a connection without streams for `idle`, with limits of its own.
+    #[must_use]
+    pub fn within(certificates: Certificates, idle: Duration, limits: Limits) -> Self {
         let keys = Mutex::default();
         Self(Arc::new(Inner {
             certificates,
             idle,
+            limits,
             keys,
         }))
     }
@@ -175,7 +178,10 @@ impl Pool {
                     }
                     // Where the whole connection broke, its driver evicts it.
                     Err(OpenError::Failed(error)) => return Err(error),
-                    Ok(stream) => return Ok(stream),
+                    Ok(stream) => {
+                        self.0.limit(&key, id, &opener);
+                        return Ok(stream);
+                    }
                 },
                 Step::Wait(mut result) => {
                     // An error here: whoever dialled gave up. Somebody else has to.
@@ -212,19 +218,18 @@ impl Pool {
         target: &Target,
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
     ) -> Result<Stream, ConnectError> {
-        let (opener, lease) = match self.make(target, dial).await {
-            Ok(made) => self.0.keep(key, attempt, made),
+        let (id, opener, lease) = match self.make(target, dial).await {
+            Ok(made) => self.0.keep(key.clone(), attempt, made),
             Err(error) => {
                 attempt.failed(error.clone());
                 return Err(error);
             }
         };
-        opener
-            .open(target, lease)
-            .await
-            .map_err(|error| match error {
-                OpenError::Unsent(error) | OpenError::Failed(error) => error,
-            })
+        let opened = opener.open(target, lease).await;
+        self.0.limit(&key, id, &opener);
+        opened.map_err(|error| match error {
+            OpenError::Unsent(error) | OpenError::Failed(error) => error,
+        })
     }
 
     async fn make(
@@ -244,7 +249,7 @@ impl Pool {
                 next_hop,
                 cause: Arc::new(cause),
             })?;
-        client::make(tcp, &certificate, &target.expect, next_hop).await
+        client::make(tcp, &certificate, &target.expect, next_hop, &self.0.limits).await
     }
 }
 
@@ -287,7 +292,7 @@ impl Inner {
         key: Key,
         attempt: Attempt<ConnectError>,
         made: Made,
-    ) -> (Opener, Lease) {
+    ) -> (u64, Opener, Lease) {
         let Made {
             opener,
             usable_until,
@@ -297,7 +302,13 @@ impl Inner {
             let mut keys = self.keys.lock();
             let members = keys.entry(key.clone()).or_insert_with(Members::new);
             let now = Instant::now();
-            members.connected(attempt, opener.clone(), usable_until, POOLED_STREAMS, now)
+            members.connected(
+                attempt,
+                opener.clone(),
+                usable_until,
+                self.limits.pooled_streams,
+                now,
+            )
         };
         let (pool, idle): (Weak<Self>, _) = (Arc::downgrade(self), self.idle);
         tokio::spawn(async move {
@@ -313,7 +324,15 @@ impl Inner {
                 pool.evict(&key, id);
             }
         });
-        (opener, lease)
+        (id, opener, lease)
+    }
+
+    /// Takes the peer at its word about how many streams it wants, once it has said.
+    fn limit(&self, key: &Key, id: u64, opener: &Opener) {
+        let ceiling = opener.ceiling();
+        if ceiling < self.limits.pooled_streams {
+            self.update(key, |members| members.limit(id, ceiling));
+        }
     }
 
     fn evict(&self, key: &Key, id: u64) {

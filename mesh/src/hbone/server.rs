@@ -15,10 +15,7 @@ use super::authority::Destination;
 use super::keepalive::Keepalive;
 use super::stream::{Stream, StreamError};
 use super::wire::{Broken, Wire};
-use super::{
-    CONNECTION_WINDOW, HANDSHAKE_TIMEOUT, MAX_FRAME, MAX_HEADERS, MAX_STREAMS, SEND_BUFFER,
-    STREAM_WINDOW, TINY_FRAMES,
-};
+use super::{HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
 use crate::drain::Watch;
 use crate::policy::Permit;
@@ -94,16 +91,29 @@ pub async fn accept(
     certificate: &Certificate,
     watch: Watch,
 ) -> Result<Connection, AcceptError> {
+    accept_within(tcp, certificate, watch, &Limits::NODE).await
+}
+
+/// As [`accept`], with limits other than a node proxy's.
+///
+/// # Errors
+/// See [`AcceptError`].
+pub async fn accept_within(
+    tcp: TcpStream,
+    certificate: &Certificate,
+    watch: Watch,
+    limits: &Limits,
+) -> Result<Connection, AcceptError> {
     let (tls, peer) = tls::accept(tcp, certificate, HANDSHAKE_TIMEOUT).await?;
     let (wire, broken) = Wire::new(tls);
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(limits.accepted_streams)
+        .max_send_buffer_size(limits.send_buffer)
         .data_frame_budget(TINY_FRAMES);
     let mut h2 = timeout(HANDSHAKE_TIMEOUT, builder.handshake(wire))
         .await

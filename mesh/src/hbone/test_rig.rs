@@ -111,7 +111,7 @@ impl Rig {
         Target {
             source: id(CLIENT),
             pod: "pod-1".into(),
-            expect: vec![id(SERVER)],
+            expect: vec![id(SERVER).into()],
             next_hop: self.address,
             authority: authority.to_owned(),
             baggage: Some("k8s.namespace.name=default".to_owned()),

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use super::test_rig::{CLIENT, Rig, SERVER, listener, permit, tcp_pair};
 use super::*;
 use crate::drain;
-use crate::identity::Identity;
 use crate::tls::TlsRefusal;
 use crate::tls::test_authority::{TestAuthority, id};
 
@@ -134,7 +133,7 @@ async fn other_pods_identities_and_expectations_share_nothing() {
     let mut other_source = base.clone();
     other_source.source = id("spiffe://cluster.local/ns/default/sa/other");
     let mut other_expectation = base.clone();
-    other_expectation.expect.push(id(CLIENT));
+    other_expectation.expect.push(id(CLIENT).into());
     let mut same = other_expectation.clone();
     same.expect.reverse();
     let mut streams = Vec::new();
@@ -157,7 +156,7 @@ async fn other_pods_identities_and_expectations_share_nothing() {
 async fn a_full_connection_is_joined_by_another() {
     let rig = Rig::new(echo).await;
     let mut streams = Vec::new();
-    for _ in 0..=POOLED_STREAMS {
+    for _ in 0..=Limits::NODE.pooled_streams {
         streams.push(soon(rig.connect(DESTINATION)).await.unwrap());
     }
     assert_eq!(rig.accepted(), 2);
@@ -313,7 +312,7 @@ async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     let mut rig = Rig::new(echo).await;
     let certificates = crate::certificate::Certificates::new(rig.authority.clone(), Vec::new());
     let idle = Duration::from_millis(100);
-    rig.pool = Pool::keeping(certificates, idle);
+    rig.pool = Pool::within(certificates, idle, Limits::NODE);
     let mut stream = soon(rig.connect(DESTINATION)).await.unwrap();
     tokio::time::sleep(4 * idle).await;
     exchange(&mut stream, "it is busy, if only with waiting").await;
@@ -341,7 +340,7 @@ async fn the_refusal_of_our_certificate_has_its_name() {
 async fn an_unexpected_server_is_refused() {
     let rig = Rig::new(echo).await;
     let mut target = rig.target(DESTINATION);
-    target.expect = vec![id("spiffe://cluster.local/ns/default/sa/somebody")];
+    target.expect = vec![id("spiffe://cluster.local/ns/default/sa/somebody").into()];
     let address = rig.address;
     let dial = async || TcpStream::connect(address).await;
     let error = soon(rig.pool.connect(permit(), target, dial))
@@ -391,7 +390,7 @@ async fn raw(
     h2::client::SendRequest<Bytes>,
     h2::client::Connection<tokio_rustls::client::TlsStream<TcpStream>, Bytes>,
 ) {
-    let expected: [Identity; 1] = [id(SERVER)];
+    let expected = [id(SERVER).into()];
     let (tls, _) = crate::tls::connect(tcp, certificate, &expected, LIMIT)
         .await
         .unwrap();
@@ -468,7 +467,7 @@ async fn streams_beyond_the_limit_wait_or_are_refused() {
     let rig = Rig::new(echo).await;
     let mut h2 = raw_client(rig.address, &rig.authority).await;
     let mut open = Vec::new();
-    for _ in 0..MAX_STREAMS {
+    for _ in 0..Limits::NODE.accepted_streams {
         let (answer, send) = h2.send_request(connect_to(DESTINATION), false).unwrap();
         open.push((soon(answer).await.unwrap(), send));
         h2 = h2.ready().await.unwrap();
@@ -499,7 +498,7 @@ async fn a_peer_that_says_nothing_is_not_waited_for_forever() {
     // The other side: a next hop that accepts TCP and is silent.
     let (silent, address) = listener().await;
     let tcp = TcpStream::connect(address).await.unwrap();
-    let error = crate::tls::connect(tcp, &certificate, &[id(SERVER)], limit)
+    let error = crate::tls::connect(tcp, &certificate, &[id(SERVER).into()], limit)
         .await
         .unwrap_err();
     assert_eq!(error.reason, TlsRefusal::TimedOut);

@@ -9,9 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::{ALPN, Peer, TlsRefusal};
+use super::{ALPN, Expected, Peer, TlsRefusal};
 use crate::certificate::Certificate;
-use crate::identity::Identity;
 
 /// Encrypted bytes that may wait for the socket in one connection. Large, so that many records go
 /// out with one system call (data-path-cost: batching).
@@ -45,8 +44,8 @@ pub async fn accept(
     Ok((stream, peer))
 }
 
-/// Opens a connection on behalf of the certificate's workload, to a peer with any of the
-/// `expected` identities.
+/// Opens a connection on behalf of the certificate's workload, to a peer that is any
+/// of the `expected`.
 ///
 /// The server decides about our certificate after the handshake is done here: its refusal is an
 /// error of the first read.
@@ -56,7 +55,7 @@ pub async fn accept(
 pub async fn connect(
     tcp: TcpStream,
     certificate: &Certificate,
-    expected: &[Identity],
+    expected: &[Expected],
     limit: Duration,
 ) -> Result<(client::TlsStream<TcpStream>, Peer), HandshakeError> {
     // Never sent: there is no SNI, and the verifier looks at identities alone.
@@ -88,7 +87,7 @@ async fn within<T>(
     }
 }
 
-fn check(connection: &CommonState, expected: &[Identity]) -> Result<Peer, HandshakeError> {
+fn check(connection: &CommonState, expected: &[Expected]) -> Result<Peer, HandshakeError> {
     let failed = |reason, text: &str| HandshakeError {
         reason,
         cause: io::Error::new(io::ErrorKind::InvalidData, text.to_owned()),

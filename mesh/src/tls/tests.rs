@@ -36,7 +36,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 async fn handshake(client: Arc<Certificate>, server: Arc<Certificate>, expected: &str) -> Seen {
     let (client_tcp, server_tcp) = pair().await;
-    let expected = [id(expected)];
+    let expected = [id(expected).into()];
     let (client, server) = tokio::join!(
         async {
             let (mut tls, peer) = connect(client_tcp, &client, &expected, LIMIT)
@@ -128,7 +128,7 @@ async fn a_client_with_two_identities_is_refused() {
     let material = authority.material(&[A, B], -1, 24);
     let roots = Roots::new(&material.roots).unwrap();
     let config = client_config(material.chain, material.key, &roots).unwrap();
-    let config = expecting(&config, &roots, vec![id(B)]);
+    let config = expecting(&config, &roots, vec![id(B).into()]);
     assert_eq!(
         bare(config, authority.certificate(B)).await.unwrap_err(),
         TlsRefusal::NoIdentity
@@ -141,7 +141,7 @@ async fn a_client_without_certificate_or_without_http2_is_refused() {
     let material = authority.material(&[A], -1, 24);
     let roots = Roots::new(&material.roots).unwrap();
     let config = client_config(material.chain, material.key, &roots).unwrap();
-    let mut config = expecting(&config, &roots, vec![id(B)]);
+    let mut config = expecting(&config, &roots, vec![id(B).into()]);
     config.alpn_protocols.clear();
     let seen = bare(config.clone(), authority.certificate(B)).await;
     assert_eq!(seen.unwrap_err(), TlsRefusal::NotHttp2);
@@ -155,7 +155,7 @@ async fn a_client_without_certificate_or_without_http2_is_refused() {
         .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(
             roots,
             provider(),
-            vec![id(B)],
+            vec![id(B).into()],
         )))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];

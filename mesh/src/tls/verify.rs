@@ -10,15 +10,15 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{Refused, Roots, TlsRefusal};
+use super::{Expected, Refused, Roots, TlsRefusal};
 use crate::identity::{Identity, TrustDomain};
 
-/// Checks the server's certificate: chain, and any of the expected identities.
+/// Checks the server's certificate: chain, and that it is one of the expected.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     roots: Roots,
     provider: Arc<CryptoProvider>,
-    expected: Vec<Identity>,
+    expected: Vec<Expected>,
 }
 
 /// Checks a client's certificate: chain, and exactly one identity, of an accepted trust domain.
@@ -33,7 +33,7 @@ impl ServerVerifier {
     pub(crate) fn new(
         roots: Roots,
         provider: Arc<CryptoProvider>,
-        expected: Vec<Identity>,
+        expected: Vec<Expected>,
     ) -> Self {
         Self {
             roots,
@@ -69,10 +69,11 @@ impl ServerCertVerifier for ServerVerifier {
         let usage = KeyUsage::server_auth();
         check_chain(&self.roots, &self.provider, leaf, intermediates, now, usage)?;
         let presented = identities(leaf)?;
-        if presented
-            .iter()
-            .any(|identity| self.expected.contains(identity))
-        {
+        if presented.iter().any(|identity| {
+            self.expected
+                .iter()
+                .any(|expected| expected.accepts(identity))
+        }) {
             return Ok(ServerCertVerified::assertion());
         }
         let detail = format!(

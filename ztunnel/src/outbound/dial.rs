@@ -112,7 +112,7 @@ pub(super) async fn dial(
             let target = Target {
                 source: own.identity.clone(),
                 pod: Arc::clone(&out.uid),
-                expect,
+                expect: expect.into_iter().map(Into::into).collect(),
                 next_hop,
                 authority,
                 baggage: Some(baggage(own)),

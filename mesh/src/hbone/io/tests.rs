@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Io;
 use crate::hbone::test_rig::{Rig, permit};
-use crate::hbone::{Request, STREAM_WINDOW};
+use crate::hbone::{Limits, Request};
 
 const DESTINATION: &str = "10.0.0.1:80";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ async fn a_reader_that_stops_stops_the_writer() {
     let (_rig, mut near, mut far) = pair().await;
     let piece = vec![1; 32 << 10];
     let mut written = 0;
-    let most = 4 * usize::try_from(STREAM_WINDOW).unwrap();
+    let most = 4 * usize::try_from(Limits::NODE.stream_window).unwrap();
     while written < most {
         match timeout(Duration::from_millis(500), near.write(&piece)).await {
             Ok(count) => written += count.unwrap(),
