@@ -18,6 +18,7 @@ use crate::admin::{self, Face};
 use crate::authentication::{Authenticator, Roles};
 use crate::ca::service::{Certificates, Lifetimes};
 use crate::ca::{roots, secret};
+use crate::deployer::manifest::Settings;
 use crate::index::Index;
 use crate::kubernetes::review::KubernetesReviewer;
 use crate::kubernetes::watch;
@@ -27,7 +28,7 @@ use crate::status::writer::{self, Queue};
 use crate::translate::Mesh;
 use crate::xds::hub::Hub;
 use crate::xds::service::Discovery;
-use crate::{server, tls};
+use crate::{deployer, server, tls};
 
 /// The control plane of Culvert, an ambient service mesh.
 #[derive(Clone, Debug, Parser)]
@@ -82,6 +83,28 @@ pub struct Options {
     /// Writes nothing to the cluster but the CA's Secret: to run beside another control plane.
     #[arg(long, env = "OBSERVE_ONLY")]
     pub observe_only: bool,
+    /// The image of waypoints.
+    #[arg(
+        long,
+        env = "WAYPOINT_IMAGE",
+        default_value = "culvert.local/waypoint:dev"
+    )]
+    pub waypoint_image: String,
+    /// When the image of waypoints is pulled.
+    #[arg(long, env = "WAYPOINT_PULL_POLICY", default_value = "IfNotPresent")]
+    pub waypoint_pull_policy: String,
+    /// Secrets to pull the image of waypoints with; they must be in the waypoints' namespaces.
+    #[arg(long, env = "WAYPOINT_PULL_SECRETS", value_delimiter = ',')]
+    pub waypoint_pull_secrets: Vec<String>,
+    /// `resources` of a waypoint's container, as JSON.
+    #[arg(long, env = "WAYPOINT_RESOURCES", default_value = "{}")]
+    pub waypoint_resources: String,
+    /// How much waypoints log: debug, info, warning or error.
+    #[arg(long, env = "WAYPOINT_LOG_LEVEL", default_value = "info")]
+    pub waypoint_log_level: String,
+    /// Where waypoints find control, HOST:PORT. Default: the service of this installation.
+    #[arg(long, env = "WAYPOINT_CONTROL_ADDRESS")]
+    pub waypoint_control_address: Option<String>,
     /// A kubeconfig, outside of a cluster.
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -137,6 +160,29 @@ impl Options {
             .collect()
     }
 
+    fn waypoints(&self) -> anyhow::Result<Settings> {
+        let usual = || format!("culvert-control.{}.svc:15012", self.namespace);
+        Ok(Settings {
+            image: self.waypoint_image.clone(),
+            pull_policy: self.waypoint_pull_policy.clone(),
+            pull_secrets: self
+                .waypoint_pull_secrets
+                .iter()
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .collect(),
+            resources: serde_json::from_str(&self.waypoint_resources)
+                .context("--waypoint-resources is not JSON")?,
+            control: self.waypoint_control_address.clone().unwrap_or_else(usual),
+            domain: self.domain_suffix.clone(),
+            trust_domain: self.trust_domain.clone(),
+            cluster: self.cluster_id.clone(),
+            network: self.network.clone(),
+            log_level: self.waypoint_log_level.clone(),
+            log_json: self.log_format == LogFormat::Json,
+        })
+    }
+
     fn roles(&self) -> anyhow::Result<Roles> {
         let own = format!("{}/ztunnel", self.namespace);
         let named = self
@@ -183,6 +229,7 @@ async fn listen(address: SocketAddr, flag: &'static str) -> anyhow::Result<TcpLi
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let trust_domain = TrustDomain::new(&options.trust_domain).context("--trust-domain")?;
     let roles = options.roles()?;
+    let waypoints = options.waypoints()?;
     let grpc = listen(options.grpc_addr, "--grpc-addr").await?;
     let monitoring = listen(options.monitoring_addr, "--monitoring-addr").await?;
     let readiness = listen(options.readiness_addr, "--readiness-addr").await?;
@@ -228,11 +275,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         statuses.clone(),
         metrics.clone(),
     );
-    let (namespaces, news) = (pilot.namespaces(), pilot.pods());
+    let (namespaces, news, plans) = (pilot.namespaces(), pilot.pods(), pilot.plans());
     let root = authority.root().to_owned();
     if options.observe_only {
         tracing::warn!(
-            "observing only: no root certificate is published and no policy status written"
+            "observing only: no root certificate is published, no status written and no waypoint deployed"
         );
     } else {
         tasks.spawn(roots::publish(
@@ -240,6 +287,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             root,
             namespaces,
             metrics.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(deployer::run(
+            client.clone(),
+            waypoints,
+            plans,
             stop.clone(),
         ));
         tasks.spawn(writer::run(

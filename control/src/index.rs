@@ -23,6 +23,8 @@ mod waypoints;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::deployer::{Plan, Plans};
+use crate::objects::waypoint_use::GATEWAY_NAME;
 use crate::objects::{
     Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node, Object, Pod,
     PolicySource, Service,
@@ -49,6 +51,8 @@ pub struct Index {
     classes: HashMap<Arc<str>, GatewayClass>,
     /// The gateways that can be used as waypoints.
     waypoints: Table<Waypoint>,
+    /// Whether the deployer's plans may have changed.
+    plans_changed: bool,
     pods_on_node: HashMap<String, BTreeSet<Key>>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
     slices_of_pod: HashMap<Key, BTreeSet<Key>>,
@@ -107,6 +111,7 @@ impl Index {
             gateways: Table::default(),
             classes: HashMap::new(),
             waypoints: Table::default(),
+            plans_changed: true,
             pods_on_node: HashMap::new(),
             slices_of_service: HashMap::new(),
             slices_of_pod: HashMap::new(),
@@ -252,6 +257,7 @@ impl Index {
             leave(&mut self.pods_on_node, before, &key);
             join(&mut self.pods_on_node, after, &key);
         }
+        let old_is_of_gateway = is_of_gateway(old);
         let moved = match (old, new.as_ref()) {
             (Some(old), Some(new)) => {
                 (&old.labels, &old.service_account) != (&new.labels, &new.service_account)
@@ -261,6 +267,7 @@ impl Index {
         if moved {
             self.mark_services_of_pod(&key);
         }
+        self.note_pod_for_plans(old_is_of_gateway || is_of_gateway(new.as_ref()));
         self.pods.set(&key, new);
         if moved {
             self.mark_services_of_pod(&key);
@@ -302,6 +309,10 @@ impl Index {
         self.mark_pods_of_slice(&key);
         self.dirty.insert(Output::Slice(key));
     }
+}
+
+fn is_of_gateway(pod: Option<&Pod>) -> bool {
+    pod.is_some_and(|pod| pod.labels.contains_key(GATEWAY_NAME))
 }
 
 fn join<K: Eq + std::hash::Hash>(index: &mut HashMap<K, BTreeSet<Key>>, at: Option<K>, key: &Key) {

@@ -19,6 +19,10 @@
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
 //! | cluster       | gateways, gatewayclasses                                 | list, watch               | who goes through a waypoint  |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
+//! | cluster       | gatewayclasses, their and gateways' status               | create, patch             | the class, and what came of a waypoint |
+//! | cluster       | serviceaccounts, deployments, services                   | get, create, patch        | running waypoints            |
+//! | cluster       | horizontalpodautoscalers, poddisruptionbudgets           | get, create, patch, delete | the same, where asked       |
+//! | cluster       | configmaps                                               | get                       | a waypoint's parametersRef   |
 //! | cluster       | tokenreviews                                             | create                    | who calls                    |
 //! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |
 //! | own namespace | secrets named culvert-ca                                 | get                       | the root key                 |
@@ -28,6 +32,7 @@ pub mod admin;
 pub mod app;
 pub mod authentication;
 pub mod ca;
+pub mod deployer;
 pub mod difference;
 pub mod index;
 pub mod kubernetes;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::authentication::BoundPod;
 use crate::ca::permission::{Place, Pods};
+use crate::deployer::Plans;
 use crate::index::Index;
 use crate::kubernetes::watch::Report;
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub struct Pilot {
     /// Namespaces that can hold a root certificate.
     namespaces: watch::Sender<BTreeSet<String>>,
     open_namespaces: BTreeSet<String>,
+    /// The waypoints that shall run.
+    plans: watch::Sender<Plans>,
     /// Counts batches with pods in them.
     pods: watch::Sender<u64>,
 }
@@ -68,6 +71,7 @@ impl Pilot {
             listed: HashSet::new(),
             namespaces: watch::Sender::default(),
             open_namespaces: BTreeSet::new(),
+            plans: watch::Sender::default(),
             pods: watch::Sender::default(),
         }
     }
@@ -76,6 +80,12 @@ impl Pilot {
     #[must_use]
     pub fn namespaces(&self) -> watch::Receiver<BTreeSet<String>> {
         self.namespaces.subscribe()
+    }
+
+    /// The waypoints that shall run.
+    #[must_use]
+    pub fn plans(&self) -> watch::Receiver<Plans> {
+        self.plans.subscribe()
     }
 
     /// Changes when pods did.
@@ -107,7 +117,7 @@ impl Pilot {
     /// Takes a batch in and publishes what came of it.
     pub fn take(&mut self, batch: Vec<Report>, heard: Instant) {
         let mut pods = false;
-        let (updates, wishes) = {
+        let (updates, wishes, plans) = {
             let shared = self.index.clone();
             let mut index = shared.write();
             for report in batch {
@@ -139,7 +149,7 @@ impl Pilot {
             if self.listed.len() < Kind::ALL.len() {
                 return;
             }
-            (index.recompute(), index.take_wishes())
+            (index.recompute(), index.take_wishes(), index.take_plans())
         };
         self.metrics.recomputed.inc_by(updates.len() as u64);
         let changed = self.hub.publish(updates, heard);
@@ -156,6 +166,13 @@ impl Pilot {
         }
         self.hub.set_ready();
         self.statuses.add(wishes);
+        if let Some(plans) = plans {
+            self.plans.send_if_modified(|known| {
+                let differs = *known != plans;
+                *known = plans;
+                differs
+            });
+        }
         if pods {
             self.pods.send_modify(|batches| *batches += 1);
         }

@@ -1,8 +1,10 @@
 //! Waypoints in the index: who uses which, and who must be recomputed when one changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Index, Output};
+use super::{Index, Output, Plan, Plans};
+use crate::objects::gateway::{CONTROLLER, WAYPOINT_CLASS};
 use crate::objects::waypoint_use::{GATEWAY_NAME, UseWaypoint, ingress_use};
 use crate::objects::{Gateway, GatewayClass, Key, Labels, Namespace, Pod, Service, selects};
 use crate::translate::waypoint::{Allowed, Waypoint};
@@ -116,11 +118,13 @@ impl Index {
     }
 
     pub(super) fn set_gateway(&mut self, key: Key, new: Option<Gateway>) {
+        self.plans_changed |= self.gateways.get(&key) != new.as_ref();
         self.gateways.set(&key, new);
         self.renew_waypoint(&key);
     }
 
     pub(super) fn set_class(&mut self, name: Arc<str>, new: Option<GatewayClass>) {
+        self.plans_changed = true;
         match new {
             Some(class) => self.classes.insert(name.clone(), class),
             None => self.classes.remove(&name),
@@ -134,6 +138,45 @@ impl Index {
         for key in of_class {
             self.renew_waypoint(&key);
         }
+    }
+
+    pub(super) fn note_pod_for_plans(&mut self, concerned: bool) {
+        self.plans_changed |= concerned;
+    }
+
+    /// The waypoints that shall run, if that may have changed since the last call. A Gateway with
+    /// addresses of its own is run by somebody else, one of another class too.
+    pub fn take_plans(&mut self) -> Option<Plans> {
+        if !std::mem::take(&mut self.plans_changed) {
+            return None;
+        }
+        let ours = |class: &str| {
+            class == WAYPOINT_CLASS
+                || self
+                    .classes
+                    .get(class)
+                    .is_some_and(|class| class.controller == CONTROLLER)
+        };
+        let mut plans = BTreeMap::new();
+        for (key, gateway) in self.gateways.all() {
+            let Ok(spec) = &gateway.spec else { continue };
+            if gateway.terminating || !ours(&spec.gateway_class_name) || !spec.addresses.is_empty()
+            {
+                continue;
+            }
+            let ready = self.pods.within(&key.namespace).any(|(_, pod)| {
+                pod.ready
+                    && pod
+                        .labels
+                        .get(GATEWAY_NAME)
+                        .is_some_and(|name| **name == *key.name)
+            });
+            let mut gateway = gateway.clone();
+            // It changes with every write of the status: nothing that is made depends on it.
+            gateway.source.resource_version.clear();
+            plans.insert(key, Plan { gateway, ready });
+        }
+        Some(Arc::new(plans))
     }
 
     fn renew_waypoint(&mut self, key: &Key) {

@@ -58,6 +58,8 @@ pub struct GatewaySpec {
     pub gateway_class_name: String,
     /// Where it listens.
     pub listeners: Vec<Listener>,
+    /// Where it shall be reached: then somebody else runs it.
+    pub addresses: Vec<Value>,
     /// What its workload shall carry.
     pub infrastructure: Option<Infrastructure>,
 }
