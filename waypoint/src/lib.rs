@@ -3,3 +3,4 @@
 
 pub mod connection;
 pub mod model;
+pub mod upstream;

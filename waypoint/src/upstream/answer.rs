@@ -1,0 +1,126 @@
+//! What an attempt brings: an answer whose body keeps its place on the connection until it is read,
+//! or a connection for bytes.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::connect::Io;
+use crate::model::endpoint::Endpoint;
+
+/// An answer and where it came from.
+#[derive(Debug)]
+pub struct Sent {
+    /// The answer. `hyper::upgrade::on` works with it.
+    pub response: Response<Received>,
+    /// Who answered.
+    pub endpoint: Arc<Endpoint>,
+    /// The address that the connection goes to, of a tunnel the inner one.
+    pub peer: Option<SocketAddr>,
+    /// Our own address of the connection.
+    pub local: Option<SocketAddr>,
+    /// The connection had carried requests before.
+    pub reused: bool,
+}
+
+/// A connection for bytes: TCP, TLS or a tunnel. Its place in the cluster's limits is free again
+/// when it is dropped.
+pub struct Connected {
+    /// The bytes. Shutting down half-closes.
+    pub io: Io,
+    /// Who is at the other end.
+    pub endpoint: Arc<Endpoint>,
+    /// The address that the connection goes to, of a tunnel the inner one.
+    pub peer: Option<SocketAddr>,
+    /// Our own address of the connection.
+    pub local: Option<SocketAddr>,
+    /// The place; keep it as long as the connection.
+    pub place: Place,
+}
+
+/// A place on a connection or in a cluster's limits, free again when it is dropped.
+pub struct Place(Option<Rc<dyn Release>>);
+
+/// What has to be done when a place is free again.
+pub(super) trait Release {
+    /// The one who held it is done.
+    fn release(self: Rc<Self>);
+}
+
+/// The body of an answer. Dropping it before its end gives up the stream, and with HTTP/1 the
+/// connection.
+pub struct Received {
+    incoming: Incoming,
+    place: Place,
+}
+
+impl Place {
+    pub(super) fn new(of: Rc<dyn Release>) -> Self {
+        Self(Some(of))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            held.release();
+        }
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Received {
+    pub(super) fn new(incoming: Incoming, place: Place) -> Self {
+        Self { incoming, place }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Received")
+            .field("size", &self.incoming.size_hint())
+            .field("place", &self.place)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connected")
+            .field("io", &self.io)
+            .field("endpoint", &self.endpoint.address)
+            .finish_non_exhaustive()
+    }
+}
