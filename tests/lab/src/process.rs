@@ -71,6 +71,23 @@ impl Process {
                 Ok(())
             });
         }
+        Self::spawn(command, what)
+    }
+
+    /// Starts `command` where its parent is, for a program that needs no place of its own.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn start_here(mut command: Command) -> Result<Self> {
+        let what = format!("starting {}", command.get_program().display());
+        // SAFETY: prctl(2) is async-signal-safe, and nothing else happens between fork and exec.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
+        Self::spawn(command, what)
+    }
+
+    fn spawn(mut command: Command, what: String) -> Result<Self> {
         let child = on_the_spawner(move || command.spawn())?.context(what)?;
         Ok(Self {
             pid: child.id(),

@@ -1,1 +1,22 @@
-//! Envoy beside our waypoint, as an oracle and as a yardstick.
+//! Envoy beside our waypoint, as an oracle and as a yardstick: the same resources and the same
+//! requests go through both. Rooms in the order they are stacked:
+//!
+//! | room | is |
+//! |---|---|
+//! | [`program`], [`resources`], [`subject`] | the proxies under test |
+//! | [`script`](self), [`backend`] | what they send requests to |
+//! | [`wire`] | what sends requests to them |
+//! | [`theme`] | tables of cases, and the resources made of them |
+//! | [`observe`], [`expect`], [`differ`] | what happened, whether it should have, whether both agree |
+
+pub mod backend;
+pub mod differ;
+pub mod expect;
+pub mod observe;
+pub mod program;
+pub mod resources;
+pub mod run;
+mod script;
+pub mod subject;
+pub mod theme;
+pub mod wire;

@@ -1,0 +1,77 @@
+//! Envoy resources as protobuf-JSON, written once and given to both: as a folder to our waypoint, as
+//! the static part of a bootstrap to Envoy. Where a subject listens is the only thing that differs.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// Stands in a resource for the address that its subject listens on.
+pub const LISTEN: &str = "$listen";
+
+const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+/// Listeners and clusters.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    /// `envoy.config.listener.v3.Listener`, without `@type`.
+    pub listeners: Vec<Value>,
+    /// `envoy.config.cluster.v3.Cluster`, without `@type`.
+    pub clusters: Vec<Value>,
+    /// Resources of other kinds, with `@type`: only our waypoint's folder takes them.
+    pub others: Vec<Value>,
+}
+
+impl Resources {
+    /// Adds another set.
+    pub fn extend(&mut self, other: Self) {
+        self.listeners.extend(other.listeners);
+        self.clusters.extend(other.clusters);
+        self.others.extend(other.others);
+    }
+
+    /// Writes a folder for `waypoint serve --resources`: a file for each resource, so that one that
+    /// is refused takes nothing else with it.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn write_folder(&self, folder: &Path, listen: Ipv4Addr) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let typed = |kind: &str, resource: &Value| {
+            let mut resource = resource.clone();
+            resource["@type"] = kind.into();
+            resource
+        };
+        let clusters = self.clusters.iter().map(|c| typed(CLUSTER, c));
+        let listeners = self.listeners.iter().map(|l| typed(LISTENER, l));
+        let all = clusters.chain(listeners).chain(self.others.iter().cloned());
+        for (number, resource) in all.enumerate() {
+            let path = folder.join(format!("{number:05}.json"));
+            let text = serde_json::to_string_pretty(&resource)?;
+            fs::write(&path, text.replace(LISTEN, &listen.to_string()))
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Envoy's bootstrap with the same resources, as text.
+    ///
+    /// # Errors
+    /// Never for JSON values; the serialiser's signature has one.
+    pub fn bootstrap(&self, listen: Ipv4Addr, admin: u16) -> Result<String> {
+        let bootstrap = json!({
+            "node": {"id": "oracle", "cluster": "oracle"},
+            "admin": {"address": {"socket_address": {
+                "address": listen.to_string(), "port_value": admin}}},
+            "static_resources": {"listeners": self.listeners, "clusters": self.clusters},
+            "bootstrap_extensions": [{
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"},
+            }],
+        });
+        Ok(serde_json::to_string_pretty(&bootstrap)?.replace(LISTEN, &listen.to_string()))
+    }
+}

@@ -1,0 +1,152 @@
+//! Runs the tables: one Envoy and one waypoint with the resources of all themes, every case through
+//! both, and a verdict for each.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::backend::Journal;
+use crate::differ::Accepted;
+use crate::observe::{self, Observation};
+use crate::resources::Resources;
+use crate::subject::{Kind, Subject};
+use crate::theme::{Case, Theme};
+use crate::wire::Over;
+
+/// Longest that a log line or a mirrored request may come after its answer.
+const LATE: Duration = Duration::from_secs(3);
+
+/// A case over one protocol.
+#[derive(Debug)]
+pub struct Verdict {
+    /// `theme: title (h1)`.
+    pub title: String,
+    /// What is wrong, and with whom; empty when it passed.
+    pub wrong: Vec<String>,
+}
+
+/// Both proxies with every theme's resources.
+#[derive(Debug)]
+pub struct Court {
+    journal: Arc<Journal>,
+    subjects: Vec<Subject>,
+}
+
+impl Court {
+    /// Starts backends and proxies.
+    ///
+    /// # Errors
+    /// When one of them can't start.
+    pub async fn open(themes: &[Theme], kinds: &[Kind], scratch: &Path) -> Result<Self> {
+        let journal = Arc::new(Journal::default());
+        let mut resources = Resources::default();
+        for theme in themes {
+            resources.extend(theme.resources(&journal).await?);
+        }
+        let mut subjects = Vec::new();
+        for kind in kinds {
+            subjects.push(Subject::start(*kind, &resources, scratch, 1).await?);
+        }
+        Ok(Self { journal, subjects })
+    }
+
+    /// The proxies.
+    #[must_use]
+    pub fn subjects(&self) -> &[Subject] {
+        &self.subjects
+    }
+
+    /// Runs a theme's cases through every proxy.
+    ///
+    /// # Errors
+    /// When a proxy's log can't be read.
+    pub async fn hear(&self, theme: &Theme, accepted: &Accepted) -> Result<Vec<Verdict>> {
+        let mut runs = Vec::new();
+        for subject in &self.subjects {
+            runs.push((subject.kind(), self.run(subject, theme).await?));
+        }
+        let mut verdicts = Vec::new();
+        let (_, first) = &runs[0];
+        for (place, (number, over, _)) in first.iter().enumerate() {
+            let case = &theme.cases[*number];
+            let mut wrong = Vec::new();
+            for (kind, run) in &runs {
+                let found = case.expect.check(&run[place].2);
+                wrong.extend(found.into_iter().map(|w| format!("{}: {w}", kind.name())));
+            }
+            if let [(_, envoy), (_, ours)] = runs.as_slice() {
+                let title = format!("{}/{}", theme.name, case.title());
+                let (envoy, ours) = (&envoy[place].2, &ours[place].2);
+                wrong.extend(compare(&title, case, envoy, ours, accepted));
+            }
+            let (name, title, over) = (&theme.name, case.title(), over.name());
+            verdicts.push(Verdict {
+                title: format!("{name}: {title} ({over})"),
+                wrong,
+            });
+        }
+        Ok(verdicts)
+    }
+
+    async fn run(
+        &self,
+        subject: &Subject,
+        theme: &Theme,
+    ) -> Result<Vec<(usize, Over, Vec<Observation>)>> {
+        let mut all = Vec::new();
+        for (number, case) in theme.cases.iter().enumerate() {
+            for over in theme.over(case) {
+                let observed = observe::send(subject, theme, number, over, case).await;
+                all.push((number, over, observed));
+            }
+        }
+        let mut every: Vec<_> = all.iter_mut().flat_map(|(_, _, o)| o).collect();
+        observe::add_log(subject, &mut every, LATE).await?;
+        for (number, _, observed) in &mut all {
+            let wanted: usize = theme.cases[*number].expect.mirrored.values().sum();
+            let come = || {
+                observed
+                    .iter()
+                    .all(|o| self.journal.of(&o.id).len() >= wanted)
+            };
+            // A mirrored request that never comes is told by the check.
+            let _ = lab::patience::until("mirrored requests", LATE, come).await;
+            for one in observed {
+                one.seen = self.journal.of(&one.id);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Chance (a spread, a share, parallel requests) is judged by its expectation only.
+fn compare(
+    title: &str,
+    case: &Case,
+    envoy: &[Observation],
+    ours: &[Observation],
+    accepted: &Accepted,
+) -> Vec<String> {
+    let by_chance = case.parallel || case.expect.spread.is_some() || case.expect.shares.is_some();
+    if by_chance {
+        return Vec::new();
+    }
+    let pairs = envoy.iter().zip(ours);
+    let mut found = pairs.map(|(envoy, ours)| accepted.differences(title, envoy, ours));
+    let first = found.find(|differences| !differences.is_empty());
+    let told = |value: Option<String>| value.map_or("nothing".into(), |v| format!("{v:?}"));
+    first
+        .unwrap_or_default()
+        .into_iter()
+        .map(|d| {
+            format!(
+                "{}: envoy {}, ours {}",
+                d.field,
+                told(d.envoy),
+                told(d.ours)
+            )
+        })
+        .collect()
+}

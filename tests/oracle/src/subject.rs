@@ -1,0 +1,214 @@
+//! A proxy under test: Envoy or our waypoint, as a process of its own with the same resources, on a
+//! loopback address of its own, so that both can listen on the same ports.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lab::patience;
+use lab::process::{Process, describe};
+use serde_json::Value;
+
+use crate::program;
+use crate::resources::Resources;
+use crate::wire;
+
+/// Longest that a proxy may take until it is ready; a loaded machine included.
+const START: Duration = Duration::from_secs(30);
+const ADMIN: u16 = 15000;
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The oracle.
+    Envoy,
+    /// Ours.
+    Waypoint,
+}
+
+impl Kind {
+    /// `envoy` or `waypoint`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Envoy => "envoy",
+            Self::Waypoint => "waypoint",
+        }
+    }
+}
+
+/// A running proxy; ended when dropped, and when the test's process ends in any way.
+#[derive(Debug)]
+pub struct Subject {
+    kind: Kind,
+    listen: Ipv4Addr,
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Subject {
+    /// Starts it with `resources` and waits until it is ready. What it writes is kept in a
+    /// subfolder of `scratch`.
+    ///
+    /// # Errors
+    /// When the program is missing, refuses the resources or isn't ready in time; the message ends
+    /// with the last of what it said.
+    pub async fn start(
+        kind: Kind,
+        resources: &Resources,
+        scratch: &Path,
+        concurrency: usize,
+    ) -> Result<Self> {
+        static NUMBER: AtomicU8 = AtomicU8::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let listen = loopback(number);
+        let folder = scratch.join(format!("{}-{number}", kind.name()));
+        fs::create_dir_all(&folder)?;
+        let mut command = match kind {
+            Kind::Envoy => envoy(resources, &folder, listen, concurrency)?,
+            Kind::Waypoint => waypoint(resources, &folder, listen, concurrency)?,
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.join("access.log"))?)
+            .stderr(File::create(folder.join("stderr.log"))?);
+        let subject = Self {
+            kind,
+            listen,
+            folder,
+            process: Process::start_here(command)?,
+        };
+        subject.wait_until_ready().await?;
+        Ok(subject)
+    }
+
+    /// Which proxy it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it listens on `port`.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        (self.listen, port).into()
+    }
+
+    /// Where its admin answers.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.at(ADMIN)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// How it ended, if it did: no test means it to.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        self.process.ended().map(describe)
+    }
+
+    /// The folder of our waypoint's resources, which it watches.
+    #[must_use]
+    pub fn resources(&self) -> PathBuf {
+        self.folder.join("resources")
+    }
+
+    /// The lines of its access log so far that are JSON objects.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn access_log(&self) -> Result<Vec<Value>> {
+        let bytes = fs::read(self.folder.join("access.log")).context("the access log")?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(Value::is_object)
+            .collect())
+    }
+
+    /// The lines it wrote to standard error that name `word`.
+    #[must_use]
+    pub fn said(&self, word: &str) -> Vec<String> {
+        let bytes = fs::read(self.folder.join("stderr.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines()
+            .filter(|line| line.contains(word))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    async fn wait_until_ready(&self) -> Result<()> {
+        let name = self.kind.name();
+        let what = format!("{name} to be ready");
+        let ready = patience::some(&what, START, async || {
+            if let Some(status) = self.process.ended() {
+                return Some(Err(describe(status)));
+            }
+            let answer = wire::get(self.admin(), "/ready").await.ok()?;
+            (answer.status == 200).then_some(Ok(()))
+        });
+        match ready.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("{name} ended with {status}:\n{}", self.last_words()),
+            Err(error) => bail!("{error:#}:\n{}", self.last_words()),
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let lines = self.said("");
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+/// An address that no other subject of this process has, and hardly one of another process.
+fn loopback(number: u8) -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 63), low, number)
+}
+
+fn envoy(
+    resources: &Resources,
+    folder: &Path,
+    listen: Ipv4Addr,
+    concurrency: usize,
+) -> Result<Command> {
+    let bootstrap = folder.join("bootstrap.json");
+    fs::write(&bootstrap, resources.bootstrap(listen, ADMIN)?)?;
+    let mut command = Command::new(program::envoy()?);
+    command
+        .arg("--config-path")
+        .arg(bootstrap)
+        .args(["--concurrency", &concurrency.to_string()])
+        .args(["--disable-hot-restart", "--log-level", "warning"])
+        // The log is read as soon as a request has ended; ten seconds is the default.
+        .args(["--file-flush-interval-msec", "5"]);
+    Ok(command)
+}
+
+fn waypoint(
+    resources: &Resources,
+    folder: &Path,
+    listen: Ipv4Addr,
+    concurrency: usize,
+) -> Result<Command> {
+    let written = folder.join("resources");
+    resources.write_folder(&written, listen)?;
+    let mut command = Command::new(program::waypoint()?);
+    command
+        .arg("serve")
+        .arg("--resources")
+        .arg(written)
+        .args(["--concurrency", &concurrency.to_string()])
+        .args(["--admin", &SocketAddr::from((listen, ADMIN)).to_string()]);
+    Ok(command)
+}

@@ -1,0 +1,117 @@
+//! Every case of `cases/*.yaml` through Envoy and through our waypoint: Envoy must do what the case
+//! says, ours too, and both the same. A word picks themes by name; `--only envoy|waypoint` one proxy.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use oracle::differ::Accepted;
+use oracle::run::Court;
+use oracle::subject::Kind;
+use oracle::theme;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime.map_err(Into::into).and_then(|r| r.block_on(run())) {
+        Ok((_, 0)) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("{error:#}\n\n0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Wanted {
+    only: Option<Kind>,
+    filter: Option<String>,
+}
+
+async fn run() -> Result<(usize, usize)> {
+    let wanted = wanted()?;
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let accepted = Accepted::read(&here.join("accepted-differences.yaml"))?;
+    let mut themes = theme::read_all(&here.join("cases"))?;
+    if let Some(filter) = &wanted.filter {
+        themes.retain(|theme| theme.name.contains(filter.as_str()));
+    }
+    let kinds = match wanted.only {
+        Some(kind) => vec![kind],
+        None => vec![Kind::Envoy, Kind::Waypoint],
+    };
+    let scratch = tempfile::Builder::new()
+        .prefix("culvert-oracle-")
+        .tempdir()?;
+    let court = Court::open(&themes, &kinds, scratch.path()).await?;
+    let (mut passed, mut failed) = (0, 0);
+    for theme in &themes {
+        let begun = Instant::now();
+        let verdicts = court.hear(theme, &accepted).await?;
+        let wrong = verdicts.iter().filter(|v| !v.wrong.is_empty()).count();
+        println!(
+            "{:<20} {:>3} of {:>3} agree {:>5.1} s  {}",
+            theme.name,
+            verdicts.len() - wrong,
+            verdicts.len(),
+            begun.elapsed().as_secs_f32(),
+            theme.about
+        );
+        for verdict in verdicts.iter().filter(|v| !v.wrong.is_empty()) {
+            println!("  FAILED {}", verdict.title);
+            verdict.wrong.iter().for_each(|w| println!("         {w}"));
+        }
+        (passed, failed) = (passed + verdicts.len() - wrong, failed + wrong);
+    }
+    for subject in court.subjects() {
+        let name = subject.kind().name();
+        match subject.ended() {
+            Some(how) => {
+                println!("  FAILED {name} ended during the cases: {how}");
+                subject
+                    .said("")
+                    .iter()
+                    .rev()
+                    .take(12)
+                    .rev()
+                    .for_each(|l| println!("         {l}"));
+                failed += 1;
+            }
+            None => passed += 1,
+        }
+    }
+    if wanted.only.is_none() && wanted.filter.is_none() {
+        for entry in accepted.unused() {
+            println!("  FAILED accepted-differences.yaml: nothing needs `{entry}` any more");
+            failed += 1;
+        }
+    }
+    println!("\n{passed} passed, {failed} failed");
+    if std::env::var_os("CULVERT_ORACLE_KEEP").is_some() {
+        println!("kept in {}", scratch.keep().display());
+    }
+    Ok((passed, failed))
+}
+
+fn wanted() -> Result<Wanted> {
+    let mut wanted = Wanted::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--only" => match words.next().as_deref() {
+                Some("envoy") => wanted.only = Some(Kind::Envoy),
+                Some("waypoint") => wanted.only = Some(Kind::Waypoint),
+                other => bail!("--only envoy|waypoint, not {other:?}"),
+            },
+            // What `cargo test` passes on to every test program.
+            flag if flag.starts_with("--") => {}
+            filter => wanted.filter = Some(filter.to_owned()),
+        }
+    }
+    Ok(wanted)
+}
