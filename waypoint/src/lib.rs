@@ -3,4 +3,6 @@
 
 pub mod connection;
 pub mod model;
+pub mod proto;
+pub mod source;
 pub mod upstream;

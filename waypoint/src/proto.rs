@@ -1,0 +1,26 @@
+//! The small protocols that the Envoy crate does not have, as generated code. Only `intake` and
+//! `source` touch these types.
+#![allow(missing_docs, clippy::all, unreachable_pub)]
+
+/// Istio's metrics filter.
+pub mod stats {
+    tonic::include_proto!("stats");
+}
+
+/// `udpa.type.v1`: configuration of extensions without their protobuf.
+pub mod udpa {
+    tonic::include_proto!("udpa.r#type.v1");
+}
+
+/// `xds.type.v3`: the same under its newer name.
+pub mod xds {
+    tonic::include_proto!("xds.r#type.v3");
+}
+
+/// `xds.type.matcher.v3`: a tree of addresses.
+pub mod matcher {
+    tonic::include_proto!("xds.r#type.matcher.v3");
+}
+
+/// The descriptors of all of these and of Envoy's messages, a serialised `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/proto.descriptors"));
