@@ -2,6 +2,7 @@
 //! kept as a `model`, and a request goes through its listener, decisions and upstream.
 
 pub mod connection;
+pub mod intake;
 pub mod model;
 pub mod proto;
 pub mod source;

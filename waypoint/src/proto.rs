@@ -24,3 +24,23 @@ pub mod matcher {
 
 /// The descriptors of all of these and of Envoy's messages, a serialised `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/proto.descriptors"));
+
+impl prost::Name for stats::PluginConfig {
+    const NAME: &'static str = "PluginConfig";
+    const PACKAGE: &'static str = "stats";
+}
+
+impl prost::Name for udpa::TypedStruct {
+    const NAME: &'static str = "TypedStruct";
+    const PACKAGE: &'static str = "udpa.type.v1";
+}
+
+impl prost::Name for xds::TypedStruct {
+    const NAME: &'static str = "TypedStruct";
+    const PACKAGE: &'static str = "xds.type.v3";
+}
+
+impl prost::Name for matcher::IpMatcher {
+    const NAME: &'static str = "IPMatcher";
+    const PACKAGE: &'static str = "xds.type.matcher.v3";
+}
