@@ -2,8 +2,14 @@
 //! kept as a `model`, and a request goes through its listener, decisions and upstream.
 
 pub mod connection;
+pub mod cors;
+pub mod fault;
+pub mod head;
 pub mod intake;
 pub mod model;
+pub mod path;
+pub mod policy;
 pub mod proto;
+pub mod route;
 pub mod source;
 pub mod upstream;
