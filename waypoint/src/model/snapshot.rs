@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mesh::workload::Workload;
+use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use super::endpoint::EndpointSet;
@@ -51,6 +52,7 @@ pub struct Peers {
 pub struct Current {
     snapshot: Arc<ArcSwap<Snapshot>>,
     peers: Arc<ArcSwap<Peers>>,
+    version: watch::Sender<u64>,
 }
 
 impl Current {
@@ -74,7 +76,15 @@ impl Current {
 
     /// Publishes a configuration.
     pub fn publish(&self, snapshot: Snapshot) {
+        let version = snapshot.version;
         self.snapshot.store(Arc::new(snapshot));
+        self.version.send_replace(version);
+    }
+
+    /// Tells when another configuration has been published.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Publishes who is behind which address.
