@@ -11,7 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::{Identity, TrustDomain};
@@ -157,6 +159,18 @@ impl Certificate {
     #[must_use]
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.root_certificates
+    }
+
+    /// What shows this certificate to servers, for TLS with other rules than the mesh's.
+    #[must_use]
+    pub fn client_resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        self.client.client_auth_cert_resolver.clone()
+    }
+
+    /// What shows this certificate to clients, for TLS with other rules than the mesh's.
+    #[must_use]
+    pub fn server_resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        self.server.cert_resolver.clone()
     }
 
     /// The configuration for a connection to a peer that is any of these.

@@ -2,3 +2,5 @@
 //! snapshot that everything else reads.
 
 pub mod json;
+pub mod secret;
+pub mod tls;

@@ -127,6 +127,12 @@ impl Certificates {
         }
     }
 
+    /// The certificate of `identity` if a valid one is held; asks for none.
+    #[must_use]
+    pub fn current(&self, identity: &Identity) -> Option<Arc<Certificate>> {
+        self.0.shared.state.lock().slots.get(identity)?.valid()
+    }
+
     /// Asks for a certificate that will be needed soon.
     pub fn prefetch(&self, identity: &Identity) {
         let mut state = self.0.shared.state.lock();
