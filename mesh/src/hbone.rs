@@ -8,6 +8,7 @@
 
 mod authority;
 mod client;
+mod hops;
 mod io;
 mod keepalive;
 mod limits;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::client::{self, Made, OpenError, Opener};
+use super::hops::Hops;
 use super::members::{Attempt, Lease, Members, Step};
 use super::stream::Stream;
 use super::{DIAL_TIMEOUT, IDLE, Limits};
@@ -131,6 +132,7 @@ struct Inner {
     /// How long a connection without streams is kept.
     idle: Duration,
     limits: Limits,
+    hops: Arc<Hops>,
     keys: Mutex<HashMap<Key, Members<Opener, ConnectError>>>,
 }
 
@@ -149,6 +151,7 @@ impl Pool {
             certificates,
             idle,
             limits,
+            hops: Arc::default(),
             keys,
         }))
     }
@@ -166,12 +169,28 @@ impl Pool {
         target: Target,
         dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
     ) -> Result<Stream, ConnectError> {
-        let key = Key::of(&target);
+        let counted = self.0.hops.count(target.next_hop);
+        let stream = self.open(&target, dial).await?;
+        Ok(stream.counted(counted))
+    }
+
+    /// How many streams go to this next hop, those that are being opened too.
+    #[must_use]
+    pub fn streams(&self, next_hop: SocketAddr) -> usize {
+        self.0.hops.streams(next_hop)
+    }
+
+    async fn open(
+        &self,
+        target: &Target,
+        dial: impl AsyncFnOnce() -> io::Result<TcpStream>,
+    ) -> Result<Stream, ConnectError> {
+        let key = Key::of(target);
         let mut stale = 0;
         while stale < STALE_CONNECTIONS {
             let step = self.0.step(&key);
             match step {
-                Step::Use(id, opener, lease) => match opener.open(&target, lease).await {
+                Step::Use(id, opener, lease) => match opener.open(target, lease).await {
                     Err(OpenError::Unsent(_)) => {
                         self.0.evict(&key, id);
                         stale += 1;
@@ -191,7 +210,7 @@ impl Pool {
                         return Err(error.clone());
                     }
                 }
-                Step::Dial(attempt) => return self.dial(key, attempt, &target, dial).await,
+                Step::Dial(attempt) => return self.dial(key, attempt, target, dial).await,
             }
         }
         Err(ConnectError::Broken {

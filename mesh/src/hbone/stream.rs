@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
+use super::hops::Counted;
 use super::members::Lease;
 
 /// A CONNECT that was answered with 200. Dropping it before both sides have finished resets it.
@@ -13,6 +14,8 @@ pub struct Stream {
     receive: RecvStream,
     /// The place in its pooled connection, on the source's side.
     _lease: Option<Lease>,
+    /// Its place in what its next hop carries, on the source's side.
+    _counted: Option<Counted>,
 }
 
 /// Why a stream ended before its end.
@@ -32,6 +35,14 @@ impl Stream {
             send,
             receive,
             _lease: lease,
+            _counted: None,
+        }
+    }
+
+    pub(super) fn counted(self, counted: Counted) -> Self {
+        Self {
+            _counted: Some(counted),
+            ..self
         }
     }
 

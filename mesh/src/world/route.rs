@@ -119,6 +119,15 @@ struct Hop {
     sans: Vec<Identity>,
 }
 
+/// A connection that wants to go somewhere.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    from: &'a Workload,
+    to: OrigDst,
+    /// How many streams a next hop carries.
+    streams: &'a dyn Fn(SocketAddr) -> usize,
+}
+
 /// How strictly ports are looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -140,14 +149,32 @@ impl World {
         to: OrigDst,
         rng: &mut impl Rng,
     ) -> Result<Route, RouteError> {
+        self.route_by_load(from, to, &|_| 0, rng)
+    }
+
+    /// As [`World::route`], where it is known how many streams each next hop carries: of two pods
+    /// of a waypoint that were drawn, the one with fewer takes the connection. Connections to a
+    /// waypoint live long (one of them carries a client's whole HTTP connection), so that drawing
+    /// alone leaves its pods uneven for hours, and a new pod idle.
+    ///
+    /// # Errors
+    /// See [`World::route`].
+    pub fn route_by_load(
+        &self,
+        from: &Workload,
+        to: OrigDst,
+        streams: &dyn Fn(SocketAddr) -> usize,
+        rng: &mut impl Rng,
+    ) -> Result<Route, RouteError> {
         if !self.synced().workloads {
             return Err(RouteError::NotSynced);
         }
+        let call = Call { from, to, streams };
         if let Some(service) = self.service_at(&from.network, to.ip(), &from.namespace) {
-            return self.to_service(from, to, service, rng);
+            return self.to_service(call, service, rng);
         }
         if let Some(workload) = self.workload_at(&from.network, to.ip()) {
-            return self.to_workload(from, to, workload, rng);
+            return self.to_workload(call, workload, rng);
         }
         Ok(Route::Plain {
             to: to.get(),
@@ -158,15 +185,15 @@ impl World {
 
     fn to_service(
         &self,
-        from: &Workload,
-        to: OrigDst,
+        call: Call<'_>,
         service: &Arc<Service>,
         rng: &mut impl Rng,
     ) -> Result<Route, RouteError> {
+        let Call { from, to, .. } = call;
         if let Some(waypoint) = draw_waypoint(service, rng)
             && !self.is_behind(from, waypoint)
         {
-            let hop = self.waypoint(from, to, waypoint, &service.key, rng)?;
+            let hop = self.waypoint(call, waypoint, &service.key, rng)?;
             return Ok(through_waypoint(hop, to, Some(service.clone())));
         }
         if service.load_balancing.mode == Mode::Passthrough {
@@ -182,15 +209,15 @@ impl World {
 
     fn to_workload(
         &self,
-        from: &Workload,
-        to: OrigDst,
+        call: Call<'_>,
         workload: &Arc<Workload>,
         rng: &mut impl Rng,
     ) -> Result<Route, RouteError> {
+        let Call { from, to, .. } = call;
         if let Some(waypoint) = &workload.waypoint
             && !self.is_behind(from, waypoint)
         {
-            let hop = self.waypoint(from, to, waypoint, &workload.uid, rng)?;
+            let hop = self.waypoint(call, waypoint, &workload.uid, rng)?;
             return Ok(through_waypoint(hop, to, None));
         }
         let hop = Hop {

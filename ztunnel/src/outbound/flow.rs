@@ -99,7 +99,8 @@ async fn connect(
 fn decide(out: &Parts, own: &Workload, original: OrigDst) -> Result<(Permit, Route), Error> {
     let world = out.shared.world.read();
     let permit = world.permit_outbound(own, original)?;
-    let route = world.route(own, original, &mut rand::rng())?;
+    let streams = |hop| out.shared.pool.streams(hop);
+    let route = world.route_by_load(own, original, &streams, &mut rand::rng())?;
     Ok((permit, route))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{Hop, Purpose, Route, RouteError, address, expected};
+use super::{Call, Hop, Purpose, Route, RouteError, address, expected};
 use crate::address::OrigDst;
 use crate::workload::{GatewayAddress, GatewayTarget, Service, ServiceKey, Workload};
 use crate::world::World;
@@ -32,12 +32,12 @@ impl World {
 
     pub(super) fn waypoint(
         &self,
-        from: &Workload,
-        to: OrigDst,
+        call: Call<'_>,
         waypoint: &GatewayAddress,
         of: &impl fmt::Display,
         rng: &mut impl Rng,
     ) -> Result<Hop, RouteError> {
+        let Call { from, to, streams } = call;
         let port = waypoint.hbone_port;
         // By host name the caller's address family counts, by address the waypoint's.
         let (service, workload, near) = match &waypoint.target {
@@ -49,7 +49,12 @@ impl World {
             ),
         };
         let hop = if let Some(service) = service {
-            self.endpoint(from, near, service, port, Purpose::Waypoint, rng)
+            let mut draw = || self.endpoint(from, near, service, port, Purpose::Waypoint, rng);
+            let (one, other) = (draw(), draw());
+            match (&one, other) {
+                (Ok(one), Ok(other)) if streams(other.address) < streams(one.address) => Ok(other),
+                _ => one,
+            }
         } else if let Some(workload) = workload {
             address(workload, |_| true, near).map(|ip| Hop {
                 workload: workload.clone(),

@@ -1,5 +1,7 @@
 //! Waypoints: taken where named, shared by weight, never bypassed, never taken by themselves.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::workload::{GatewayAddress, GatewayTarget};
 
@@ -129,4 +131,62 @@ fn waypoints_share_by_weight() {
         (2850..3150).contains(&there),
         "{there} of 4000 is not 3 of 4"
     );
+}
+
+/// Entries for further pods of the waypoint.
+fn pods(count: u8) -> String {
+    let one = |n: u8| {
+        format!(
+            "
+- {{uid: waypoint-{n}, namespace: default, addresses: [10.1.1.{n}], serviceAccount: waypoint, services: {{default/waypoint: [{{servicePort: 15008, targetPort: 15008}}]}}}}"
+        )
+    };
+    (0..count).map(one).collect()
+}
+
+/// Sends connections that stay; gives how many each pod then has.
+fn send(world: &World, load: &mut HashMap<SocketAddr, usize>, count: usize) {
+    let from = world
+        .workloads()
+        .find(|w| w.uid.as_str() == "sleep")
+        .unwrap();
+    let to = OrigDst::new("10.96.0.2:80".parse().unwrap());
+    let mut rng = StdRng::seed_from_u64(11);
+    for _ in 0..count {
+        let streams = |hop: SocketAddr| load.get(&hop).copied().unwrap_or_default();
+        let Ok(Route::Hbone { next_hop, .. }) = world.route_by_load(from, to, &streams, &mut rng)
+        else {
+            panic!("no waypoint")
+        };
+        *load.entry(next_hop).or_default() += 1;
+    }
+}
+
+#[test]
+fn connections_that_stay_are_even_over_the_pods_of_a_waypoint() {
+    let with_pods = |count| {
+        let first = WAYPOINT.replacen("\nservices:", &format!("{}\nservices:", pods(count)), 1);
+        mesh(&[
+            ("services:\n- namespace", first.trim_start_matches('\n')),
+            (
+                OF_SERVICE,
+                &format!("{OF_SERVICE}\n  waypoint: {{hostname: default/waypoint}}"),
+            ),
+        ])
+    };
+    let mut load = HashMap::new();
+    send(&with_pods(2), &mut load, 300);
+    assert_eq!(load.len(), 3);
+    let spread = load.values().max().unwrap() - load.values().min().unwrap();
+    assert!(spread <= 6, "{load:?}");
+    // Two more pods: the next connections go to them above all, until all are even.
+    send(&with_pods(4), &mut load, 200);
+    let new: usize = ["10.1.1.2:15008", "10.1.1.3:15008"]
+        .map(|hop| load[&hop.parse().unwrap()])
+        .iter()
+        .sum();
+    assert!(new > 110, "{new} of 200 to the two new of five pods");
+    send(&with_pods(4), &mut load, 300);
+    let spread = load.values().max().unwrap() - load.values().min().unwrap();
+    assert!(spread <= 8, "{load:?}");
 }
