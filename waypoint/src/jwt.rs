@@ -68,7 +68,7 @@ pub struct Denial {
     pub status: StatusCode,
     /// The body, such as `Jwt is missing`.
     pub body: &'static str,
-    /// `www-authenticate`; with 401 only.
+    /// `www-authenticate`
     pub authenticate: Option<HeaderValue>,
 }
 
@@ -122,12 +122,11 @@ fn required<'f>(filter: &'f JwtAuthn, ask: Ask<'_>) -> Option<&'f Requirement> {
 }
 
 /// The realm of `www-authenticate`: the address that was asked for.
-fn authenticate(head: &Head<'_>, failure: Option<Failure>) -> Option<HeaderValue> {
+fn authenticate(head: &Head<'_>, failure: Failure) -> Option<HeaderValue> {
     let (scheme, host, path) = (head.scheme, head.authority, head.path_only());
     let error = match failure {
-        None | Some(Failure::Missing) => "",
-        Some(_) => ", error=\"invalid_token\"",
+        Failure::Missing => "",
+        _ => ", error=\"invalid_token\"",
     };
     HeaderValue::try_from(format!("Bearer realm=\"{scheme}://{host}{path}\"{error}")).ok()
 }
-

@@ -6,6 +6,7 @@ pub mod cors;
 pub mod fault;
 pub mod head;
 pub mod intake;
+pub mod jwt;
 pub mod model;
 pub mod path;
 pub mod policy;
