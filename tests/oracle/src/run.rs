@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::StreamExt;
 
 use crate::backend::Journal;
 use crate::differ::Accepted;
@@ -18,6 +19,9 @@ use crate::wire::Over;
 /// Longest that a log line or a mirrored request may come after its answer.
 const LATE: Duration = Duration::from_secs(3);
 
+/// How many cases that don't build upon each other run at the same time.
+const AT_ONCE: usize = 16;
+
 /// A case over one protocol.
 #[derive(Debug)]
 pub struct Verdict {
@@ -25,6 +29,8 @@ pub struct Verdict {
     pub title: String,
     /// What is wrong, and with whom; empty when it passed.
     pub wrong: Vec<String>,
+    /// What each proxy did, in a line.
+    pub shown: Vec<String>,
 }
 
 /// Both proxies with every theme's resources.
@@ -73,7 +79,11 @@ impl Court {
             let case = &theme.cases[*number];
             let mut wrong = Vec::new();
             for (kind, run) in &runs {
-                let found = case.expect.check(&run[place].2);
+                let expect = match (kind, &case.ours) {
+                    (Kind::Waypoint, Some(ours)) => &ours.expect,
+                    _ => &case.expect,
+                };
+                let found = expect.check(&run[place].2);
                 wrong.extend(found.into_iter().map(|w| format!("{}: {w}", kind.name())));
             }
             if let [(_, envoy), (_, ours)] = runs.as_slice() {
@@ -85,6 +95,10 @@ impl Court {
             verdicts.push(Verdict {
                 title: format!("{name}: {title} ({over})"),
                 wrong,
+                shown: runs
+                    .iter()
+                    .flat_map(|(kind, run)| run[place].2.iter().map(move |o| show(*kind, o)))
+                    .collect(),
             });
         }
         Ok(verdicts)
@@ -95,13 +109,19 @@ impl Court {
         subject: &Subject,
         theme: &Theme,
     ) -> Result<Vec<(usize, Over, Vec<Observation>)>> {
-        let mut all = Vec::new();
-        for (number, case) in theme.cases.iter().enumerate() {
-            for over in theme.over(case) {
+        let cases = theme.cases.iter().enumerate();
+        let each = cases.flat_map(|(number, case)| {
+            let over = theme.over(case).into_iter();
+            over.map(move |over| async move {
                 let observed = observe::send(subject, theme, number, over, case).await;
-                all.push((number, over, observed));
-            }
-        }
+                (number, over, observed)
+            })
+        });
+        let at_once = if theme.in_order { 1 } else { AT_ONCE };
+        let mut all: Vec<_> = futures_util::stream::iter(each)
+            .buffered(at_once)
+            .collect()
+            .await;
         let mut every: Vec<_> = all.iter_mut().flat_map(|(_, _, o)| o).collect();
         observe::add_log(subject, &mut every, LATE).await?;
         for (number, _, observed) in &mut all {
@@ -129,6 +149,9 @@ fn compare(
     ours: &[Observation],
     accepted: &Accepted,
 ) -> Vec<String> {
+    if case.ours.is_some() {
+        return Vec::new();
+    }
     let by_chance = case.parallel || case.expect.spread.is_some() || case.expect.shares.is_some();
     if by_chance {
         return Vec::new();
@@ -149,4 +172,23 @@ fn compare(
             )
         })
         .collect()
+}
+
+fn show(kind: Kind, one: &Observation) -> String {
+    let logged = |field| one.logged(field).unwrap_or_else(|| "?".to_owned());
+    let hops: Vec<_> = one.seen.iter().map(|s| s.cluster.as_str()).collect();
+    format!(
+        "{:<8} {:?} {} {} hops {:?}{}{} {:?}",
+        kind.name(),
+        one.statuses,
+        logged("flags"),
+        logged("details"),
+        hops,
+        if one.closed { " closed" } else { "" },
+        one.error
+            .iter()
+            .map(|e| format!(" error {e}"))
+            .collect::<String>(),
+        one.body.chars().take(60).collect::<String>()
+    )
 }

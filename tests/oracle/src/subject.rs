@@ -165,7 +165,8 @@ impl Subject {
     }
 
     fn last_words(&self) -> String {
-        let lines = self.said("");
+        let mut lines = self.said("");
+        lines.retain(|line| !line.contains("[backtrace]"));
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 }

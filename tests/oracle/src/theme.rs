@@ -54,6 +54,9 @@ pub struct Theme {
     /// Clusters by their short name.
     #[serde(default)]
     clusters: BTreeMap<String, ClusterSpec>,
+    /// The cases build upon each other, and upon the time between them.
+    #[serde(default)]
+    pub in_order: bool,
     /// Protocols of the callers, where a case doesn't say.
     #[serde(default = "both")]
     over: Vec<Over>,
@@ -107,6 +110,18 @@ pub struct Case {
     #[serde(default)]
     pub after_ms: u64,
     /// What must come of it.
+    pub expect: Expect,
+    /// Where ours is meant to differ from Envoy: what must come of it there, and why.
+    pub ours: Option<Ours>,
+}
+
+/// A difference that is meant to be.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ours {
+    /// The reason.
+    pub because: String,
+    /// What must come of the case.
     pub expect: Expect,
 }
 

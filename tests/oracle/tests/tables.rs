@@ -1,5 +1,6 @@
 //! Every case of `cases/*.yaml` through Envoy and through our waypoint: Envoy must do what the case
-//! says, ours too, and both the same. A word picks themes by name; `--only envoy|waypoint` one proxy.
+//! says, ours too, and both the same. A word picks themes by name; `--only envoy|waypoint` one proxy;
+//! `--show` tells what each proxy did with each case.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
 struct Wanted {
     only: Option<Kind>,
     filter: Option<String>,
+    show: bool,
 }
 
 async fn run() -> Result<(usize, usize)> {
@@ -65,6 +67,10 @@ async fn run() -> Result<(usize, usize)> {
         for verdict in verdicts.iter().filter(|v| !v.wrong.is_empty()) {
             println!("  FAILED {}", verdict.title);
             verdict.wrong.iter().for_each(|w| println!("         {w}"));
+        }
+        for verdict in verdicts.iter().filter(|_| wanted.show) {
+            println!("  {}", verdict.title);
+            verdict.shown.iter().for_each(|line| println!("    {line}"));
         }
         (passed, failed) = (passed + verdicts.len() - wrong, failed + wrong);
     }
@@ -108,6 +114,7 @@ fn wanted() -> Result<Wanted> {
                 Some("waypoint") => wanted.only = Some(Kind::Waypoint),
                 other => bail!("--only envoy|waypoint, not {other:?}"),
             },
+            "--show" => wanted.show = true,
             // What `cargo test` passes on to every test program.
             flag if flag.starts_with("--") => {}
             filter => wanted.filter = Some(filter.to_owned()),

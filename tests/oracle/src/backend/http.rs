@@ -22,6 +22,8 @@ use crate::wire::pairs;
 
 /// One frame of a long body.
 const PIECE: usize = 16 * 1024;
+/// What a body that breaks off waits for its beginning to be written.
+const FLUSH: std::time::Duration = std::time::Duration::from_millis(50);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -190,7 +192,15 @@ impl Body for Scripted {
             self.stall = None;
         }
         if self.breaks && self.body.len() < PIECE {
-            return Poll::Ready(Some(Err("the script breaks off".into())));
+            if self.body.is_empty() {
+                return Poll::Ready(Some(Err("the script breaks off".into())));
+            }
+            // What was written before must leave the process first, or nobody sees that it began.
+            self.body.clear();
+            let mut flush = Box::pin(tokio::time::sleep(FLUSH));
+            let pending = flush.as_mut().poll(cx);
+            self.stall = Some(flush);
+            std::task::ready!(pending);
         }
         if !self.body.is_empty() {
             let piece = self.body.len().min(PIECE);
