@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -152,12 +152,16 @@ fn ask(case: &Case, id: &str) -> Result<Ask> {
             value => headers.push((name.clone(), text(value))),
         }
     }
+    let long = case.long.iter();
+    headers.extend(long.map(|(name, length)| (name.clone(), "x".repeat(*length))));
+    headers.extend((0..case.many).map(|n| (format!("x-many-{n}"), n.to_string())));
+    let body = case.large.map(|size| Bytes::from(vec![b'x'; size]));
     Ok(Ask {
         method: Method::from_bytes(method.as_bytes())?,
         authority: authority.to_owned(),
         path: path.to_owned(),
         headers,
-        body: Bytes::from(case.body.clone()),
+        body: body.unwrap_or_else(|| Bytes::from(case.body.clone())),
     })
 }
 
@@ -198,6 +202,10 @@ async fn exchange(to: std::net::SocketAddr, case: &Case, observed: &mut Observat
         };
         observed.statuses.push(answer.status);
         keep(observed, answer);
+    }
+    if let Some(echo) = &case.echo {
+        let came = raw.take(echo.len(), PATIENCE).await?;
+        ensure!(came == echo.as_bytes(), "not what was sent: {came:?}");
     }
     if case.expect.closed == Some(true) || case.answers == 0 {
         let rest = raw.until_closed(PATIENCE).await?;

@@ -89,6 +89,16 @@ pub struct Case {
     /// The request's body.
     #[serde(default)]
     pub body: String,
+    /// Headers by the length of their value.
+    #[serde(default)]
+    pub long: BTreeMap<String, usize>,
+    /// So many further headers.
+    #[serde(default)]
+    pub many: usize,
+    /// A body of so many bytes instead.
+    pub large: Option<usize>,
+    /// Bytes that must come back after an upgrade.
+    pub echo: Option<String>,
     /// How the backend answers.
     pub script: Option<String>,
     /// Exact bytes instead of a request.
