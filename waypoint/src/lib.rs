@@ -13,4 +13,5 @@ pub mod policy;
 pub mod proto;
 pub mod route;
 pub mod source;
+pub mod telemetry;
 pub mod upstream;
