@@ -134,6 +134,17 @@ pub enum Reason {
         "the workload is subject to {0}, which isn't here: it is on its way, or was refused as malformed"
     )]
     Missing(PolicyName),
+    /// The workload is reached only through its waypoint, and somebody else called.
+    #[error(
+        "every way to the workload leads through its waypoint {0}, and the caller is not that: it is not in the mesh, or its proxy does not know of the waypoint"
+    )]
+    RoundWaypoint(String),
+    /// The workload is reached only through its waypoint, of which no pod is known. Hold the
+    /// connection, don't open it.
+    #[error(
+        "every way to the workload leads through its waypoint {0}, of which no pod is known: it was removed, or is on its way"
+    )]
+    WaypointUnknown(String),
     /// An outbound connection to the proxy's own port in the pod, which would come back forever.
     #[error("port {0} of the pod itself is the proxy's own")]
     Loop(u16),
@@ -245,7 +256,10 @@ impl Denied {
     /// goes on.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        matches!(self.reason, Reason::NotSynced | Reason::Missing(_))
+        matches!(
+            self.reason,
+            Reason::NotSynced | Reason::Missing(_) | Reason::WaypointUnknown(_)
+        )
     }
 }
 

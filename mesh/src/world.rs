@@ -6,6 +6,7 @@ mod change;
 mod endpoints;
 mod route;
 mod shared;
+mod through;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
@@ -196,7 +197,8 @@ impl World {
 /// Decisions.
 impl World {
     /// Decides over a connection to a workload, by what is known of that workload now (not when
-    /// the caller looked it up).
+    /// the caller looked it up): by policies, with the waypoint as the source of what comes through
+    /// one, and by whether it goes round a waypoint that it has to pass.
     ///
     /// # Errors
     /// [`Denied`]; if [`Denied::is_pending`], hold a new connection and leave an open one be.
@@ -205,8 +207,16 @@ impl World {
             return Err(Denied::because(Reason::NotSynced));
         }
         let to = self.workloads.get(&to.uid).map_or(to, |current| &**current);
-        self.policies
-            .decide(&to.namespace, &to.policies, connection)
+        let permit = self
+            .policies
+            .decide(&to.namespace, &to.policies, connection)?;
+        match self.comes_through(to, connection) {
+            Ok(()) => Ok(permit),
+            Err(reason) => Err(Denied {
+                reason,
+                dry_run: permit.dry_run().to_vec(),
+            }),
+        }
     }
 
     /// Decides whether a captured pod may call out under its own identity. Whether the destination

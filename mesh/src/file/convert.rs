@@ -176,7 +176,7 @@ fn service(s: format::Service) -> Result<proto::Service, String> {
         hostname: s.hostname,
         subject_alt_names: s.subject_alt_names,
         canonical: s.canonical,
-        ingress_use_waypoint: false,
+        ingress_use_waypoint: s.ingress_use_waypoint,
         weighted_waypoints: Vec::new(),
         extensions: Vec::new(),
     })

@@ -127,6 +127,8 @@ pub struct Service {
     #[serde(skip_serializing_if = "is_default")]
     pub canonical: bool,
     #[serde(skip_serializing_if = "is_default")]
+    pub ingress_use_waypoint: bool,
+    #[serde(skip_serializing_if = "is_default")]
     pub visibility: Visibility,
 }
 

@@ -34,10 +34,14 @@ impl World {
         if former.is_some_and(|former| **former == workload) {
             return;
         }
-        let same_policies = former.is_some_and(|former| {
-            former.policies == workload.policies && former.namespace == workload.namespace
+        let same_access = former.is_some_and(|former| {
+            former.policies == workload.policies
+                && former.namespace == workload.namespace
+                && former.waypoint == workload.waypoint
+                && former.identity == workload.identity
+                && former.services.keys().eq(workload.services.keys())
         });
-        if !same_policies {
+        if !same_access {
             self.versions.authorization += 1;
         }
         self.unlink(&workload.uid);
@@ -89,6 +93,14 @@ impl World {
         {
             return;
         }
+        let same_access = self.service(&service.key).is_some_and(|former| {
+            former.waypoint == service.waypoint
+                && former.weighted_waypoints == service.weighted_waypoints
+                && former.ingress_use_waypoint == service.ingress_use_waypoint
+        });
+        if !same_access && self.backed_behind_waypoint(&service.key) {
+            self.versions.authorization += 1;
+        }
         self.unlink_service(&service.key);
         self.versions.all += 1;
         let service = Arc::new(service);
@@ -109,8 +121,18 @@ impl World {
         let removed = self.unlink_service(key);
         if removed {
             self.versions.all += 1;
+            if self.backed_behind_waypoint(key) {
+                self.versions.authorization += 1;
+            }
         }
         removed
+    }
+
+    /// Whether a service leads to a workload that may be one to come to only through its waypoint:
+    /// then the service's own ways matter to who may come.
+    fn backed_behind_waypoint(&self, key: &ServiceKey) -> bool {
+        let mut endpoints = self.endpoints(key).iter();
+        endpoints.any(|endpoint| endpoint.workload.waypoint.is_some())
     }
 
     /// Adds or replaces a policy.

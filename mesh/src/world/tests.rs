@@ -3,6 +3,7 @@
 mod decisions;
 mod drift;
 mod speed;
+mod through;
 
 use super::*;
 use crate::policy::{Action, Authorization, Rule, Scope, Source};

@@ -73,7 +73,7 @@ impl World {
         })
     }
 
-    fn workload_named(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
+    pub(in crate::world) fn workload_named(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
         let uids = self.by_hostname.get(&key.hostname)?;
         let mut workloads = uids.iter().filter_map(|uid| self.workloads.get(uid));
         workloads.find(|workload| workload.namespace == key.namespace)
