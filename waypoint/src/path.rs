@@ -11,17 +11,21 @@ use crate::model::http::{EscapedSlashes, PathNormalisation};
 pub enum Normalised<'a> {
     /// It goes on, like this; borrowed where nothing changed.
     Path(Cow<'a, str>),
-    /// The client is redirected to this path: 307, `location` is the path itself, details
-    /// `path_normalization_failed` don't apply.
+    /// The client is redirected to this path: 307, `location` is the path itself.
     Redirect(String),
     /// It is refused: 400, details `path_normalization_failed`.
     Refused,
 }
 
-/// Normalises a path with query; the query and what follows stays as it is.
+/// Normalises a path with its query, which stays as it is. A path with a fragment, or with a
+/// character beyond ASCII, is refused however paths are normalised: no client sends one, and
+/// upstreams differ in what they make of it.
 #[must_use]
 pub fn normalise<'a>(path: &'a str, how: &PathNormalisation) -> Normalised<'a> {
-    let end = path.find(['?', '#']).unwrap_or(path.len());
+    if path.contains('#') || !path.is_ascii() {
+        return Normalised::Refused;
+    }
+    let end = path.find('?').unwrap_or(path.len());
     let (only, rest) = path.split_at(end);
     let mut now = Cow::Borrowed(only);
     let mut redirect = false;
@@ -82,17 +86,101 @@ fn unescape_slashes(path: &str) -> String {
     new
 }
 
+/// Neighbouring slashes as one. A path of nothing but slashes keeps two, as in Envoy.
 fn merge_slashes(path: &str) -> String {
     let mut new = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character != '/' || !new.ends_with('/') {
-            new.push(character);
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        if !new.is_empty() || path.starts_with('/') {
+            new.push('/');
         }
+        new.push_str(segment);
+    }
+    match (new.is_empty(), path.ends_with('/')) {
+        (true, _) => new.push_str("//"),
+        (false, true) => new.push('/'),
+        (false, false) => {}
     }
     new
 }
 
-/// The path without dot segments; nothing where it is none. Borrowed where it has none of them.
+/// The path in its canonical form, as Envoy's URL library has it: escapes that need none undone,
+/// characters that need one escaped, backslashes as slashes, no dot segments. Nothing where it
+/// isn't a path or has a zero byte; borrowed where it is canonical already.
 fn canonical(path: &str) -> Option<Cow<'_, str>> {
-    path.starts_with('/').then_some(Cow::Borrowed(path))
+    if !path.starts_with('/') {
+        return None;
+    }
+    let bytes = path.as_bytes();
+    let is_odd = |byte: &u8| matches!(byte, b'%' | b'\\') || must_escape(*byte);
+    let has_dot_segment = || bytes.windows(2).any(|two| two == b"/.");
+    if !bytes.iter().any(is_odd) && !has_dot_segment() {
+        return Some(Cow::Borrowed(path));
+    }
+    let spelt = spell(path)?;
+    let mut segments: Vec<&str> = Vec::new();
+    let mut rest = spelt[1..].split('/').peekable();
+    while let Some(segment) = rest.next() {
+        match segment {
+            "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => {
+                segments.push(segment);
+                continue;
+            }
+        }
+        if rest.peek().is_none() {
+            segments.push("");
+        }
+    }
+    let mut new = String::with_capacity(spelt.len());
+    for segment in segments {
+        new.push('/');
+        new.push_str(segment);
+    }
+    Some(match new == path {
+        true => Cow::Borrowed(path),
+        false => Cow::Owned(new),
+    })
 }
+
+/// Every character in its one spelling.
+fn spell(path: &str) -> Option<String> {
+    let mut new = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        match (*first, escaped(behind)) {
+            (b'%', Some(0)) => return None,
+            (b'%', Some(byte)) if is_unreserved(byte) => {
+                new.push(char::from(byte));
+                rest = &behind[2..];
+            }
+            (b'\\', _) => new.push('/'),
+            (byte, _) if must_escape(byte) => new.push_str(&format!("%{byte:02X}")),
+            (byte, _) => new.push(char::from(byte)),
+        }
+    }
+    Some(new)
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(digits.get(..2)?).ok()?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn must_escape(byte: u8) -> bool {
+    byte <= b' '
+        || byte == 0x7f
+        || matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+#[cfg(test)]
+mod tests;
