@@ -7,16 +7,26 @@
 //! one per worker and holds its connections and balancers, without a lock.
 
 mod answer;
+mod balance;
 mod breakers;
 mod choice;
+mod cluster;
 mod connect;
 mod failure;
+mod head;
+mod outlier;
+mod pool;
 mod shared;
+#[cfg(test)]
+mod test_rig;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
-pub use answer::{Connected, Received, Sent};
+pub use answer::{Connected, Place, Received, Sent};
 pub use choice::{Choice, Session};
 pub use connect::{Identified, Io, TlsConfigs};
 pub use failure::{Failure, FailureKind, Refused, Reset};
-pub use shared::{RetryPlace, Shared};
+pub use pool::RequestBody;
+pub use shared::{Fare, Load, RetryPlace, Shared};
 pub use upstreams::Upstreams;

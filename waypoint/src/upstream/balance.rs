@@ -19,7 +19,6 @@ use crate::model::cluster::{Balancer, BalancerKind, LocalityPolicy};
 use crate::model::endpoint::{EndpointSet, Health};
 use edf::Edf;
 use picker::{Member, Picker};
-pub(super) use hashing::hash_key;
 use priority::{Counts, Loads};
 
 /// Most priorities that a cluster may have; further ones are not used.
@@ -127,7 +126,15 @@ impl Table {
         let levels = (0..counts.len())
             .map(|priority| {
                 let mut group = |wanted: &[Standing]| {
-                    Group::new(&places, priority, wanted, balancer, policy, overprovisioning, random)
+                    Group::new(
+                        &places,
+                        priority,
+                        wanted,
+                        balancer,
+                        policy,
+                        overprovisioning,
+                        random,
+                    )
                 };
                 Level {
                     healthy: group(&[Standing::Healthy]),
@@ -160,7 +167,12 @@ impl Table {
         let mut loads = self.loads;
         if ask.excluded != 0 {
             let of = |excluded| {
-                Loads::of(&self.counts, self.overprovisioning, self.panic_threshold, excluded)
+                Loads::of(
+                    &self.counts,
+                    self.overprovisioning,
+                    self.panic_threshold,
+                    excluded,
+                )
             };
             loads = of(ask.excluded);
             // Every priority was tried: they all count again.

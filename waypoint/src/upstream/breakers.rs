@@ -21,6 +21,11 @@ impl Taken {
         false
     }
 
+    /// Takes one whatever the limit.
+    pub(super) fn take_anyway(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Gives one back.
     pub(super) fn give(&self) {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
@@ -40,11 +45,6 @@ pub(super) fn retry_limit(breakers: &Breakers, active: u32) -> u32 {
         None => breakers.retries,
         Some((percent, least)) => {
             let share = (f64::from(active) * percent.0 / 100.0).max(0.0);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "it is no less than zero and no more than a share of a u32; `as` saturates"
-            )]
             let share = share as u32;
             share.max(least)
         }

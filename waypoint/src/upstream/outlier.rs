@@ -157,7 +157,10 @@ impl Record {
             return false;
         }
         let longest = outlier.max_ejection_time.max(outlier.base_ejection_time);
-        let time = outlier.base_ejection_time.saturating_mul(backoff).min(longest);
+        let time = outlier
+            .base_ejection_time
+            .saturating_mul(backoff)
+            .min(longest);
         let over = millis(now).saturating_sub(self.ejected_at.load(Relaxed)) >= millis(time);
         if over {
             for count in [&self.errors, &self.gateway_errors, &self.local_failures] {
@@ -187,12 +190,22 @@ pub(super) fn sweep(records: &[&Record], outlier: &Outlier, now: Duration) -> Sw
     }
     let rates = |total: fn(&Record) -> &AtomicU32, good: fn(&Record) -> &AtomicU32| {
         let rates = records.iter().map(|record| {
-            let (total, good) = (total(record).swap(0, Relaxed), good(record).swap(0, Relaxed));
-            (total, 100.0 * f64::from(good.min(total)) / f64::from(total.max(1)))
+            let (total, good) = (
+                total(record).swap(0, Relaxed),
+                good(record).swap(0, Relaxed),
+            );
+            (
+                total,
+                100.0 * f64::from(good.min(total)) / f64::from(total.max(1)),
+            )
         });
         rates.collect::<Vec<_>>()
     };
-    judge(&rates(|r| &r.total, |r| &r.good), outlier, &mut swept.causes);
+    judge(
+        &rates(|r| &r.total, |r| &r.good),
+        outlier,
+        &mut swept.causes,
+    );
     let local = rates(|r| &r.local_total, |r| &r.local_good);
     if outlier.split_external_local {
         judge(&local, outlier, &mut swept.causes);
@@ -203,14 +216,22 @@ pub(super) fn sweep(records: &[&Record], outlier: &Outlier, now: Duration) -> Sw
 /// Finds the outliers among endpoints with these numbers of requests and rates of success.
 fn judge(rates: &[(u32, f64)], outlier: &Outlier, causes: &mut Vec<(usize, Cause)>) {
     let enough = |volume: u32| {
-        let busy = rates.iter().enumerate().filter(move |(_, rate)| rate.0 >= volume.max(1));
-        busy.map(|(place, (_, rate))| (place, *rate)).collect::<Vec<_>>()
+        let busy = rates
+            .iter()
+            .enumerate()
+            .filter(move |(_, rate)| rate.0 >= volume.max(1));
+        busy.map(|(place, (_, rate))| (place, *rate))
+            .collect::<Vec<_>>()
     };
     let busy = enough(outlier.success_rate_request_volume);
     if !busy.is_empty() && busy.len() >= outlier.success_rate_minimum_hosts as usize {
         let count = busy.len() as f64;
         let mean = busy.iter().map(|(_, rate)| rate).sum::<f64>() / count;
-        let variance = busy.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / count;
+        let variance = busy
+            .iter()
+            .map(|(_, rate)| (rate - mean).powi(2))
+            .sum::<f64>()
+            / count;
         let least = mean - variance.sqrt() * f64::from(outlier.success_rate_stdev_factor) / 1000.0;
         let below = busy.iter().filter(|(_, rate)| *rate < least);
         causes.extend(below.map(|(place, _)| (*place, Cause::SuccessRate)));

@@ -64,6 +64,40 @@ pub(super) struct Totals {
     pub(super) timeouts: AtomicU64,
 }
 
+/// How busy a cluster is, over all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections that stand or are being made.
+    pub connections: u32,
+    /// Requests that wait for one.
+    pub pending: u32,
+    /// Requests.
+    pub requests: u32,
+    /// Retries among them.
+    pub retries: u32,
+}
+
+/// How an endpoint fares, over all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fare {
+    /// Outlier detection leaves it out.
+    pub ejected: bool,
+    /// Requests at present.
+    pub active: u32,
+    /// Connections that stand or are being made.
+    pub open: u32,
+    /// Connections made so far.
+    pub connections: u64,
+    /// Connections that could not be made.
+    pub connect_failures: u64,
+    /// Requests so far.
+    pub requests: u64,
+    /// Of these, those that ended in an error.
+    pub errors: u64,
+    /// Of these, those that took too long.
+    pub timeouts: u64,
+}
+
 /// A place among a cluster's retries, free again when it is dropped.
 #[derive(Debug)]
 pub struct RetryPlace(Arc<ClusterState>);
@@ -83,15 +117,48 @@ impl Shared {
         self.0.clusters.lock().entry(id).or_default().clone()
     }
 
-    /// The state of the cluster of this number, if it was used.
-    pub(super) fn existing(&self, id: u32) -> Option<Arc<ClusterState>> {
-        self.0.clusters.lock().get(&id).cloned()
+    /// How busy a cluster is.
+    #[must_use]
+    pub fn load(&self, cluster: u32) -> Load {
+        let clusters = self.0.clusters.lock();
+        clusters
+            .get(&cluster)
+            .map_or_else(Load::default, |state| Load {
+                connections: state.connections.now(),
+                pending: state.pending.now(),
+                requests: state.requests.now(),
+                retries: state.retries.now(),
+            })
     }
 
-    /// Forgets clusters that are gone and that nothing uses any more.
-    pub(super) fn retain(&self, is_there: impl Fn(u32) -> bool) {
+    /// How an endpoint of a cluster fares, if it was ever looked at.
+    #[must_use]
+    pub fn fare(&self, cluster: u32, address: &Address) -> Option<Fare> {
+        let state = self.0.clusters.lock().get(&cluster)?.clone();
+        let host = state.hosts.lock().get(address)?.clone();
+        let Totals {
+            connections,
+            connect_failures,
+            requests,
+            errors,
+            timeouts,
+        } = &host.totals;
+        Some(Fare {
+            ejected: host.record.is_ejected(),
+            active: host.active.now(),
+            open: host.connections.now(),
+            connections: connections.load(Relaxed),
+            connect_failures: connect_failures.load(Relaxed),
+            requests: requests.load(Relaxed),
+            errors: errors.load(Relaxed),
+            timeouts: timeouts.load(Relaxed),
+        })
+    }
+
+    /// Forgets a cluster that is gone, once no worker uses it any more.
+    pub(super) fn forget(&self, id: u32) {
         let mut clusters = self.0.clusters.lock();
-        clusters.retain(|id, state| Arc::strong_count(state) > 1 || is_there(*id));
+        clusters.retain(|of, state| *of != id || Arc::strong_count(state) > 1);
     }
 
     /// The process's time.
@@ -122,11 +189,6 @@ impl ClusterState {
         let states = states.collect();
         hosts.retain(|_, state| Arc::strong_count(state) > 1);
         states
-    }
-
-    /// The state of one endpoint, if it was ever used.
-    pub(super) fn host(&self, address: &Address) -> Option<Arc<HostState>> {
-        self.hosts.lock().get(address).cloned()
     }
 
     /// Counts up whenever an endpoint is ejected or taken back.
@@ -176,9 +238,15 @@ impl ClusterState {
     fn eject(&self, host: &HostState, cause: Cause, outlier: &Outlier, now: Duration) {
         // Under the lock, so that two workers can't both take the last ejection.
         let hosts = self.hosts.lock();
-        let ejected = hosts.values().filter(|host| host.record.is_ejected()).count();
+        let ejected = hosts
+            .values()
+            .filter(|host| host.record.is_ejected())
+            .count();
         let dice = rand::random_range(0..100);
-        if host.record.eject(cause, outlier, (ejected, hosts.len()), now, dice) {
+        if host
+            .record
+            .eject(cause, outlier, (ejected, hosts.len()), now, dice)
+        {
             self.standing.fetch_add(1, Relaxed);
             info!(?cause, "an endpoint is left out for a while");
         }
@@ -190,7 +258,10 @@ impl ClusterState {
         let due = self.sweep_at.load(Relaxed);
         let next = millis(now + outlier.interval);
         if millis(now) < due
-            || self.sweep_at.compare_exchange(due, next, Relaxed, Relaxed).is_err()
+            || self
+                .sweep_at
+                .compare_exchange(due, next, Relaxed, Relaxed)
+                .is_err()
         {
             return;
         }

@@ -1,34 +1,40 @@
-//! One worker's upstream side: its connections and balancers. Not shared between threads, so
-//! nothing here takes a lock.
+//! One worker's upstream side: the way of one request from its cluster to an endpoint and back, and
+//! the worker's clusters. Not shared between threads, so nothing here takes a lock.
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::Request;
-use http_body::Body;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Request, StatusCode};
 use mesh::policy::Permit;
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::Choice;
-use super::answer::{Connected, Place, Received, Release, Sent};
-use super::connect::{Identified, Io, TlsConfigs};
-use super::failure::{Failure, FailureKind, Refused, Reset};
-use super::shared::{ClusterState, RetryPlace, Shared};
-use crate::model::endpoint::Address;
+use super::answer::{Connected, Sent};
+use super::choice::Choice;
+use super::cluster::{Host, Local};
+use super::connect::{Connector, Identified, TlsConfigs};
+use super::failure::{Failure, FailureKind, Refused};
+use super::outlier::LocalFailure;
+use super::pool::{Failed, RequestBody};
+use super::shared::{RetryPlace, Shared};
+use crate::model::endpoint::Endpoint;
 use crate::model::snapshot::{ClusterEntry, Current};
+
+/// Further endpoints that are tried by ourselves while nothing of a request was sent.
+const FURTHER: usize = 2;
+/// How often idle connections are looked after, and outliers.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// One worker's upstream side. `B` is the body of requests. Cheap to clone.
 pub struct Upstreams<B>(Rc<Inner<B>>);
 
-#[expect(dead_code, reason = "connecting is given them with the tunnels")]
 struct Inner<B> {
     shared: Shared,
     current: Current,
-    own: Option<Identified>,
-    tls: Arc<dyn TlsConfigs + Send + Sync>,
-    body: std::marker::PhantomData<fn(B)>,
+    connector: Rc<Connector>,
+    clusters: RefCell<HashMap<u32, Rc<Local<B>>>>,
 }
 
 impl<B> Clone for Upstreams<B> {
@@ -37,11 +43,7 @@ impl<B> Clone for Upstreams<B> {
     }
 }
 
-impl<B> Upstreams<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl<B: RequestBody> Upstreams<B> {
     /// A worker's upstream side. Called, and used, within the worker's `LocalSet`. Without an
     /// identity (outside a mesh) tunnelled endpoints can't be reached.
     #[must_use]
@@ -51,13 +53,15 @@ where
         own: Option<Identified>,
         tls: Arc<dyn TlsConfigs + Send + Sync>,
     ) -> Self {
-        Self(Rc::new(Inner {
+        let connector = Rc::new(Connector::new(current.clone(), own, tls));
+        let inner = Rc::new(Inner {
             shared,
             current,
-            own,
-            tls,
-            body: std::marker::PhantomData,
-        }))
+            connector,
+            clusters: RefCell::default(),
+        });
+        tokio::task::spawn_local(look_after(Rc::downgrade(&inner)));
+        Self(inner)
     }
 
     /// Sends one request and waits for the head of its answer. The request's URI is path and query,
@@ -76,45 +80,97 @@ where
         permit: Permit,
         request: Request<B>,
     ) -> Result<Sent, Refused<B>> {
-        let connected = match self.connect(cluster, choice, permit).await {
-            Ok(connected) => connected,
-            Err(failure) => {
-                let request = Some(Box::new(request));
-                return Err(Refused { failure, request });
-            }
+        let local = self.0.local(cluster);
+        // What is known of the attempt outlives it: a time-out is the last endpoint's.
+        let mut at = None;
+        let attempt = self.attempt(&local, choice, permit, request, &mut at);
+        let Some(limit) = choice.timeout else {
+            return attempt.await;
         };
-        let Connected {
-            io,
-            endpoint,
-            peer,
-            local,
-            place,
-        } = connected;
-        let failed = |kind| {
-            let failure = Failure::at(kind, endpoint.clone());
-            Refused {
-                failure,
-                request: None,
+        match timeout(limit, attempt).await {
+            Ok(done) => done,
+            Err(_) => {
+                let endpoint = at.map(|host: Rc<Host<B>>| {
+                    self.0.failed(&local, &host, LocalFailure::Timeout);
+                    host.endpoint.clone()
+                });
+                Err(Refused {
+                    failure: Failure {
+                        kind: FailureKind::Timeout,
+                        endpoint,
+                        reused: false,
+                        sent: true,
+                    },
+                    request: None,
+                })
             }
-        };
-        let made = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
-        let (mut sender, connection) =
-            made.map_err(|_| failed(FailureKind::Reset(Reset::Connection)))?;
-        tokio::task::spawn_local(connection.with_upgrades());
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|_| failed(FailureKind::Reset(Reset::Connection)))?;
-        Ok(Sent {
-            response: response.map(|incoming| Received::new(incoming, place)),
-            endpoint,
-            peer,
-            local,
-            reused: false,
-        })
+        }
+    }
+
+    async fn attempt(
+        &self,
+        local: &Rc<Local<B>>,
+        choice: &Choice<'_>,
+        permit: Permit,
+        mut request: Request<B>,
+        at: &mut Option<Rc<Host<B>>>,
+    ) -> Result<Sent, Refused<B>> {
+        let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        loop {
+            let host = match local.pick(choice, &failed, None) {
+                Ok(host) => host,
+                Err(kind) => {
+                    let failure = Failure::early(kind);
+                    let request = Some(Box::new(request));
+                    return Err(Refused { failure, request });
+                }
+            };
+            *at = Some(host.clone());
+            match host.pool.send(request, choice, permit.clone()).await {
+                Ok(sent) => {
+                    let status = outcome(sent.response.status(), sent.response.headers());
+                    self.0.answered(local, &host, status);
+                    return Ok(sent);
+                }
+                Err(Failed {
+                    kind,
+                    reused,
+                    sent,
+                    request: back,
+                }) => {
+                    if let Some(failure) = blame(&kind) {
+                        self.0.failed(local, &host, failure);
+                    }
+                    let again = is_of_the_endpoint(&kind)
+                        && failed.len() < FURTHER.min(local.size().saturating_sub(1))
+                        && failed
+                            .iter()
+                            .all(|other| other.address != host.endpoint.address);
+                    match back {
+                        Some(back) if again => {
+                            request = back;
+                            failed.push(host.endpoint.clone());
+                        }
+                        back => {
+                            let endpoint = Some(host.endpoint.clone());
+                            return Err(Refused {
+                                failure: Failure {
+                                    kind,
+                                    endpoint,
+                                    reused,
+                                    sent,
+                                },
+                                request: back.map(Box::new),
+                            });
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Opens a connection for bytes: for TCP routes, and for upgrades that aren't HTTP/1's own.
+    /// Endpoints that can't be reached are passed over, as with [`send`](Self::send).
     ///
     /// # Errors
     /// See [`FailureKind`].
@@ -122,41 +178,29 @@ where
         &self,
         cluster: &Arc<ClusterEntry>,
         choice: &Choice<'_>,
-        _permit: Permit,
+        permit: Permit,
     ) -> Result<Connected, Failure> {
-        let endpoints = cluster.endpoints.load_full();
-        let endpoint = endpoints
-            .localities
-            .iter()
-            .flat_map(|locality| &locality.endpoints)
-            .find(|endpoint| !choice.tried.contains(endpoint))
-            .cloned()
-            .ok_or_else(|| Failure::early(FailureKind::NoHealthyUpstream))?;
-        let Address::Socket(address) = endpoint.address else {
-            let text = "only sockets can be reached yet".into();
-            return Err(Failure::at(FailureKind::Connect(text), endpoint));
-        };
-        let state = self.0.shared.cluster(cluster.id);
-        if !state.connections.take(cluster.cluster.breakers.connections) {
-            return Err(Failure::at(FailureKind::Overflow, endpoint));
-        }
-        let place = Place::new(Rc::new(Connection(state)));
-        let limit = cluster.cluster.connect_timeout;
-        let tcp = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-            Err(_) => return Err(Failure::at(FailureKind::ConnectTimeout, endpoint)),
-            Ok(Err(error)) => {
-                let text = format!("delayed connect error: {error}").into();
-                return Err(Failure::at(FailureKind::Connect(text), endpoint));
+        let local = self.0.local(cluster);
+        let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        loop {
+            let host = local.pick(choice, &failed, None).map_err(Failure::early)?;
+            let kind = match host.pool.connect(choice, permit.clone()).await {
+                Ok(connected) => return Ok(connected),
+                Err(kind) => kind,
+            };
+            if let Some(failure) = blame(&kind) {
+                self.0.failed(&local, &host, failure);
             }
-            Ok(Ok(tcp)) => tcp,
-        };
-        Ok(Connected {
-            local: tcp.local_addr().ok(),
-            io: Io::Tcp(tcp),
-            endpoint,
-            peer: Some(address),
-            place,
-        })
+            let again = is_of_the_endpoint(&kind)
+                && failed.len() < FURTHER.min(local.size().saturating_sub(1))
+                && failed
+                    .iter()
+                    .all(|other| other.address != host.endpoint.address);
+            if !again {
+                return Err(Failure::at(kind, host.endpoint.clone()));
+            }
+            failed.push(host.endpoint.clone());
+        }
     }
 
     /// Takes a place for one retry of a request to this cluster, if its limit or budget allows it.
@@ -167,10 +211,121 @@ where
     }
 }
 
-struct Connection(Arc<ClusterState>);
+impl<B: RequestBody> Inner<B> {
+    /// The cluster as this worker sees it. A request that still has the cluster as it was before a
+    /// push is served by the present one.
+    fn local(&self, entry: &Arc<ClusterEntry>) -> Rc<Local<B>> {
+        let found = self.clusters.borrow().get(&entry.id).cloned();
+        if let Some(local) = found {
+            let same = Arc::ptr_eq(&local.entry.cluster, &entry.cluster)
+                && Arc::ptr_eq(&local.entry.endpoints, &entry.endpoints);
+            if same || self.is_current(&local.entry) {
+                return local;
+            }
+        }
+        let state = self.shared.cluster(entry.id);
+        let local = Rc::new(Local::new(entry.clone(), state, self.connector.clone()));
+        let before = self.clusters.borrow_mut().insert(entry.id, local.clone());
+        // Its connections may be of another transport than what counts now.
+        drop(before);
+        local
+    }
 
-impl Release for Connection {
-    fn release(self: Rc<Self>) {
-        self.0.connections.give();
+    fn is_current(&self, entry: &ClusterEntry) -> bool {
+        let snapshot = self.current.glance();
+        let present = snapshot.clusters.get(&entry.cluster.name);
+        present.is_some_and(|present| Arc::ptr_eq(&present.cluster, &entry.cluster))
+    }
+
+    fn answered(&self, local: &Local<B>, host: &Host<B>, status: StatusCode) {
+        let outlier = local.entry.cluster.outlier.as_ref();
+        local
+            .state
+            .answered(&host.state, status, outlier, || self.shared.now());
+    }
+
+    fn failed(&self, local: &Local<B>, host: &Host<B>, failure: LocalFailure) {
+        let outlier = local.entry.cluster.outlier.as_ref();
+        local
+            .state
+            .failed(&host.state, failure, outlier, || self.shared.now());
+    }
+
+    /// Closes idle connections, ends intervals of outlier detection, forgets clusters that are gone.
+    fn sweep(&self) {
+        let (now, process) = (Instant::now(), self.shared.now());
+        let clusters: Vec<_> = self.clusters.borrow().values().cloned().collect();
+        for local in clusters {
+            local.sweep(now);
+            if let Some(outlier) = &local.entry.cluster.outlier {
+                local.state.sweep(outlier, process);
+            }
+        }
+        let snapshot = self.current.glance();
+        let there = |entry: &ClusterEntry| {
+            let present = snapshot.clusters.get(&entry.cluster.name);
+            present.is_some_and(|present| present.id == entry.id)
+        };
+        let mut clusters = self.clusters.borrow_mut();
+        let gone: Vec<_> = clusters
+            .extract_if(|_, local| !there(&local.entry))
+            .collect();
+        drop(clusters);
+        for (id, local) in gone {
+            drop(local);
+            self.shared.forget(id);
+        }
+    }
+}
+
+async fn look_after<B: RequestBody>(upstreams: Weak<Inner<B>>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        match upstreams.upgrade() {
+            Some(upstreams) => upstreams.sweep(),
+            None => return,
+        }
+    }
+}
+
+/// What outlier detection makes of a failure; nothing where the endpoint isn't to blame.
+fn blame(kind: &FailureKind) -> Option<LocalFailure> {
+    match kind {
+        FailureKind::Connect(_) | FailureKind::ConnectTimeout => Some(LocalFailure::Connect),
+        FailureKind::Reset(_) => Some(LocalFailure::Reset),
+        FailureKind::Timeout => Some(LocalFailure::Timeout),
+        FailureKind::NoHealthyUpstream | FailureKind::Overflow | FailureKind::Request(_) => None,
+    }
+}
+
+/// Another endpoint may do better.
+fn is_of_the_endpoint(kind: &FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Connect(_) | FailureKind::ConnectTimeout | FailureKind::Reset(_)
+    )
+}
+
+/// An answer's status as outlier detection counts it: that of gRPC, where the head says it already.
+fn outcome(status: StatusCode, headers: &HeaderMap) -> StatusCode {
+    let Some(grpc) = headers
+        .get("grpc-status")
+        .and_then(|value| value.to_str().ok())
+    else {
+        return status;
+    };
+    match grpc {
+        "0" => StatusCode::OK,
+        "1" => StatusCode::from_u16(499).unwrap_or(status),
+        "3" | "9" | "11" => StatusCode::BAD_REQUEST,
+        "4" => StatusCode::GATEWAY_TIMEOUT,
+        "5" => StatusCode::NOT_FOUND,
+        "6" | "10" => StatusCode::CONFLICT,
+        "7" => StatusCode::FORBIDDEN,
+        "8" => StatusCode::TOO_MANY_REQUESTS,
+        "12" => StatusCode::NOT_IMPLEMENTED,
+        "14" => StatusCode::SERVICE_UNAVAILABLE,
+        "16" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -1,8 +1,8 @@
 //! Earliest deadline first: weighted turns that are as even as can be, as Envoy takes them. Each
 //! entry's next turn is due one over its weight after its last.
 
-use std::collections::BinaryHeap;
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use rand::Rng;
 

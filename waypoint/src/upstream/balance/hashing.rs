@@ -20,11 +20,6 @@ pub(super) fn ring(
     let shares = shares(members);
     let smallest = shares.iter().copied().fold(f64::INFINITY, f64::min);
     let scale = ((smallest * minimum as f64).ceil() / smallest).min(maximum.max(1) as f64);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is above zero and no more than the ring's largest size"
-    )]
     let mut points = Vec::with_capacity(scale.ceil() as usize);
     let (mut made, mut target) = (0.0_f64, 0.0_f64);
     let mut key = String::new();
@@ -89,10 +84,6 @@ pub(super) fn maglev(members: &[Member<'_>], size: u64, by_hostname: bool) -> Bo
                 // No overflow: the skip and the number of steps are below the size of a table.
                 let place = (entry.offset + entry.skip * entry.next) % size;
                 entry.next += 1;
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "it is less than the table's length"
-                )]
                 let place = place as usize;
                 if table[place] == FREE {
                     break place;
@@ -108,7 +99,7 @@ pub(super) fn maglev(members: &[Member<'_>], size: u64, by_hostname: bool) -> Bo
 
 /// What an endpoint is hashed by: its `hash_key`, its host name where asked for, or its address as
 /// Envoy writes it.
-pub(in crate::upstream) fn hash_key(endpoint: &Endpoint, by_hostname: bool) -> Cow<'_, str> {
+fn hash_key(endpoint: &Endpoint, by_hostname: bool) -> Cow<'_, str> {
     if let Some((_, key)) = endpoint.lb.iter().find(|(name, _)| &**name == "hash_key") {
         return Cow::Borrowed(key);
     }

@@ -2,9 +2,9 @@
 
 use rand::Rng;
 
+use super::Present;
 use super::edf::Edf;
 use super::hashing::{Bounded, maglev, ring};
-use super::Present;
 use crate::model::cluster::{Balancer, BalancerKind, LocalityPolicy};
 use crate::model::endpoint::Endpoint;
 
@@ -53,7 +53,6 @@ impl Picker {
         random: &mut impl Rng,
     ) -> Self {
         let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
-        #[expect(clippy::float_cmp, reason = "equal weights are the same number")]
         let alike = balancer.warmup.is_none() && weights.iter().all(|weight| *weight == weights[0]);
         let bounded = || {
             let percent = locality.hash_balance_percent?;
@@ -117,7 +116,6 @@ impl Picker {
                 let active = f64::from(present.active(indices[entry])) + 1.0;
                 // The exponent is one unless somebody asked for another: a power costs more than
                 // all the rest.
-                #[expect(clippy::float_cmp, reason = "the default is exactly one")]
                 let active = match *bias == 1.0 {
                     true => active,
                     false => active.powf(*bias),
@@ -141,10 +139,6 @@ impl Picker {
                     0 => hash,
                     attempt => hash ^ (u64::MAX - u64::from(attempt) + 1),
                 };
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "it is less than the table's length"
-                )]
                 let place = (hash % table.len() as u64) as usize;
                 let at = |step: usize| table[(place + step) % table.len()] as usize;
                 match bounded {

@@ -103,7 +103,10 @@ impl Loads {
 
     /// Nothing can be used.
     pub(super) fn is_empty(&self) -> bool {
-        self.healthy.iter().chain(&self.degraded).all(|share| *share == 0)
+        self.healthy
+            .iter()
+            .chain(&self.degraded)
+            .all(|share| *share == 0)
     }
 
     /// Whether a priority uses all its endpoints, whatever their health.
@@ -113,7 +116,6 @@ impl Loads {
 
     /// The priority for a random number or a hash, and which of its endpoints.
     pub(super) fn choose(&self, hash: u64) -> Option<(usize, Standing)> {
-        #[expect(clippy::cast_possible_truncation, reason = "it is less than 100")]
         let point = (hash % 100) as u8;
         let mut sum = 0;
         let standings = [

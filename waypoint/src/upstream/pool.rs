@@ -1,0 +1,416 @@
+//! The connections of one worker to one endpoint: which of them takes a request, when another is
+//! made, and when one is closed. HTTP/1 connections serve one request at a time and wait for the next
+//! one last-in-first-out; HTTP/2 connections serve many. Knows nothing of other endpoints.
+//!
+//! ```text
+//! idle connection ──▶ use it
+//! none            ──▶ room in the cluster's limits, or the first here ──▶ make one
+//!                     no room ──▶ wait for one of ours, as one of the cluster's pending requests
+//! ```
+
+mod http1;
+mod http2;
+mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use mesh::policy::Permit;
+use tokio::sync::{Notify, oneshot};
+
+use super::answer::{Connected, Place, Received, Release, Sent};
+use super::choice::Choice;
+use super::connect::{Connector, Opened, Purpose};
+use super::failure::{FailureKind, Reset};
+use super::head;
+use super::shared::{ClusterState, HostState};
+use crate::model::cluster::{Cluster, UpstreamProtocol};
+use crate::model::endpoint::Endpoint;
+
+/// Connections that end under a request before anything of it was sent, before a fresh one is made.
+const STALE: u32 = 3;
+
+/// What a request's body must be.
+pub trait RequestBody:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static
+{
+}
+
+impl<B> RequestBody for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static
+{
+}
+
+/// The connections of one worker to one endpoint.
+pub(super) struct Pool<B> {
+    /// Changes where only its weight, health or names do.
+    endpoint: RefCell<Arc<Endpoint>>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) state: Arc<ClusterState>,
+    pub(super) host: Arc<HostState>,
+    connector: Rc<Connector>,
+    /// HTTP/1 connections that wait for a request, the latest last.
+    idle: RefCell<Vec<Rc<http1::Line<B>>>>,
+    /// HTTP/2 connections.
+    shared: RefCell<Vec<Rc<http2::Line<B>>>>,
+    /// Who waits for an HTTP/1 connection.
+    waiting: RefCell<VecDeque<oneshot::Sender<Rc<http1::Line<B>>>>>,
+    /// An HTTP/2 connection is being made.
+    dialling: Cell<bool>,
+    /// How many were begun, and how the latest failed one did.
+    dials: Cell<u64>,
+    dial_failed: RefCell<Option<(u64, FailureKind)>>,
+    /// HTTP/2: dialling is over, or a stream is.
+    changed: Notify,
+    /// Connections that stand or are being made.
+    alive: Cell<usize>,
+    /// What ALPN said last.
+    speaks: Cell<Option<Version>>,
+    /// No connection is kept any more.
+    retired: Cell<bool>,
+}
+
+/// An attempt that failed.
+pub(super) struct Failed<B> {
+    pub(super) kind: FailureKind,
+    pub(super) reused: bool,
+    pub(super) sent: bool,
+    /// The request, where nothing of it was taken.
+    pub(super) request: Option<Request<B>>,
+}
+
+/// The connection that an answer came by.
+struct By {
+    place: Place,
+    reused: bool,
+    opened: Ends,
+}
+
+/// The addresses of a connection's two ends.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    local: Option<std::net::SocketAddr>,
+    peer: Option<std::net::SocketAddr>,
+}
+
+/// A place of a connection in the limits, free again when it is dropped.
+struct Alive<B> {
+    pool: Rc<Pool<B>>,
+}
+
+/// A place among those who wait for a connection, free again when it is dropped.
+struct Pending(Arc<ClusterState>);
+
+impl<B: RequestBody> Pool<B> {
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        cluster: Arc<Cluster>,
+        state: Arc<ClusterState>,
+        host: Arc<HostState>,
+        connector: Rc<Connector>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            endpoint: RefCell::new(endpoint),
+            cluster,
+            state,
+            host,
+            connector,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            dialling: Cell::new(false),
+            dials: Cell::new(0),
+            dial_failed: RefCell::default(),
+            changed: Notify::new(),
+            alive: Cell::new(0),
+            speaks: Cell::new(None),
+            retired: Cell::new(false),
+        })
+    }
+
+    /// Sends a request on a connection of this pool.
+    pub(super) async fn send(
+        self: &Rc<Self>,
+        mut request: Request<B>,
+        choice: &Choice<'_>,
+        permit: Permit,
+    ) -> Result<Sent, Failed<B>> {
+        if choice.rewrite_host {
+            let endpoint = self.endpoint.borrow();
+            if !endpoint.hostname.is_empty() {
+                head::set_host(&mut request, &endpoint.hostname);
+            }
+        }
+        let unknown =
+            self.cluster.http.protocol == UpstreamProtocol::Alpn && self.speaks.get().is_none();
+        if unknown && let Err(kind) = self.learn(choice, permit.clone()).await {
+            return Err(Failed::early(kind, request));
+        }
+        let mut stale = 0;
+        loop {
+            let version = self.version(request.version());
+            let permit = permit.clone();
+            let sent = match version {
+                Version::HTTP_2 => {
+                    self.send_shared(request, choice, permit, stale >= STALE)
+                        .await
+                }
+                _ => {
+                    self.send_alone(request, choice, permit, stale >= STALE)
+                        .await
+                }
+            };
+            match sent {
+                Ok((response, by)) => return Ok(self.sent(response, by)),
+                // Somebody closed the connection while it was idle: that says nothing of the next.
+                Err(Failed {
+                    reused: true,
+                    sent: false,
+                    request: Some(again),
+                    ..
+                }) if stale < STALE => {
+                    request = again;
+                    stale += 1;
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+
+    /// Makes a first connection, to see which protocol the peer agrees to.
+    async fn learn(
+        self: &Rc<Self>,
+        choice: &Choice<'_>,
+        permit: Permit,
+    ) -> Result<(), FailureKind> {
+        let _pending = self.pending().ok_or(FailureKind::Overflow)?;
+        let alive = self.room().ok_or(FailureKind::Overflow)?;
+        let owner = self
+            .cluster
+            .connection_per_downstream
+            .then_some(choice.down.id);
+        let opened = self.open(choice, Purpose::Pooled, permit).await?;
+        if opened.io.alpn() == Some(b"h2") {
+            self.share_line(opened, alive, owner).await?;
+        } else {
+            self.speaks.set(Some(Version::HTTP_11));
+            let line = self.keep_line(opened, alive, owner).await?;
+            line.park();
+        }
+        Ok(())
+    }
+
+    /// Opens a connection for bytes.
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        choice: &Choice<'_>,
+        permit: Permit,
+    ) -> Result<Connected, FailureKind> {
+        let alive = self.room().ok_or(FailureKind::Overflow)?;
+        let opened = self.open(choice, Purpose::Alone, permit).await?;
+        self.host.active.take_anyway();
+        Ok(Connected {
+            io: opened.io,
+            endpoint: self.endpoint.borrow().clone(),
+            peer: opened.peer,
+            local: opened.local,
+            place: Place::new(Rc::new(Bytewise(alive))),
+        })
+    }
+
+    /// Closes the connections that have no request now.
+    pub(super) fn close_idle(&self) {
+        let idle = self.idle.take();
+        let shared: Vec<_> = self
+            .shared
+            .borrow_mut()
+            .extract_if(.., |line| line.is_free())
+            .collect();
+        drop((idle, shared));
+    }
+
+    /// The endpoint is the same, but for what doesn't matter to its connections.
+    pub(super) fn renamed(&self, endpoint: Arc<Endpoint>) {
+        *self.endpoint.borrow_mut() = endpoint;
+    }
+
+    /// Closes what has been idle, or open, for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        let idle: Vec<_> = self
+            .idle
+            .borrow_mut()
+            .extract_if(.., |line| line.is_over(now))
+            .collect();
+        let shared: Vec<_> = self
+            .shared
+            .borrow_mut()
+            .extract_if(.., |line| line.is_over(now))
+            .collect();
+        // Their ends take part in the pool's books: not while those are borrowed.
+        drop((idle, shared));
+    }
+
+    /// Whether nothing is kept or running here.
+    pub(super) fn is_unused(&self) -> bool {
+        self.alive.get() == 0
+    }
+
+    fn version(&self, downstream: Version) -> Version {
+        match self.cluster.http.protocol {
+            UpstreamProtocol::Http1 => Version::HTTP_11,
+            UpstreamProtocol::Http2 => Version::HTTP_2,
+            UpstreamProtocol::Downstream => downstream,
+            UpstreamProtocol::Alpn => self.speaks.get().unwrap_or(Version::HTTP_11),
+        }
+    }
+
+    fn sent(&self, response: Response<Incoming>, by: By) -> Sent {
+        Sent {
+            response: response.map(|incoming| Received::new(incoming, by.place)),
+            endpoint: self.endpoint.borrow().clone(),
+            peer: by.opened.peer,
+            local: by.opened.local,
+            reused: by.reused,
+        }
+    }
+
+    /// A place for one more connection: the cluster's limit doesn't keep a worker from its first.
+    fn room(self: &Rc<Self>) -> Option<Alive<B>> {
+        if !self
+            .state
+            .connections
+            .take(self.cluster.breakers.connections)
+        {
+            if self.alive.get() > 0 {
+                return None;
+            }
+            self.state.connections.take_anyway();
+        }
+        self.host.connections.take_anyway();
+        self.alive.set(self.alive.get() + 1);
+        Some(Alive { pool: self.clone() })
+    }
+
+    /// Takes a place among the cluster's requests.
+    fn begin(&self) -> bool {
+        let room = self.state.requests.take(self.cluster.breakers.requests);
+        if room {
+            self.host.active.take_anyway();
+            self.host.totals.requests.fetch_add(1, Relaxed);
+        }
+        room
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        let limit = self.cluster.breakers.pending;
+        self.state
+            .pending
+            .take(limit)
+            .then(|| Pending(self.state.clone()))
+    }
+
+    async fn open(
+        &self,
+        choice: &Choice<'_>,
+        purpose: Purpose,
+        permit: Permit,
+    ) -> Result<Opened, FailureKind> {
+        let endpoint = self.endpoint.borrow().clone();
+        let opened = self
+            .connector
+            .open(&self.cluster, &endpoint, choice, purpose, permit)
+            .await?;
+        self.host.totals.connections.fetch_add(1, Relaxed);
+        Ok(opened)
+    }
+}
+
+impl<B> Pool<B> {
+    /// Keeps no connection any more; requests that run go on.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        drop(self.idle.take());
+        drop(self.shared.take());
+        // Whoever waits finds that nothing will come, and makes a connection of its own.
+        self.waiting.take();
+        self.changed.notify_waiters();
+    }
+
+    /// A request is over.
+    fn done(&self) {
+        self.host.active.give();
+        self.state.requests.give();
+    }
+}
+
+impl<B> Failed<B> {
+    fn early(kind: FailureKind, request: Request<B>) -> Self {
+        Self {
+            kind,
+            reused: false,
+            sent: false,
+            request: Some(request),
+        }
+    }
+}
+
+impl<B> Drop for Alive<B> {
+    fn drop(&mut self) {
+        let pool = &self.pool;
+        pool.alive.set(pool.alive.get() - 1);
+        pool.state.connections.give();
+        pool.host.connections.give();
+        // The place is free: the first who waits takes it, by finding its channel closed.
+        pool.waiting.borrow_mut().pop_front();
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.give();
+    }
+}
+
+/// The place of a connection for bytes.
+struct Bytewise<B>(Alive<B>);
+
+impl<B> Release for Bytewise<B> {
+    fn release(self: Rc<Self>) {
+        self.0.pool.host.active.give();
+    }
+}
+
+/// What an error of hyper means.
+fn reset_of(error: &hyper::Error) -> FailureKind {
+    use std::error::Error;
+    if error.is_user() {
+        let cause = error
+            .source()
+            .map_or_else(|| error.to_string(), ToString::to_string);
+        return FailureKind::Request(cause.into());
+    }
+    let h2 = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<h2::Error>());
+    FailureKind::Reset(match h2 {
+        _ if error.is_parse() => Reset::Protocol,
+        Some(h2) if h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Reset::RefusedStream,
+        // Streams that a GOAWAY without an error leaves out were never begun.
+        Some(h2)
+            if h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR) =>
+        {
+            Reset::RefusedStream
+        }
+        Some(h2) if h2.is_reset() && h2.is_remote() => Reset::Remote,
+        Some(h2) if h2.is_library() => Reset::Protocol,
+        _ => Reset::Connection,
+    })
+}
