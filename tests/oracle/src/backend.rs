@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// The header that names a case, by which what was seen is found again.
 pub const CASE: &str = "x-case";
@@ -110,21 +110,35 @@ pub async fn start(
     endpoint: usize,
     kind: Kind,
 ) -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    if kind == Kind::Refused {
+        return refused(free);
+    }
+    let listener = TcpListener::bind(free).await?;
     let at = listener.local_addr()?;
     let name = Name {
         cluster: cluster.into(),
         endpoint,
     };
     match kind {
-        Kind::Http1 | Kind::Http2 => {
+        Kind::Http1 | Kind::Http2 | Kind::Refused => {
             tokio::spawn(http::serve(listener, kind, name, Arc::clone(journal)));
         }
         Kind::Tcp => {
             tokio::spawn(tcp::serve(listener, name));
         }
-        // The port was free a moment ago, and the kernel gives it to others only after all others.
-        Kind::Refused => drop(listener),
     }
+    Ok(at)
+}
+
+/// A port that nobody else gets, and where nobody listens.
+fn refused(free: SocketAddr) -> Result<SocketAddr> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(free)?;
+    let at = socket.local_addr()?;
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+    });
     Ok(at)
 }

@@ -10,6 +10,7 @@
 //! | [`observe`], [`expect`], [`differ`] | what happened, whether it should have, whether both agree |
 
 pub mod backend;
+pub mod bench;
 pub mod differ;
 pub mod expect;
 pub mod observe;

@@ -171,18 +171,23 @@ pub fn read_all(folder: &Path) -> Result<Vec<Theme>> {
     files.sort();
     let mut themes = Vec::new();
     for (port, path) in (20_000..).zip(files) {
-        let text = fs::read_to_string(&path)?;
-        let mut theme: Theme =
-            serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
-        theme.name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        theme.port = port;
-        themes.push(theme);
+        themes.push(read(&path, port)?);
     }
     Ok(themes)
+}
+
+/// Reads one, whose listener is to be on `port`.
+///
+/// # Errors
+/// When it is no table of cases; the message names it.
+pub fn read(path: &Path, port: u16) -> Result<Theme> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut theme: Theme =
+        serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+    let stem = path.file_stem().unwrap_or_default();
+    theme.name = stem.to_string_lossy().into_owned();
+    theme.port = port;
+    Ok(theme)
 }
 
 impl Theme {

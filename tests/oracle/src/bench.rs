@@ -1,0 +1,111 @@
+//! What our waypoint costs beside Envoy and beside no proxy, measured in one run: the subjects take
+//! turns within each round, so that a noisy machine is noisy for all, and what is told is the median
+//! of the rounds' ratios.
+
+pub mod load;
+pub mod plan;
+mod process;
+mod report;
+mod scale;
+pub mod serve;
+mod setup;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+pub use report::Report;
+
+use crate::subject::Kind;
+use plan::{Measure, Result as Measured};
+use process::Agent;
+use setup::Way;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many rounds.
+    pub rounds: usize,
+    /// How long one measurement takes.
+    pub time: Duration,
+    /// Whether the large configuration is measured too.
+    pub scale: bool,
+}
+
+/// One measurement of one subject in one round.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) measure: Measure,
+    /// None for no proxy.
+    pub(crate) of: Option<Kind>,
+    pub(crate) told: Measured,
+    /// Processor microseconds of the proxy for each request (or message).
+    pub(crate) cpu: f64,
+}
+
+/// Runs everything; `progress` is told what happens. Needs a scratch folder.
+///
+/// # Errors
+/// When a proxy doesn't start, or a measurement breaks.
+pub async fn run(
+    settings: Settings,
+    kinds: &[Kind],
+    scratch: &Path,
+    progress: impl Fn(&str),
+) -> Result<Report> {
+    progress("starting the server, the load and the proxies");
+    let server = serve::Ports::of(&Agent::start("serve")?.keep()).await?;
+    let ways = setup::ways(&server, kinds, scratch).await?;
+    let idle: Vec<_> = memory(&ways)?;
+    let mut samples = Vec::new();
+    // The first time through everything is cold: pools, page cache, branch predictors.
+    progress("warming up");
+    for way in &ways {
+        for measure in Measure::ALL {
+            one(way, measure, settings.time / 5).await?;
+        }
+    }
+    for round in 1..=settings.rounds {
+        progress(&format!("round {round} of {}", settings.rounds));
+        for measure in Measure::ALL {
+            for way in &ways {
+                samples.push(one(way, measure, settings.time).await?);
+            }
+        }
+    }
+    let after = memory(&ways)?;
+    drop(ways);
+    let scale = if settings.scale {
+        progress("the large configuration");
+        scale::measure(kinds, &server, scratch).await?
+    } else {
+        Vec::new()
+    };
+    Ok(Report::new(settings, samples, idle, after, scale))
+}
+
+async fn one(way: &Way, measure: Measure, time: Duration) -> Result<Sample> {
+    let name = way.name();
+    let order = measure.order(way.target(measure), time);
+    let before = way.usage()?;
+    let told = process::load(&order)
+        .await
+        .with_context(|| format!("{name}: {measure:?}"))?;
+    let spent = way.usage()?.since(&before);
+    Ok(Sample {
+        measure,
+        of: way.kind(),
+        cpu: spent.as_secs_f64() * 1e6 / told.requests.max(1) as f64,
+        told,
+    })
+}
+
+/// Resident megabytes of each proxy.
+fn memory(ways: &[Way]) -> Result<Vec<(Kind, f64)>> {
+    ways.iter()
+        .filter_map(|way| Some((way.kind()?, way.usage())))
+        .map(|(kind, usage)| Ok((kind, usage?.resident)))
+        .collect()
+}
+

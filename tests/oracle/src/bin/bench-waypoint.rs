@@ -1,0 +1,57 @@
+//! `cargo xtask bench waypoint`: our waypoint beside Envoy and beside no proxy, in one run. Prints a
+//! table, and each goal with what came of it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use oracle::bench::{self, Settings, load, serve};
+use oracle::subject::Kind;
+
+/// Measures the waypoint beside Envoy and beside no proxy.
+#[derive(Debug, Parser)]
+#[command(name = "bench waypoint")]
+struct Flags {
+    /// Half a minute instead of three: to see that it works, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// Leaves the large configuration out.
+    #[arg(long)]
+    small: bool,
+    /// Ends with code 1 when a goal is missed.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["load", order] => return load::main(order).map(|()| ExitCode::SUCCESS),
+        ["serve"] => return serve::main().map(|()| ExitCode::SUCCESS),
+        _ => {}
+    }
+    let flags = Flags::parse();
+    let (rounds, millis) = if flags.quick { (2, 300) } else { (5, 1_000) };
+    let settings = Settings {
+        rounds,
+        time: Duration::from_millis(millis),
+        scale: !flags.small,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let scratch = tempfile::Builder::new()
+        .prefix("culvert-bench-")
+        .tempdir()?;
+    let kinds = [Kind::Envoy, Kind::Waypoint];
+    let progress = |doing: &str| eprintln!("bench: {doing}");
+    let report = runtime.block_on(bench::run(settings, &kinds, scratch.path(), progress))?;
+    print!("{report}");
+    Ok(if flags.check && !report.reached() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
