@@ -11,10 +11,10 @@ use serde::Deserialize;
 use crate::project::{Project, STATIC_TARGET};
 
 /// The packages whose binaries go into images, and the pause program that holds a pod's namespaces.
-const PRODUCT: &[&str] = &["ztunnel", "control", "bookinfo", "cluster"];
+const PRODUCT: &[&str] = &["ztunnel", "waypoint", "control", "bookinfo", "cluster"];
 
 /// The binaries of [`PRODUCT`] that are wanted: the rest of `cluster` runs on the host.
-const BINARIES: &[&str] = &["ztunnel", "control", "bookinfo", "pause"];
+const BINARIES: &[&str] = &["ztunnel", "waypoint", "control", "bookinfo", "pause"];
 
 /// A program that cargo built.
 pub(crate) struct Program {
@@ -40,6 +40,14 @@ pub(crate) fn product(project: &Project) -> Result<()> {
         cargo.args(["--bin", binary]);
     }
     run(&mut cargo, "the product's static binaries")
+}
+
+/// Builds the waypoint's static binary alone.
+pub(crate) fn waypoint(project: &Project) -> Result<()> {
+    let mut cargo = project.cargo();
+    cargo.args(["build", "--release", "--target", STATIC_TARGET]);
+    cargo.args(["--package", "waypoint", "--bin", "waypoint"]);
+    run(&mut cargo, "the waypoint's static binary")
 }
 
 /// Builds one host binary and says where it lies. `release` where speed is measured.

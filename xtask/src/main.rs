@@ -47,7 +47,8 @@ enum Command {
     Test(test::Options),
     /// The cluster stories alone.
     E2e(test::Stories),
-    /// Measures the data path beside no mesh at all, in one run.
+    /// Measures the data path beside no mesh at all, or (`bench waypoint`) our waypoint beside Envoy,
+    /// in one run.
     #[command(disable_help_flag = true)]
     Bench(rooms::Forwarded),
     /// Checks the house rules that no compiler checks.

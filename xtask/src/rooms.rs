@@ -56,13 +56,30 @@ pub(crate) fn demo(project: &Project, arguments: &Forwarded) -> Result<()> {
     )
 }
 
-/// `cargo xtask bench …`
+/// `cargo xtask bench …`, and `cargo xtask bench waypoint …`
 pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
     setup::require(project)?;
+    if let Some((first, rest)) = arguments.rest.split_first()
+        && first == "waypoint"
+    {
+        return bench_waypoint(project, rest);
+    }
     build::product(project)?;
     let program = build::host(project, "lab", "bench", true)?;
     let ztunnel = project.binary("ztunnel");
     start(&program, &[("CULVERT_ZTUNNEL", &ztunnel)], &[], arguments)
+}
+
+/// Needs no root: everything is on loopback.
+fn bench_waypoint(project: &Project, arguments: &[String]) -> Result<()> {
+    build::waypoint(project)?;
+    let program = build::host(project, "oracle", "bench-waypoint", true)?;
+    let mut command = project.command(&program.display().to_string());
+    command
+        .env("CULVERT_WAYPOINT", project.binary("waypoint"))
+        .args(arguments);
+    let status = command.status()?;
+    std::process::exit(status.code().unwrap_or(1))
 }
 
 /// Has the programs of Kubernetes (and `istio`'s) built, by the user, before anything asks for root.

@@ -181,12 +181,14 @@ fn one(
 }
 
 fn command_of(project: &Project, program: &Program, who: &As) -> Command {
-    let (images, pause, ztunnel) = (
+    let (images, pause, ztunnel, waypoint) = (
         project.images(),
         project.binary("pause"),
         project.binary("ztunnel"),
+        project.binary("waypoint"),
     );
-    let environment: [(&str, &Path); 3] = [
+    let environment: [(&str, &Path); 4] = [
+        ("CULVERT_WAYPOINT", &waypoint),
         ("CULVERT_IMAGES", &images),
         ("CULVERT_PAUSE", &pause),
         ("CULVERT_ZTUNNEL", &ztunnel),

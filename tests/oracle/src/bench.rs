@@ -55,7 +55,8 @@ pub async fn run(
     progress: impl Fn(&str),
 ) -> Result<Report> {
     progress("starting the server, the load and the proxies");
-    let server = serve::Ports::of(&Agent::start("serve")?.keep()).await?;
+    let agent = Agent::start("serve")?;
+    let server = serve::Ports::of(&agent).await?;
     let ways = setup::ways(&server, kinds, scratch).await?;
     let idle: Vec<_> = memory(&ways)?;
     let mut samples = Vec::new();
@@ -108,4 +109,3 @@ fn memory(ways: &[Way]) -> Result<Vec<(Kind, f64)>> {
         .map(|(kind, usage)| Ok((kind, usage?.resident)))
         .collect()
 }
-

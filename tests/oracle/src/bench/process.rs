@@ -37,11 +37,6 @@ impl Agent {
         })
     }
 
-    /// It lives as long as this process.
-    pub(crate) fn keep(self) -> &'static Self {
-        Box::leak(Box::new(self))
-    }
-
     /// The first line that it prints.
     pub(crate) async fn line(&self) -> Result<String> {
         let output = self.output.lock().ok().and_then(|mut output| output.take());
