@@ -51,7 +51,7 @@ const WORDS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Cores decide and do no IO: these files of `mesh` import none of [`IO`].
+/// Cores decide and do no IO: these files import none of [`IO`].
 const CORES: &[&str] = &[
     "mesh/src/address",
     "mesh/src/balance",
@@ -68,6 +68,18 @@ const CORES: &[&str] = &[
     "mesh/src/xds/backoff",
     "mesh/src/xds/subscription",
     "control/src/translate",
+    "waypoint/src/cors",
+    "waypoint/src/fault",
+    "waypoint/src/head",
+    "waypoint/src/intake",
+    "waypoint/src/jwt",
+    "waypoint/src/model",
+    "waypoint/src/path",
+    "waypoint/src/policy",
+    "waypoint/src/route",
+    "waypoint/src/source/store",
+    "waypoint/src/upstream/balance",
+    "waypoint/src/upstream/outlier",
 ];
 
 const IO: &[&str] = &[

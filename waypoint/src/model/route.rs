@@ -1,5 +1,6 @@
 //! Routes as compiled: which request goes where, and what is changed on the way. Envoy's
-//! `RouteConfiguration`, in which VirtualServices and HTTPRoutes arrive.
+//! `RouteConfiguration`, in which VirtualServices and HTTPRoutes arrive. Long because a route is one
+//! table of what can be said of a request, and it is read as one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
