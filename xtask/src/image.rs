@@ -37,6 +37,12 @@ const COMPONENTS: &[Component] = &[
         describes: "Culvert's node proxy",
     },
     Component {
+        name: "waypoint",
+        user: NOT_ROOT,
+        links: &[],
+        describes: "Culvert's L7 proxy, in the place of Istio's in its waypoints",
+    },
+    Component {
         name: "control",
         user: NOT_ROOT,
         links: &[],

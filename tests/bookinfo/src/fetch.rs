@@ -38,6 +38,25 @@ impl Ask {
             connect_timeout: Duration::from_secs(10),
         }
     }
+
+    /// As it goes over the wire: with a Host, and a path alone.
+    fn request(&self) -> Result<Request<Full<Bytes>>, Failed> {
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::builder().method(self.method.clone()).uri(path);
+        if let Some(headers) = request.headers_mut() {
+            headers.clone_from(&self.headers);
+            if !headers.contains_key(header::HOST) {
+                let authority = self.uri.authority().map_or("", |a| a.as_str());
+                let value = authority
+                    .parse()
+                    .map_err(|_| Failed::Url("a host with odd letters".to_owned()))?;
+                headers.insert(header::HOST, value);
+            }
+        }
+        request
+            .body(Full::new(self.body.clone()))
+            .map_err(|error| Failed::Url(error.to_string()))
+    }
 }
 
 /// Why there was no answer. The words and the exit codes are curl's.
@@ -115,8 +134,21 @@ impl std::fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// What sends requests on one connection.
+type Sender = http1::SendRequest<Full<Bytes>>;
+
 /// Sends `ask` and returns the answer's head, its body still to come, and the address asked.
 pub(crate) async fn send(ask: Ask) -> Result<(Response<Incoming>, SocketAddr), Failed> {
+    let (mut sender, peer) = open(&ask).await?;
+    let response = sender
+        .send_request(ask.request()?)
+        .await
+        .map_err(|error| Failed::of_http(&error))?;
+    Ok((response, peer))
+}
+
+/// A connection for a request and those after it.
+async fn open(ask: &Ask) -> Result<(Sender, SocketAddr), Failed> {
     let host = ask
         .uri
         .host()
@@ -129,59 +161,81 @@ pub(crate) async fn send(ask: Ask) -> Result<(Response<Incoming>, SocketAddr), F
     let peer = stream
         .peer_addr()
         .map_err(|cause| Failed::Received(cause.to_string()))?;
-
-    let path = ask.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder().method(ask.method).uri(path);
-    if let Some(headers) = request.headers_mut() {
-        *headers = ask.headers;
-        if !headers.contains_key(header::HOST) {
-            let authority = ask
-                .uri
-                .authority()
-                .map_or(host, |authority| authority.as_str());
-            let value = authority
-                .parse()
-                .map_err(|_| Failed::Url("a host with odd letters".to_owned()))?;
-            headers.insert(header::HOST, value);
-        }
-    }
-    let request = request
-        .body(Full::new(ask.body))
-        .map_err(|error| Failed::Url(error.to_string()))?;
-
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Failed::of_http(&error))?;
     // The connection's own error comes back through the request as well.
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| Failed::of_http(&error))?;
-    Ok((response, peer))
+    Ok((sender, peer))
+}
+
+/// A connection that is kept for the next request, while the server keeps it.
+#[derive(Default)]
+pub(crate) struct Kept(Option<Sender>);
+
+impl Kept {
+    /// As [`whole`], on the connection of the request before if it still stands. As curl does, a
+    /// request that a kept connection ends under without a byte of an answer is sent again on a new
+    /// one: the server may have closed it at the very same moment.
+    pub(crate) async fn whole(
+        &mut self,
+        ask: Ask,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Failed> {
+        let exchange = async {
+            if let Some(mut sender) = self.0.take()
+                && sender.ready().await.is_ok()
+            {
+                match sender.send_request(ask.request()?).await {
+                    Ok(response) => {
+                        let answer = collect(response).await?;
+                        self.0 = Some(sender);
+                        return Ok(answer);
+                    }
+                    Err(error) if error.is_canceled() || error.is_incomplete_message() => {}
+                    Err(error) => return Err(Failed::of_http(&error)),
+                }
+            }
+            let (mut sender, _) = open(&ask).await?;
+            let response = sender
+                .send_request(ask.request()?)
+                .await
+                .map_err(|error| Failed::of_http(&error))?;
+            let answer = collect(response).await?;
+            self.0 = Some(sender);
+            Ok(answer)
+        };
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or(Err(Failed::TimedOut { after: timeout }))
+    }
 }
 
 /// Sends `ask` and returns the whole answer, all within `timeout`.
 pub(crate) async fn whole(ask: Ask, timeout: Duration) -> Result<Response<Bytes>, Failed> {
     let exchange = async {
         let (response, _) = send(ask).await?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| match error.downcast_ref::<hyper::Error>() {
-                Some(error) if error.is_incomplete_message() => Failed::Partial,
-                Some(error) => Failed::of_http(error),
-                None => Failed::Received(error.to_string()),
-            })?
-            .to_bytes();
-        Ok(Response::from_parts(head, body))
+        collect(response).await
     };
     tokio::time::timeout(timeout, exchange)
         .await
         .unwrap_or(Err(Failed::TimedOut { after: timeout }))
+}
+
+async fn collect(response: Response<Incoming>) -> Result<Response<Bytes>, Failed> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_incomplete_message() => Failed::Partial,
+            Some(error) => Failed::of_http(error),
+            None => Failed::Received(error.to_string()),
+        })?
+        .to_bytes();
+    Ok(Response::from_parts(head, body))
 }
 
 /// Connects to the first address of `host` that answers.

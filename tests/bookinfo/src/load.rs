@@ -1,16 +1,17 @@
-//! Requests without a pause, each on a connection of its own, counted by outcome: what a story
+//! Requests without a pause, each on a connection of its own or kept, counted by outcome: what a story
 //! needs to see that nothing failed, or when it failed and how.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Uri};
-use serde_json::json;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::fetch::{self, Ask};
+use crate::fetch::{self, Ask, Kept};
 use crate::get::seconds;
 use crate::idle;
 
@@ -36,18 +37,33 @@ pub(crate) struct Options {
     /// End after so many seconds; otherwise when told to.
     #[arg(long = "for", value_parser = seconds)]
     length: Option<Duration>,
+    /// End after so many requests.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Keep connections for further requests.
+    #[arg(long)]
+    keep: bool,
+    /// A header of every request, `Name: value`; may be given again.
+    #[arg(short = 'H', long = "header", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Count answers also by this member of their JSON body.
+    #[arg(long)]
+    member: Option<String>,
     /// Value of the x-request-id header of every request.
     #[arg(long)]
     marker: Option<HeaderValue>,
 }
 
 /// Asks until the end and prints a JSON line of outcomes four times a second, then the total.
-/// Outcomes are HTTP statuses and `exit-N`, curl's exit code of the failure.
+/// Outcomes are HTTP statuses, with the wanted member of the body behind, and `exit-N`, curl's exit
+/// code of the failure.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let (outcomes, mut counted) = mpsc::channel(UNCOUNTED);
     let over = Arc::new(AtomicBool::new(false));
+    let left = Arc::new(AtomicU64::new(options.count.unwrap_or(u64::MAX)));
     for _ in 0..options.parallel {
-        tokio::spawn(asker(options.clone(), outcomes.clone(), over.clone()));
+        let (left, over) = (left.clone(), over.clone());
+        tokio::spawn(asker(options.clone(), outcomes.clone(), left, over));
     }
     drop(outcomes);
     let start = Instant::now();
@@ -87,15 +103,34 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn asker(options: Options, outcomes: mpsc::Sender<String>, over: Arc<AtomicBool>) {
-    let mut headers = HeaderMap::new();
+async fn asker(
+    options: Options,
+    outcomes: mpsc::Sender<String>,
+    left: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+) {
+    let mut headers: HeaderMap = options.headers.into_iter().collect();
+    let mut kept = Kept::default();
+    let mine = |left: u64| left.checked_sub(1);
     if let Some(marker) = options.marker {
         headers.insert("x-request-id", marker);
     }
-    while !over.load(Ordering::Relaxed) {
+    while !over.load(Ordering::Relaxed)
+        && left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mine)
+            .is_ok()
+    {
         let ask = Ask::get(options.url.clone(), headers.clone());
-        let outcome = match fetch::whole(ask, options.timeout).await {
-            Ok(answer) => answer.status().as_u16().to_string(),
+        let answer = if options.keep {
+            kept.whole(ask, options.timeout).await
+        } else {
+            fetch::whole(ask, options.timeout).await
+        };
+        let outcome = match answer {
+            Ok(answer) => match &options.member {
+                Some(member) => format!("{} {}", answer.status().as_u16(), told(&answer, member)),
+                None => answer.status().as_u16().to_string(),
+            },
             Err(failed) => format!("exit-{}", failed.exit_code()),
         };
         if outcomes.send(outcome).await.is_err() {
@@ -103,6 +138,26 @@ async fn asker(options: Options, outcomes: mpsc::Sender<String>, over: Arc<Atomi
         }
         tokio::time::sleep(options.pause).await;
     }
+}
+
+/// A member of an answer's JSON body, or why there is none.
+fn told(answer: &Response<Bytes>, member: &str) -> String {
+    match serde_json::from_slice::<Value>(answer.body()) {
+        Ok(Value::Object(members)) => match members.get(member) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => format!("no {member}"),
+        },
+        _ => "no JSON".to_owned(),
+    }
+}
+
+/// `Name: value`.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let wrong = || format!("{text:?} is no header: expected Name: value");
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    let name = name.trim().parse().map_err(|_| wrong())?;
+    Ok((name, value.trim().parse().map_err(|_| wrong())?))
 }
 
 fn add(total: &mut BTreeMap<String, u64>, some: BTreeMap<String, u64>) {

@@ -14,6 +14,8 @@ const MODULE: &str = "istio";
 /// istioctl asks for `HUB/pilot:TAG-distroless`.
 const HUB: &str = "culvert.local";
 const TAG: &str = "dev";
+/// What takes the place of Istio's proxy.
+const WAYPOINT: &str = "culvert.local/waypoint:dev";
 /// Istio's own images run as this user.
 const USER: &str = "1337:1337";
 
@@ -55,6 +57,9 @@ pub fn install(cluster: &Cluster, tools: &Tools, progress: Progress<'_>) -> Resu
         "components.ztunnel.enabled=false",
         &format!("values.global.hub={HUB}"),
         &format!("values.global.tag={TAG}"),
+        // The image of every waypoint and gateway that istiod deploys: a name with a `/` is taken as
+        // it is.
+        &format!("values.global.proxy.image={WAYPOINT}"),
         "values.pilot.resources.requests.memory=128Mi",
     ] {
         install.args(["--set", setting]);

@@ -49,7 +49,7 @@ impl Stage {
         registry: &str,
         narrator: Narrator,
     ) -> Result<Self> {
-        let images: Vec<PathBuf> = ["ztunnel", "control", "bookinfo"]
+        let images: Vec<PathBuf> = ["ztunnel", "waypoint", "control", "bookinfo"]
             .iter()
             .map(|image| archives.join(format!("{image}.tar")))
             .collect();
