@@ -16,7 +16,7 @@ use crate::{build, image, privilege, rooms, setup, tidy};
 const CHECK: Duration = Duration::from_secs(15 * 60);
 const UNIT: Duration = Duration::from_secs(5 * 60);
 const LAB: Duration = Duration::from_secs(10 * 60);
-const CLUSTER: Duration = Duration::from_secs(15 * 60);
+const CLUSTER: Duration = Duration::from_secs(30 * 60);
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]

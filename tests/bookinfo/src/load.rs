@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// End after so many requests.
     #[arg(long)]
     count: Option<u64>,
+    /// End when stdin does.
+    #[arg(long)]
+    until_eof: bool,
     /// Keep connections for further requests.
     #[arg(long)]
     keep: bool,
@@ -72,6 +75,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         tokio::select! {
             stop = idle::asked_to_stop() => stop,
             () = tokio::time::sleep(length) => Ok(()),
+            () = eof(), if options.until_eof => Ok(()),
         }
     };
     tokio::pin!(end);
@@ -138,6 +142,13 @@ async fn asker(
         }
         tokio::time::sleep(options.pause).await;
     }
+}
+
+/// Waits until stdin ends.
+async fn eof() {
+    let mut rest = tokio::io::sink();
+    // An error ends it as well.
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut rest).await;
 }
 
 /// A member of an answer's JSON body, or why there is none.

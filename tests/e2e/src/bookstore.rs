@@ -182,6 +182,31 @@ pub fn ask_quietly(stage: &Stage, from: &str, url: &str, more: &[&str]) -> Resul
     })
 }
 
+/// Sends a request from a pod of deployment `from` with curl; `words` are the URL and what else curl
+/// is told. Gives the status and the body, and tells both.
+///
+/// # Errors
+/// When there is no answer of HTTP.
+pub fn answer(stage: &Stage, from: &str, words: &[&str]) -> Result<(u16, String)> {
+    let deployment = format!("deploy/{from}");
+    let mut all = vec!["exec", &deployment, "--", "curl", "-sS", "-m", "10"];
+    all.extend_from_slice(words);
+    all.extend_from_slice(&["-w", "\\n%{http_code}"]);
+    let line = format!("kubectl exec {deployment} -- curl -s {}", words.join(" "));
+    stage.narrator().command(&line);
+    let said = stage.try_kubectl(&all)?.well(&line)?;
+    let (body, status) = said
+        .trim_end()
+        .rsplit_once('\n')
+        .with_context(|| format!("{line} said {said:?}, without a status"))?;
+    let status = status
+        .parse()
+        .with_context(|| format!("{line} said {said:?}"))?;
+    let shown: String = body.chars().take(200).collect();
+    stage.narrator().output(&format!("{status} {shown}"));
+    Ok((status, body.trim_end().to_owned()))
+}
+
 /// Asks the gateway from outside the cluster for the product page, and tells it.
 ///
 /// # Errors

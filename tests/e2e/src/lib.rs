@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod held;
 pub mod http;
+pub mod load;
 pub mod mesh;
 pub mod narrator;
 pub mod node;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod stage;
 pub mod story;
 pub mod until;
+pub mod waypoint;
 pub mod wire;
 
 pub use control::Control;

@@ -47,14 +47,22 @@ pub fn ztunnel_process(stage: &Stage, node: &Node) -> Result<String> {
         .flatten()
         .filter_map(|pod| pod["status"]["containerStatuses"][0]["containerID"].as_str())
         .next_back()
-        .and_then(|id| id.rsplit('/').next())
-        .with_context(|| format!("no container of ztunnel on {}", node.name))?
-        .to_owned();
+        .with_context(|| format!("no container of ztunnel on {}", node.name))?;
+    process_of(node, id)
+}
+
+/// The process of a container on `node`, as the node numbers it; Kubernetes names the container
+/// `containerd://…`.
+///
+/// # Errors
+/// When it doesn't run.
+pub fn process_of(node: &Node, container: &str) -> Result<String> {
+    let id = container.rsplit('/').next().unwrap_or(container);
     let tasks = run(node, "ctr", &["-n", "k8s.io", "tasks", "ls"])?;
     tasks
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|words| words.first() == Some(&id.as_str()))
+        .find(|words| words.first() == Some(&id))
         .and_then(|words| words.get(1).map(|&pid| pid.to_owned()))
         .with_context(|| format!("containerd on {} runs no container {id}", node.name))
 }

@@ -169,6 +169,19 @@ impl Stage {
         self.tool(Cluster::kubectl, Tool::Kubectl)
     }
 
+    /// Runs istioctl, tells it, and shows what it said.
+    ///
+    /// # Errors
+    /// When istioctl fails.
+    pub fn istioctl(&self, words: &[&str]) -> Result<String> {
+        let line = line("istioctl", words);
+        self.narrator.command(&line);
+        let mut command = self.tool(Cluster::istioctl, Tool::Istioctl);
+        let said = process::run(command.args(words), KUBECTL)?.well(&line)?;
+        self.narrator.output(&said);
+        Ok(said)
+    }
+
     /// Applies one of the sample application's manifests.
     ///
     /// # Errors

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, Door, FRONT, Pod, Verdict};
 use e2e::held::Held;
 use e2e::mesh::{self, Connections};
-use e2e::{Stage, node, story};
+use e2e::{Control, Stage, node, story};
 
-use crate::faults;
+use crate::{faults, waypoint_faults, waypoints};
 
 /// One story.
 pub(crate) struct Case {
@@ -17,7 +17,12 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Play) -> Result<()>,
     /// Whether later stories build upon what it does.
     pub(crate) changes_the_stage: bool,
+    /// Whether it needs a control plane that makes waypoints.
+    pub(crate) of_waypoints: bool,
 }
+
+/// The control planes that make waypoints.
+pub(crate) const WAYPOINTS_UNDER: &[Control] = &[Control::Istiod];
 
 /// Every story, in order.
 pub(crate) const CASES: &[Case] = &[
@@ -51,6 +56,57 @@ pub(crate) const CASES: &[Case] = &[
         "ztunnel_killed_under_load_lets_nothing_out_in_plain_text",
         faults::ztunnel_killed,
     ),
+    waypoint_step(
+        "s4_a_waypoint_for_the_namespace_takes_its_traffic",
+        waypoints::s4_namespace,
+    ),
+    waypoint(
+        "s16_the_control_plane_drives_the_waypoint_and_it_acknowledges",
+        waypoints::s16,
+    ),
+    waypoint(
+        "s5_methods_are_allowed_and_denied_at_the_waypoint",
+        waypoints::s5,
+    ),
+    waypoint(
+        "l4_policy_at_the_destination_sees_the_waypoint",
+        waypoints::l4_policy,
+    ),
+    waypoint("s6_ninety_and_ten_of_a_thousand", waypoints::s6),
+    waypoint("s10_jason_sees_another_version", waypoints::s10),
+    waypoint("s17_all_in_their_first_version", waypoints::s17),
+    waypoint(
+        "s15_ten_thousand_requests_while_rules_change",
+        waypoints::s15,
+    ),
+    waypoint(
+        "a_waypoint_scaled_up_and_down_under_load_fails_no_request",
+        waypoint_faults::scaled,
+    ),
+    waypoint(
+        "a_waypoint_rolled_under_load_fails_no_request",
+        waypoint_faults::rolled,
+    ),
+    waypoint(
+        "a_waypoint_killed_fails_only_its_requests_in_flight",
+        waypoint_faults::killed,
+    ),
+    waypoint(
+        "pods_of_the_destination_deleted_under_load_fail_no_request",
+        waypoint_faults::destination_deleted,
+    ),
+    waypoint_step(
+        "without_the_waypoint_calls_go_directly_again",
+        waypoints::removed,
+    ),
+    waypoint(
+        "s4_waypoints_for_a_service_and_for_a_workload",
+        waypoints::s4_service_and_workload,
+    ),
+    waypoint(
+        "the_annotation_chooses_a_waypoints_image",
+        waypoints::image_by_annotation,
+    ),
     step(
         "unlabelling_restarts_nothing_and_breaks_no_open_connection",
         leave,
@@ -61,11 +117,26 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
+const fn waypoint(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
+    Case {
+        of_waypoints: true,
+        ..look(name, run)
+    }
+}
+
+const fn waypoint_step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
+    Case {
+        of_waypoints: true,
+        ..step(name, run)
+    }
+}
+
 const fn step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
     Case {
         name,
         run,
         changes_the_stage: true,
+        of_waypoints: false,
     }
 }
 
@@ -74,6 +145,7 @@ const fn look(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
         name,
         run,
         changes_the_stage: false,
+        of_waypoints: false,
     }
 }
 

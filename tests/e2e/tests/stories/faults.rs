@@ -1,20 +1,15 @@
 //! What must hold when something is taken away: a right, the control plane, ztunnel itself.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, FRONT, Verdict};
 use e2e::held::Held;
+use e2e::load::Load;
 use e2e::mesh::{self, IN_FORCE};
-use e2e::stage::Stage;
 use e2e::until::until;
 use e2e::wire::Capture;
 use e2e::{node, story};
-use serde_json::Value;
 
 use crate::cases::Play;
 
@@ -96,7 +91,11 @@ pub(crate) fn ztunnel_killed(play: &mut Play) -> Result<()> {
         .with_context(|| format!("no node is called {}", caller.node))?;
     let marker = story::marker();
     let capture = Capture::start(stage)?.context("no capture")?;
-    let mut load = Load::start(stage, "notsleep", &marker)?;
+    let mut load = Load::start(
+        stage,
+        "notsleep",
+        &[FRONT, "--for", "40", "--marker", &marker],
+    )?;
     load.until("answers before the fault", |lately| lately.only("200"))?;
     let process = node::ztunnel_process(stage, node)?;
     node::run(node, "kill", &["-9", &process])?;
@@ -104,118 +103,9 @@ pub(crate) fn ztunnel_killed(play: &mut Play) -> Result<()> {
     mesh::ztunnels_ready(stage)?;
     load.until("only answers again", |lately| lately.only("200"))?;
     let total = load.finish()?;
-    let hung = total.get("exit-28").copied().unwrap_or(0);
-    ensure!(hung == 0, "{hung} calls hung: {total:?}");
+    let hung = total.get("exit-28");
+    ensure!(hung == 0, "{hung} calls hung: {total}");
     let seen = capture.stop(&marker)?;
     story::only_tls(&seen)?;
     bookstore::nothing_restarted(&play.before, &bookstore::pods(stage)?)
-}
-
-/// `bookinfo load` in a pod, followed line by line.
-struct Load {
-    child: Child,
-    lines: Receiver<Value>,
-    total: Option<BTreeMap<String, u64>>,
-}
-
-/// The outcomes of a quarter of a second.
-struct Lately(BTreeMap<String, u64>);
-
-impl Lately {
-    fn only(&self, outcome: &str) -> bool {
-        self.0.len() == 1 && self.0.contains_key(outcome)
-    }
-
-    fn any_failure(&self) -> bool {
-        self.0.keys().any(|outcome| outcome.starts_with("exit-"))
-    }
-}
-
-impl Load {
-    fn start(stage: &Stage, from: &str, marker: &str) -> Result<Self> {
-        let mut child = stage
-            .kubectl_command()
-            .args([
-                "exec",
-                &format!("deploy/{from}"),
-                "--",
-                "bookinfo",
-                "load",
-                FRONT,
-            ])
-            .args(["--for", "40", "--marker", marker])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("kubectl exec could not be started")?;
-        let stdout = child.stdout.take().context("kubectl has no stdout")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let Ok(value) = serde_json::from_str(&line) else {
-                    continue;
-                };
-                if sender.send(value).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self {
-            child,
-            lines,
-            total: None,
-        })
-    }
-
-    /// Reads on until one line's outcomes are as `wanted`.
-    fn until(&mut self, what: &str, wanted: impl Fn(&Lately) -> bool) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(30);
-        let mut last = Value::Null;
-        while Instant::now() < end {
-            let Ok(line) = self.lines.recv_timeout(Duration::from_secs(10)) else {
-                bail!("the load ended or says nothing while waiting for {what}; last: {last}");
-            };
-            if line.get("total").is_some() {
-                self.total = Some(counts(&line["total"]));
-                bail!("the load is over, and there was not: {what}; last: {last}");
-            }
-            if wanted(&Lately(counts(&line["outcomes"]))) {
-                return Ok(());
-            }
-            last = line;
-        }
-        bail!("not within 30 s: {what}; last: {last}")
-    }
-
-    /// Lets the load come to its end; gives all its outcomes.
-    fn finish(mut self) -> Result<BTreeMap<String, u64>> {
-        while self.total.is_none() {
-            let line = self
-                .lines
-                .recv_timeout(Duration::from_secs(45))
-                .context("the load did not come to its end")?;
-            if line.get("total").is_some() {
-                self.total = Some(counts(&line["total"]));
-            }
-        }
-        self.child.wait()?;
-        self.total.take().context("no total")
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // Ended already, if it fails.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn counts(outcomes: &Value) -> BTreeMap<String, u64> {
-    outcomes
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(outcome, count)| Some((outcome.clone(), count.as_u64()?)))
-        .collect()
 }
