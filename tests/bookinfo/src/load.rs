@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::fetch::{self, Ask, Kept};
 use crate::get::seconds;
@@ -146,9 +146,14 @@ async fn asker(
 
 /// Waits until stdin ends.
 async fn eof() {
-    let mut rest = tokio::io::sink();
-    // An error ends it as well.
-    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut rest).await;
+    let (ended, end) = oneshot::channel();
+    // A thread of its own: a blocked read of stdin must not keep the process from ending.
+    std::thread::spawn(move || {
+        // An error ends it as well; and nobody may wait any more.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 /// A member of an answer's JSON body, or why there is none.
