@@ -42,6 +42,22 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// Whether it is the next hop's own trouble, and another pod of the same waypoint may do better:
+    /// not what the destination's policy decided, and nothing of our own.
+    pub(super) fn is_of_the_hop(&self) -> bool {
+        match self {
+            Self::Plain { .. } => false,
+            Self::Tunnel(error) => match error {
+                ConnectError::Dial { .. }
+                | ConnectError::Tls { .. }
+                | ConnectError::Broken { .. }
+                | ConnectError::TimedOut { .. } => true,
+                ConnectError::Refused(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
+                ConnectError::Certificate(_) | ConnectError::Target { .. } => false,
+            },
+        }
+    }
+
     /// The failure in Istio's words.
     pub(super) fn flag(&self) -> Flag {
         match self {

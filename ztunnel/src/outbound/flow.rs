@@ -1,7 +1,9 @@
 //! The way of one connection out of a pod, top to bottom: original destination → who calls? → route
-//! → permit to use the pod's identity → tunnel or plain → copy.
+//! → permit to use the pod's identity → tunnel or plain → copy. A waypoint's pod that is just gone is
+//! replaced by another.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh::address::{ClientAddr, OrigDst};
@@ -19,6 +21,12 @@ use crate::hold;
 use crate::reset::reset;
 use crate::telemetry::connection::{Outcome, Record};
 use crate::telemetry::labels::{Flag, Reporter};
+
+/// Further pods of a waypoint that are tried when one does not take a connection.
+const OTHER_PODS: usize = 2;
+/// Draws in search of a pod that has not failed: of two pods the other one is missed by one
+/// connection in a million.
+const DRAWS: usize = 10;
 
 /// Why a connection did not reach its destination.
 #[derive(Debug, thiserror::Error)]
@@ -89,19 +97,83 @@ async fn connect(
     let own = out.shared.hold.own(&out.pod).await?;
     record.source = Some(Arc::clone(&own));
     record.source_identity = Some(own.identity.clone());
-    let (permit, route) = decide(out, &own, original)?;
-    learn(record, &route);
-    let upstream = dial::dial(out, &own, client, permit.clone(), route).await?;
-    Ok((permit, upstream))
+    let mut failed = Failed::default();
+    loop {
+        let (permit, route) = decide(out, &own, original, &mut failed)?;
+        learn(record, &route);
+        let hop = waypoint(&route);
+        match dial::dial(out, &own, client, permit.clone(), route).await {
+            Ok(upstream) => return Ok((permit, upstream)),
+            Err(error) => failed.note(hop, error)?,
+        }
+    }
+}
+
+/// The pods of a waypoint that did not take the connection. Nothing of the application was sent to
+/// them, so another pod may have it.
+#[derive(Default)]
+struct Failed {
+    hops: Vec<SocketAddr>,
+    last: Option<dial::Error>,
+}
+
+impl Failed {
+    /// Keeps the error for the case that there is no other pod, or gives it back at once.
+    fn note(&mut self, hop: Option<SocketAddr>, error: dial::Error) -> Result<(), dial::Error> {
+        match hop {
+            Some(hop) if error.is_of_the_hop() && self.hops.len() < OTHER_PODS => {
+                tracing::debug!(%hop, %error, "another pod of the waypoint is tried");
+                self.hops.push(hop);
+                self.last = Some(error);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn has(&self, route: &Route) -> bool {
+        waypoint(route).is_some_and(|hop| self.hops.contains(&hop))
+    }
+}
+
+/// The pod of a waypoint that a route leads to.
+fn waypoint(route: &Route) -> Option<SocketAddr> {
+    match route {
+        Route::Hbone {
+            next_hop,
+            via_waypoint: true,
+            ..
+        } => Some(*next_hop),
+        _ => None,
+    }
 }
 
 /// One look at the world answers both questions.
-fn decide(out: &Parts, own: &Workload, original: OrigDst) -> Result<(Permit, Route), Error> {
+fn decide(
+    out: &Parts,
+    own: &Workload,
+    original: OrigDst,
+    failed: &mut Failed,
+) -> Result<(Permit, Route), Error> {
     let world = out.shared.world.read();
     let permit = world.permit_outbound(own, original)?;
-    let streams = |hop| out.shared.pool.streams(hop);
-    let route = world.route_by_load(own, original, &streams, &mut rand::rng())?;
-    Ok((permit, route))
+    let streams = |hop| match failed.hops.contains(&hop) {
+        true => usize::MAX,
+        false => out.shared.pool.streams(hop),
+    };
+    let mut rng = rand::rng();
+    let mut route = world.route_by_load(own, original, &streams, &mut rng)?;
+    for _ in 0..DRAWS {
+        if !failed.has(&route) {
+            return Ok((permit, route));
+        }
+        route = world.route_by_load(own, original, &streams, &mut rng)?;
+    }
+    // There is no other pod, it seems: then the one that failed has the last word.
+    match failed.last.take() {
+        Some(error) => Err(error.into()),
+        None => Ok((permit, route)),
+    }
 }
 
 /// Fills in what a log line and labels say about the destination.
