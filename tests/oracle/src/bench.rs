@@ -4,11 +4,11 @@
 
 pub mod load;
 pub mod plan;
-mod process;
+pub mod process;
 mod report;
 mod scale;
 pub mod serve;
-mod setup;
+pub mod setup;
 
 use std::path::Path;
 use std::time::Duration;

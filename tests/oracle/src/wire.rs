@@ -1,6 +1,7 @@
 //! The callers: one that speaks HTTP/1.1 or HTTP/2 through an ordinary stack, and (in `raw`) one
 //! that sends exactly the bytes it is given. Everything they wait for is bounded.
 
+pub mod frames;
 pub mod raw;
 
 use std::net::SocketAddr;

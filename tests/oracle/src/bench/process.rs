@@ -74,11 +74,11 @@ pub(crate) async fn load(order: &Order) -> Result<Told> {
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// Processor time, user and system.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
     /// Resident megabytes (10^6 bytes) now.
-    pub(crate) resident: f64,
+    pub resident: f64,
 }
 
 impl Usage {
@@ -88,7 +88,10 @@ impl Usage {
 }
 
 /// Reads /proc.
-pub(crate) fn usage_of(pid: u32) -> Result<Usage> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn usage_of(pid: u32) -> Result<Usage> {
     let tick = sysconf(SysconfVar::CLK_TCK)?.ok_or_else(|| anyhow!("no clock tick"))? as f64;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // After the name in parentheses: utime and stime are the 12th and 13th field.

@@ -14,6 +14,8 @@ use tokio::task::LocalSet;
 use super::process::Agent;
 
 const BUFFER: usize = 64 * 1024;
+/// The largest answer that is written at once.
+const WHOLE: usize = 1 << 20;
 /// The largest body that a path may ask for.
 const LARGEST: usize = 256 << 20;
 
@@ -38,17 +40,33 @@ impl Ports {
 /// # Errors
 /// When no port is free.
 pub fn main() -> Result<()> {
+    run(|ports| {
+        println!("{}", serde_json::to_string(&ports)?);
+        Ok(())
+    })
+}
+
+/// The same on a thread of this process, for a test.
+///
+/// # Errors
+/// When no port is free.
+pub fn on_a_thread() -> Result<Ports> {
+    let (sender, ports) = std::sync::mpsc::channel();
+    std::thread::spawn(move || run(|ports| Ok(sender.send(ports)?)));
+    ports.recv().context("the server ended")
+}
+
+fn run(told: impl FnOnce(Ports) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let http = TcpListener::bind("127.0.0.1:0").await?;
         let grpc = TcpListener::bind("127.0.0.1:0").await?;
-        let ports = Ports {
+        told(Ports {
             http: http.local_addr()?,
             grpc: grpc.local_addr()?,
-        };
-        println!("{}", serde_json::to_string(&ports)?);
+        })?;
         tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = grpc.accept().await {
                 // A connection's end is its client's affair.
@@ -85,6 +103,10 @@ async fn requests(mut stream: TcpStream) -> Result<()> {
         } else {
             skip(&mut stream, &mut buffer, missing).await?;
         }
+        if size > WHOLE {
+            long(&mut stream, size).await?;
+            continue;
+        }
         let answer = match &usual {
             Some((of, answer)) if *of == size => answer.clone(),
             _ => {
@@ -112,12 +134,29 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+fn head(size: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {size}\r\n\r\n")
+}
+
 fn answer(size: usize) -> Bytes {
-    let head =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {size}\r\n\r\n");
+    let head = head(size);
     let mut answer = BytesMut::from(head.as_bytes());
     answer.resize(head.len() + size, b'x');
     answer.freeze()
+}
+
+/// Piece by piece: many such answers at a time are more than fits in memory.
+async fn long(stream: &mut TcpStream, size: usize) -> Result<()> {
+    let piece = answer(WHOLE);
+    let body = piece.slice(piece.len() - WHOLE..);
+    stream.write_all(head(size).as_bytes()).await?;
+    let mut missing = size;
+    while missing > 0 {
+        let now = missing.min(WHOLE);
+        stream.write_all(&body[..now]).await?;
+        missing -= now;
+    }
+    Ok(())
 }
 
 async fn skip(stream: &mut TcpStream, buffer: &mut BytesMut, mut missing: usize) -> Result<()> {

@@ -75,7 +75,9 @@ pub(crate) async fn ways(server: &Ports, kinds: &[Kind], scratch: &Path) -> Resu
     Ok(ways)
 }
 
-fn resources(server: &Ports) -> Resources {
+/// Listeners and clusters with the server behind them.
+#[must_use]
+pub fn resources(server: &Ports) -> Resources {
     let measured = [
         (Listener::Filters, "reviews-v1", filters(), None),
         (Listener::Bare, "reviews-v1", Vec::new(), None),
