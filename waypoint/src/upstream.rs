@@ -14,6 +14,7 @@ mod cluster;
 mod connect;
 mod failure;
 mod head;
+mod names;
 mod outlier;
 mod pool;
 mod shared;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::balance::{Ask, Present, Standing, Table};
 use super::choice::Choice;
-use super::connect::{Connector, TUNNEL_PORT};
+use super::connect::{Connector, TUNNEL_PORT, host_and_port};
 use super::failure::FailureKind;
 use super::pool::{Pool, RequestBody};
 use super::shared::{ClusterState, HostState};
@@ -21,6 +21,9 @@ use crate::model::snapshot::ClusterEntry;
 /// Destinations that connections brought along, kept for each worker and cluster; when there are
 /// more, those that nothing uses are forgotten.
 const DYNAMIC: usize = 1024;
+
+/// Where a host without a port is reached.
+const HTTP_PORT: u16 = 80;
 
 /// A cluster as one worker sees it.
 pub(super) struct Local<B> {
@@ -74,19 +77,12 @@ impl<B: RequestBody> Local<B> {
         &self,
         choice: &Choice<'_>,
         failed: &[Arc<Endpoint>],
-        resolved: Option<&Arc<EndpointSet>>,
     ) -> Result<Rc<Host<B>>, FailureKind> {
         let cluster = &self.entry.cluster;
         if let Some(address) = self.brought_along(choice) {
             return Ok(self.dynamic(address));
         }
-        match resolved {
-            Some(set) => self.refresh(set),
-            None => {
-                let set = self.entry.endpoints.load();
-                self.refresh(&set);
-            }
-        }
+        self.refresh(&self.entry.endpoints.load());
         let view = &mut *self.view.borrow_mut();
         if let Some(session) = choice.session {
             let host = view.hosts.iter().find(|host| {
@@ -171,6 +167,12 @@ impl<B: RequestBody> Local<B> {
                     },
                     _ => Address::Socket(at(port.unwrap_or(to.port()))),
                 })
+            }
+            Discovery::DynamicForwardProxy { port } => {
+                let authority = choice.authority?;
+                let (host, of_host) = host_and_port(authority);
+                let port = of_host.or(*port).unwrap_or(HTTP_PORT);
+                Some(Address::Name(host.into(), port))
             }
             // What the tunnel's own steps come to: a stream to where the connection was going.
             Discovery::Internal(_) => Some(Address::Tunnel {

@@ -28,7 +28,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::choice::Choice;
 use super::failure::FailureKind;
-use crate::model::cluster::{Cluster, Keepalive, Transport};
+use super::names::Names;
+use crate::model::cluster::{Cluster, Discovery, DnsFamily, Keepalive, Transport};
 use crate::model::endpoint::{Address, Endpoint};
 use crate::model::snapshot::Current;
 use crate::model::tls::ClientTls;
@@ -38,6 +39,9 @@ pub use carrier::Io;
 
 /// The port that ztunnel listens on for tunnels.
 pub(super) const TUNNEL_PORT: u16 = 15008;
+
+/// Addresses of a name that are tried for one connection.
+const MOST_TRIED: usize = 4;
 
 /// Where TLS configurations of clusters come from: `source` holds certificates and roots.
 pub trait TlsConfigs {
@@ -60,7 +64,8 @@ pub struct Identified {
 
 /// What making connections takes. One for each worker: tunnels stay with their worker.
 pub(super) struct Connector {
-    pub(super) current: Current,
+    current: Current,
+    names: Names,
     tls: Arc<dyn TlsConfigs + Send + Sync>,
     mesh: Option<Mesh>,
 }
@@ -91,6 +96,7 @@ pub(super) struct Opened {
 impl Connector {
     pub(super) fn new(
         current: Current,
+        names: Names,
         own: Option<Identified>,
         tls: Arc<dyn TlsConfigs + Send + Sync>,
     ) -> Self {
@@ -98,7 +104,12 @@ impl Connector {
             identity: own.identity,
             pool: hbone::Pool::within(own.certificates, hbone::IDLE, Limits::WAYPOINT),
         });
-        Self { current, tls, mesh }
+        Self {
+            current,
+            names,
+            tls,
+            mesh,
+        }
     }
 
     /// Makes a connection to an endpoint within the cluster's time for it.
@@ -161,12 +172,42 @@ impl Connector {
                 (Io::Tunnel(stream.into()), to.parse().ok(), None)
             }
             Address::Name(name, port) => {
-                let text = format!("{name}:{port} was not resolved to an address");
-                return Err(FailureKind::Connect(text.into()));
+                let (tcp, to) = self.dial_name(cluster, name, *port).await?;
+                let local = tcp.local_addr().ok();
+                (Io::Tcp(tcp), Some(to), local)
             }
         };
         let io = self.layer(io, transport, peer, choice).await?;
         Ok(Opened { io, local, peer })
+    }
+
+    /// Connects a socket to the first address of a name that answers.
+    async fn dial_name(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        port: u16,
+    ) -> Result<(TcpStream, SocketAddr), FailureKind> {
+        let failed = |error: &io::Error| {
+            let text = format!("{name}:{port}: {}", in_words(error));
+            FailureKind::Connect(text.into())
+        };
+        let family = match &cluster.discovery {
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => dns.family,
+            _ => DnsFamily::Auto,
+        };
+        let found = self.names.addresses(name, family).await;
+        let addresses = found.map_err(|error| failed(&error))?;
+        let mut last = None;
+        for ip in addresses.into_iter().take(MOST_TRIED) {
+            let to = SocketAddr::new(ip, port);
+            match dial(to, cluster.keepalive.as_ref()).await {
+                Ok(tcp) => return Ok((tcp, to)),
+                Err(error) => last = Some(failed(&error)),
+            }
+        }
+        let none = || FailureKind::Connect(format!("{name} has no address").into());
+        Err(last.unwrap_or_else(none))
     }
 
     /// Puts the transport's layers on a connection, the outermost first.
@@ -201,7 +242,7 @@ impl Connector {
     ) -> Result<Io, FailureKind> {
         let failed = |text: String| FailureKind::Connect(format!("TLS_error: {text}").into());
         let config = self.tls.client_config(tls).map_err(failed)?;
-        let host = choice.authority.map(without_port);
+        let host = choice.authority.map(|authority| host_and_port(authority).0);
         let address = peer.map_or([0, 0, 0, 0].into(), |peer| peer.ip());
         let name = server_name(tls, host, address).map_err(|error| failed(error.to_string()))?;
         let connector = TlsConnector::from(config);
@@ -289,12 +330,34 @@ fn in_words(error: &io::Error) -> String {
     text
 }
 
-/// A host without the port that may follow it.
-pub(super) fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
+/// A host, without the brackets of an IPv6 address, and the port that may follow it.
+pub(super) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, port.parse().ok())
+        }
+        _ => (authority, None),
+    };
+    let host = host.strip_prefix('[').unwrap_or(host);
+    (host.strip_suffix(']').unwrap_or(host), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        assert_eq!(host_and_port("shop.example"), ("shop.example", None));
+        assert_eq!(host_and_port("shop.example:81"), ("shop.example", Some(81)));
+        assert_eq!(host_and_port("[::1]:81"), ("::1", Some(81)));
+        assert_eq!(host_and_port("[::1]"), ("::1", None));
+        assert_eq!(host_and_port("::1"), ("::1", None));
     }
-    .trim_start_matches('[')
-    .trim_end_matches(']')
+
+    #[test]
+    fn an_error_is_told_without_its_number() {
+        let error = io::Error::from_raw_os_error(111);
+        assert_eq!(in_words(&error), "Connection refused");
+    }
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tracing::info;
 
 use super::breakers::{Taken, retry_limit};
+use super::names::{Names, System};
 use super::outlier::{self, Cause, LocalFailure, Record};
 use crate::model::cluster::{Breakers, Outlier};
 use crate::model::endpoint::{Address, Endpoint};
@@ -24,6 +25,7 @@ pub struct Shared(Arc<Inner>);
 struct Inner {
     /// Where the process's time begins.
     start: Instant,
+    names: Names,
     clusters: Mutex<HashMap<u32, Arc<ClusterState>>>,
 }
 
@@ -104,14 +106,20 @@ pub struct RetryPlace(Arc<ClusterState>);
 
 impl Default for Shared {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            start: Instant::now(),
-            clusters: Mutex::default(),
-        }))
+        Self::resolving(Names::new(Arc::new(System::default())))
     }
 }
 
 impl Shared {
+    /// What all workers share, with names resolved so.
+    pub(super) fn resolving(names: Names) -> Self {
+        Self(Arc::new(Inner {
+            start: Instant::now(),
+            names,
+            clusters: Mutex::default(),
+        }))
+    }
+
     /// The state of the cluster of this number, made if it is new.
     pub(super) fn cluster(&self, id: u32) -> Arc<ClusterState> {
         self.0.clusters.lock().entry(id).or_default().clone()
@@ -159,6 +167,11 @@ impl Shared {
     pub(super) fn forget(&self, id: u32) {
         let mut clusters = self.0.clusters.lock();
         clusters.retain(|of, state| *of != id || Arc::strong_count(state) > 1);
+    }
+
+    /// Who resolves names.
+    pub(super) fn names(&self) -> &Names {
+        &self.0.names
     }
 
     /// The process's time.

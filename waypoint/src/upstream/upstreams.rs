@@ -53,7 +53,12 @@ impl<B: RequestBody> Upstreams<B> {
         own: Option<Identified>,
         tls: Arc<dyn TlsConfigs + Send + Sync>,
     ) -> Self {
-        let connector = Rc::new(Connector::new(current.clone(), own, tls));
+        let connector = Rc::new(Connector::new(
+            current.clone(),
+            shared.names().clone(),
+            own,
+            tls,
+        ));
         let inner = Rc::new(Inner {
             shared,
             current,
@@ -117,7 +122,7 @@ impl<B: RequestBody> Upstreams<B> {
     ) -> Result<Sent, Refused<B>> {
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
         loop {
-            let host = match local.pick(choice, &failed, None) {
+            let host = match local.pick(choice, &failed) {
                 Ok(host) => host,
                 Err(kind) => {
                     let failure = Failure::early(kind);
@@ -183,7 +188,7 @@ impl<B: RequestBody> Upstreams<B> {
         let local = self.0.local(cluster);
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
         loop {
-            let host = local.pick(choice, &failed, None).map_err(Failure::early)?;
+            let host = local.pick(choice, &failed).map_err(Failure::early)?;
             let kind = match host.pool.connect(choice, permit.clone()).await {
                 Ok(connected) => return Ok(connected),
                 Err(kind) => kind,

@@ -99,7 +99,7 @@ pub(super) fn maglev(members: &[Member<'_>], size: u64, by_hostname: bool) -> Bo
 
 /// What an endpoint is hashed by: its `hash_key`, its host name where asked for, or its address as
 /// Envoy writes it.
-fn hash_key(endpoint: &Endpoint, by_hostname: bool) -> Cow<'_, str> {
+pub(super) fn hash_key(endpoint: &Endpoint, by_hostname: bool) -> Cow<'_, str> {
     if let Some((_, key)) = endpoint.lb.iter().find(|(name, _)| &**name == "hash_key") {
         return Cow::Borrowed(key);
     }
