@@ -18,7 +18,7 @@ pub enum Answer {
     Pass,
     /// It goes on, and [`decorate`] is applied to its answer with this origin.
     Decorate(HeaderValue),
-    /// It is a preflight: 200 with these headers, no body, details empty.
+    /// It is a preflight: 200 with these headers, no body, details `cors_response`.
     Preflight(HeaderMap),
 }
 
@@ -35,13 +35,12 @@ pub fn decide(cors: &Cors, head: &Head<'_>, rng: &mut impl Rng) -> Answer {
         return Answer::Pass;
     }
     let text = String::from_utf8_lossy(origin.as_bytes());
-    let allowed = cors.origins.iter().any(|test| {
-        test.matches(&text)
-            || matches!(&test.pattern, crate::model::text::Pattern::Exact(any) if **any == *"*")
-    });
+    // A test that the text "*" passes is for every origin.
+    let mut origins = cors.origins.iter();
+    let allowed = origins.any(|test| test.matches("*") || test.matches(&text));
     match (head.is_preflight(), allowed) {
-        (true, true) => Answer::Preflight(preflight(cors, head, origin)),
-        (true, false) if !cors.forward_unmatched => Answer::Preflight(HeaderMap::new()),
+        (true, true) => Answer::Preflight(preflight(cors, head, Some(origin))),
+        (true, false) if !cors.forward_unmatched => Answer::Preflight(preflight(cors, head, None)),
         (_, false) => Answer::Pass,
         (false, true) => Answer::Decorate(origin.clone()),
     }
@@ -57,22 +56,33 @@ pub fn decorate(cors: &Cors, origin: &HeaderValue, headers: &mut HeaderMap) {
     put(headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, &cors.expose);
 }
 
-fn preflight(cors: &Cors, head: &Head<'_>, origin: &HeaderValue) -> HeaderMap {
+/// The answer to a preflight. What is said of methods and headers is said to any origin: without
+/// the one header that names it, a browser believes none of it.
+fn preflight(cors: &Cors, head: &Head<'_>, origin: Option<&HeaderValue>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(6);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
     if cors.credentials {
         let yes = HeaderValue::from_static("true");
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
     }
-    put(
-        &mut headers,
+    let mut allow = |name: HeaderName, configured: &str, asked: HeaderName| match configured {
+        "*" => {
+            let asked = head.headers.get(asked).cloned();
+            headers.insert(name, asked.unwrap_or_else(|| HeaderValue::from_static("")));
+        }
+        configured => put(&mut headers, name, configured),
+    };
+    allow(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         &cors.methods,
+        header::ACCESS_CONTROL_REQUEST_METHOD,
     );
-    put(
-        &mut headers,
+    allow(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         &cors.headers,
+        header::ACCESS_CONTROL_REQUEST_HEADERS,
     );
     put(&mut headers, header::ACCESS_CONTROL_MAX_AGE, &cors.max_age);
     let asks_private = head
@@ -91,3 +101,6 @@ fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
         headers.insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

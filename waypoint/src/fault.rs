@@ -85,3 +85,6 @@ fn grpc_to_http(status: u32) -> http::StatusCode {
         _ => Http::INTERNAL_SERVER_ERROR,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub use query::{decode, parameters, without_parameters};
 pub struct Head<'a> {
     /// `:method`
     pub method: &'a Method,
-    /// `:scheme`
+    /// `:scheme`; of HTTP/1, what `x-forwarded-proto` says, or else the connection.
     pub scheme: &'a str,
     /// `:authority`, or the `Host` of HTTP/1.
     pub authority: &'a str,
@@ -64,11 +64,22 @@ impl<'a> Head<'a> {
         joined(self.headers, name)
     }
 
+    /// The first value of an ordinary header.
+    #[must_use]
+    pub fn first(&self, name: &HeaderName) -> Option<Cow<'a, str>> {
+        let value = self.headers.get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()))
+    }
+
     /// Whether a test of a header holds.
     #[must_use]
     pub fn matches(&self, test: &HeaderMatch) -> bool {
-        let value = self.value(&test.key);
-        header_matches(test, value.as_deref())
+        match &test.key {
+            HeaderKey::Name(name) if *name != header::HOST => {
+                values_match(test, lossy(self.headers, name))
+            }
+            pseudo => values_match(test, self.value(pseudo).into_iter()),
+        }
     }
 
     /// Whether all tests hold.
@@ -145,22 +156,42 @@ pub fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, s
     Some(Cow::Owned(all))
 }
 
-/// Whether a test holds for a value, or for its absence.
+/// Whether a test holds of an ordinary header among these.
 #[must_use]
-pub fn header_matches(test: &HeaderMatch, value: Option<&str>) -> bool {
+pub fn header_matches(test: &HeaderMatch, headers: &HeaderMap) -> bool {
+    match &test.key {
+        HeaderKey::Name(name) => values_match(test, lossy(headers, name)),
+        _ => values_match(test, std::iter::empty()),
+    }
+}
+
+/// Whether a test holds of a header's values, or of there being none. Each value is looked at by
+/// itself and one suffices, so that a second header can't hide what the first one says; an inverted
+/// test holds where none of them passes.
+fn values_match<'v>(test: &HeaderMatch, values: impl Iterator<Item = Cow<'v, str>>) -> bool {
+    let mut values = values.peekable();
+    let there = values.peek().is_some() || test.missing_as_empty;
     if let HeaderTest::Present(present) = test.test {
-        let there = value.is_some() || test.missing_as_empty;
         return (there == present) != test.invert;
     }
-    let Some(value) = value.or(test.missing_as_empty.then_some("")) else {
-        return false;
-    };
-    let holds = match &test.test {
+    let holds = |value: &str| match &test.test {
         HeaderTest::Present(present) => *present,
         HeaderTest::Text(text) => text.matches(value),
         HeaderTest::Range(start, end) => decimal(value).is_some_and(|n| n >= *start && n < *end),
     };
-    holds != test.invert
+    let any = match values.peek() {
+        None => there && holds(""),
+        Some(_) => values.any(|value| holds(&value)),
+    };
+    there && any != test.invert
+}
+
+fn lossy<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = Cow<'h, str>> + use<'h> {
+    let values = headers.get_all(name).into_iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// Splits a path from its query (kept with its question mark); a fragment is left out.
@@ -176,9 +207,12 @@ pub fn split_path(path: &str) -> (&str, &str) {
 
 /// A number as Envoy's matcher reads it: an optional sign and digits, nothing else.
 fn decimal(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())
         .then(|| text.parse().ok())?
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,12 +121,19 @@ fn required<'f>(filter: &'f JwtAuthn, ask: Ask<'_>) -> Option<&'f Requirement> {
         .map(|rule| &rule.requires)
 }
 
-/// The realm of `www-authenticate`: the address that was asked for.
+/// `www-authenticate`, whose realm is the address that was asked for, up to a length.
 fn authenticate(head: &Head<'_>, failure: Failure) -> Option<HeaderValue> {
-    let (scheme, host, path) = (head.scheme, head.authority, head.path_only());
+    const LONGEST_PATH: usize = 256;
+    let original = HeaderName::from_static("x-envoy-original-path");
+    let path = head.first(&original).unwrap_or(head.path.into());
+    let path = &path[..path.floor_char_boundary(LONGEST_PATH)];
+    let (scheme, host) = (head.scheme, head.authority);
     let error = match failure {
         Failure::Missing => "",
         _ => ", error=\"invalid_token\"",
     };
     HeaderValue::try_from(format!("Bearer realm=\"{scheme}://{host}{path}\"{error}")).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ fn matching<'r>(rules: &'r Rules, subject: &Subject<'_>) -> Option<&'r Policy> {
         policy.permissions.iter().any(holds) && policy.principals.iter().any(holds)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! a connection as such; an inversion of it does, as in Envoy, whose network filter looks at empty
 //! headers.
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::{Subject, template_matches};
@@ -24,7 +25,7 @@ pub(super) fn holds(condition: &Condition, subject: &Subject<'_>) -> bool {
         Condition::Not(not) => !holds(not, subject),
         Condition::Header(test) => match subject.head {
             Some(head) => head.matches(test),
-            None => crate::head::header_matches(test, None),
+            None => crate::head::header_matches(test, &HeaderMap::new()),
         },
         Condition::Path(text) => path().is_some_and(|path| text.matches(path)),
         Condition::PathTemplate(template) => {
@@ -48,8 +49,7 @@ pub(super) fn holds(condition: &Condition, subject: &Subject<'_>) -> bool {
     }
 }
 
-/// Whether the peer showed a certificate with such a name: URI names count, then DNS names, then
-/// the subject, and the first kind it has any of decides alone.
+/// Whether the peer showed a certificate with such a name: any URI name, DNS name, or the subject.
 fn authenticated(name: Option<&crate::model::text::TextMatch>, subject: &Subject<'_>) -> bool {
     let Some(peer) = subject.downstream.peer.as_deref() else {
         return false;
@@ -58,11 +58,7 @@ fn authenticated(name: Option<&crate::model::text::TextMatch>, subject: &Subject
         return true;
     };
     let any = |names: &[Box<str>]| names.iter().any(|one| name.matches(one));
-    match (peer.uris.as_slice(), peer.dns.as_slice()) {
-        ([], []) => name.matches(&peer.subject),
-        ([], dns) => any(dns),
-        (uris, _) => any(uris),
-    }
+    any(&peer.uris) || any(&peer.dns) || name.matches(&peer.subject)
 }
 
 /// Whether a value that a filter wrote down is as it must be.

@@ -26,7 +26,7 @@ fn fits(segments: &[Segment], path: &str) -> bool {
     };
     let here = match first {
         Segment::Literal(text) => *segment == **text,
-        Segment::One => !segment.is_empty(),
+        Segment::One => !segment.is_empty() && is_wild(segment),
         Segment::Many(_) => false,
     };
     here && match behind {
@@ -37,9 +37,20 @@ fn fits(segments: &[Segment], path: &str) -> bool {
 
 /// Whether any number of segments, ending so, lead to the rest of a template.
 fn many(end: &str, rest: &[Segment], path: &str) -> bool {
+    let ends = |part: &str| part.strip_suffix(end).is_some_and(is_wild);
     if rest.is_empty() {
-        return path.ends_with(end);
+        return ends(path);
     }
     path.match_indices('/')
-        .any(|(at, _)| path[..at].ends_with(end) && fits(rest, &path[at + 1..]))
+        .any(|(at, _)| ends(&path[..at]) && fits(rest, &path[at + 1..]))
 }
+
+/// Whether a wildcard may stand for this: slashes, and what RFC 3986 lets stand in a segment.
+fn is_wild(text: &str) -> bool {
+    const MARKS: &[u8] = b"/-._~%!$&'()*+,;=:@";
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || MARKS.contains(&byte))
+}
+
+#[cfg(test)]
+mod tests;

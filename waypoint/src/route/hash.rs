@@ -125,3 +125,6 @@ fn header(
             .fold(of(first), |seed, value| xxh64(value, seed)),
     )
 }
+
+#[cfg(test)]
+mod tests;

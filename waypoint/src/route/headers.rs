@@ -1,7 +1,6 @@
 //! Changes to headers: of the table, the host, the route and the chosen cluster, in Envoy's order.
 //! Values may have operators in them, which a [`Values`] answers.
 
-use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::format::{Format, Operator, Part};
@@ -120,29 +119,28 @@ fn apply(
     for name in remove {
         headers.remove(name);
     }
-    // All values are made from the headers as they were before any of them is set.
-    let made: Vec<Option<HeaderValue>> = set
-        .iter()
-        .map(|set| value(set, headers, side, values))
-        .collect();
-    for (set, value) in set.iter().zip(made) {
-        if let Some(value) = value {
-            put(headers, &set.name, value, set.action);
-        }
+    if set.is_empty() {
+        return;
     }
-}
-
-fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, action: SetAction) {
-    match (action, headers.entry(name)) {
-        (SetAction::Append, Entry::Occupied(mut there)) => there.append(value),
-        (SetAction::Overwrite | SetAction::OverwriteIfExists, Entry::Occupied(mut there)) => {
-            there.insert_mult(value);
-        }
-        (SetAction::OverwriteIfExists, Entry::Vacant(_))
-        | (SetAction::AddIfAbsent, Entry::Occupied(_)) => {}
-        (_, Entry::Vacant(free)) => {
-            free.insert(value);
-        }
+    // All values are made, and all conditions looked at, before any header is set; those that
+    // overwrite come last.
+    let made = set.iter().filter_map(|set| {
+        let there = headers.contains_key(&set.name);
+        let wanted = match set.action {
+            SetAction::Append | SetAction::Overwrite => true,
+            SetAction::AddIfAbsent => !there,
+            SetAction::OverwriteIfExists => there,
+        };
+        let value = wanted.then(|| value(set, headers, side, values))??;
+        Some((set, value))
+    });
+    let made: Vec<(&HeaderSet, HeaderValue)> = made.collect();
+    let adds = |set: &HeaderSet| matches!(set.action, SetAction::Append | SetAction::AddIfAbsent);
+    for (set, value) in made.iter().filter(|(set, _)| adds(set)) {
+        headers.append(&set.name, value.clone());
+    }
+    for (set, value) in made.into_iter().filter(|(set, _)| !adds(set)) {
+        headers.insert(&set.name, value);
     }
 }
 
@@ -212,3 +210,6 @@ impl Values for Near<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

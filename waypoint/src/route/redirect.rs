@@ -37,10 +37,14 @@ fn path(redirect: &Redirect, matches: &RouteMatch, head: &Head<'_>) -> String {
         true => split_path(path).0.to_owned(),
         false => path.to_owned(),
     };
+    let full = |path: &str| match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{path}"),
+    };
     match &redirect.path {
         // A query of the new path's own is kept whatever is said of the request's.
-        RedirectPath::Full(path) if path.contains('?') => path.to_string(),
-        RedirectPath::Full(path) => format!("{path}{query}"),
+        RedirectPath::Full(path) if path.contains('?') => full(path),
+        RedirectPath::Full(path) => full(path) + query,
         RedirectPath::Keep => only(head.path),
         RedirectPath::Prefix(prefix) => only(&rewrite::prefix(matches, prefix, head.path)),
         RedirectPath::Regex(regex, by) => only(&rewrite::regex(regex, by, head.path)),
@@ -68,3 +72,6 @@ fn request_host<'a>(head: &Head<'a>, scheme: &str, new_port: bool) -> &'a str {
         false => authority,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,12 +182,7 @@ impl State {
             .policy
             .as_deref()
             .map_or(&[][..], |policy| &policy.headers);
-        let by_test = tests.iter().any(|test| {
-            let crate::model::text::HeaderKey::Name(name) = &test.key else {
-                return false;
-            };
-            header_matches(test, joined(headers, name).as_deref())
-        });
+        let by_test = tests.iter().any(|test| header_matches(test, headers));
         by_test || self.headers.iter().any(|name| headers.contains_key(name))
     }
 
@@ -246,3 +241,6 @@ pub fn parse(on: &mut RetryOn, http: &str, grpc: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ pub fn host<'a>(forward: &'a Forward, weighted: Option<&'a Weighted>, head: &Hea
         },
         HostRewrite::Literal(host) => Host::New(Cow::Borrowed(host)),
         HostRewrite::Endpoint => Host::Endpoint,
-        HostRewrite::Header(name) => match head.header(name).filter(|value| !value.is_empty()) {
+        HostRewrite::Header(name) => match head.first(name).filter(|value| !value.is_empty()) {
             Some(host) => Host::New(host),
             None => Host::Keep,
         },
@@ -95,3 +95,6 @@ pub fn replace<'a>(of: &Regex, by: &str, text: &'a str) -> Cow<'a, str> {
         new
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,7 +178,7 @@ pub fn without_port(authority: &str) -> &str {
 /// `x-forwarded-proto`, or the scheme where nobody set it.
 pub(super) fn forwarded_protocol<'a>(head: &Head<'a>) -> Cow<'a, str> {
     let name = http::HeaderName::from_static("x-forwarded-proto");
-    head.header(&name).unwrap_or(Cow::Borrowed(head.scheme))
+    head.first(&name).unwrap_or(Cow::Borrowed(head.scheme))
 }
 
 fn path_matches(test: &PathMatch, head: &Head<'_>) -> bool {
@@ -227,3 +227,6 @@ fn lower(text: &str) -> Cow<'_, str> {
         false => Cow::Borrowed(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub fn choose<'a>(to: &'a Destination, head: &Head<'a>, random: u64) -> Option<C
             })
         }
         Destination::Header(name) => {
-            let cluster = head.header(name).filter(|name| !name.is_empty())?;
+            let cluster = head.first(name).filter(|name| !name.is_empty())?;
             Some(Chosen {
                 cluster,
                 weighted: None,

@@ -138,3 +138,6 @@ fn millis(value: &HeaderValue) -> Option<Duration> {
 fn some(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,3 +155,6 @@ fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u128> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     (digits.contains(&text.len()) && is_hex).then(|| u128::from_str_radix(text, 16).ok())?
 }
+
+#[cfg(test)]
+mod tests;
