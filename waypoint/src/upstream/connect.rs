@@ -166,10 +166,11 @@ impl Connector {
                 (Io::Tunnel(stream.into()), Some(*to), None)
             }
             Address::DoubleTunnel { to, via } => {
-                let stream = self
-                    .double_tunnel(cluster, to, *via, client, permit)
-                    .await?;
-                (Io::Tunnel(stream.into()), to.parse().ok(), None)
+                let text = format!(
+                    "{to} is in another network, behind the gateway {via}: tunnels within tunnels \
+                     are not served"
+                );
+                return Err(FailureKind::Connect(text.into()));
             }
             Address::Name(name, port) => {
                 let (tcp, to) = self.dial_name(cluster, name, *port).await?;

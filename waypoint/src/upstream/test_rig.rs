@@ -29,7 +29,7 @@ use crate::model::tls::ClientTls;
 pub(super) type Body = Full<Bytes>;
 
 /// No TLS is configured in these tests.
-struct NoTls;
+pub(super) struct NoTls;
 
 impl TlsConfigs for NoTls {
     fn client_config(&self, _: &Arc<ClientTls>) -> Result<Arc<ClientConfig>, String> {

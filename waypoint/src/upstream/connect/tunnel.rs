@@ -59,17 +59,7 @@ impl Connector {
                 error => FailureKind::Connect(error.to_string().into()),
             })
     }
-
-    /// A stream to `to` in a tunnel within the tunnel that ends at the gateway `via`.
-    pub(super) async fn double_tunnel(
-        &self,
-        _cluster: &Cluster,
-        to: &str,
-        via: SocketAddr,
-        _client: Option<SocketAddr>,
-        _permit: Permit,
-    ) -> Result<Stream, FailureKind> {
-        let text = format!("{to} is in another network, behind {via}: that isn't served yet");
-        Err(FailureKind::Connect(text.into()))
-    }
 }
+
+#[cfg(test)]
+mod tests;
