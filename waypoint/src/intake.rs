@@ -2,9 +2,34 @@
 //! [`served::Notes`] of what isn't served. Every message is taken apart field by field, so that a
 //! field that is not served is a decision that stands in the code and in docs/envoy-support.md.
 
+mod action;
+pub mod chain;
 pub mod error;
+mod filter_state;
+mod filters;
+pub mod format;
+mod hash;
+mod headers;
+mod http;
+pub mod jwks;
+mod jwt;
+pub mod listener;
+pub mod log;
+mod matcher;
+pub mod metadata;
+mod overrides;
 pub mod plain;
+mod ports;
+mod protocol;
+pub mod rbac;
+mod retry;
+pub mod route;
 pub mod served;
+mod stats;
+mod tcp;
+pub mod template;
 pub mod text;
 pub mod tls;
+mod tracing;
+mod tunnel;
 pub mod typed;

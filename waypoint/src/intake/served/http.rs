@@ -1,5 +1,196 @@
-//! The table's lines for http.
+//! The table's lines for the HTTP connection manager, access logs and tracing.
 
+use super::Decision::{Counted, Ignored, Refused};
 use super::Row;
 
-pub(super) const ROWS: &[Row] = &[];
+pub(super) const ROWS: &[Row] = &[
+    (
+        Counted,
+        "HttpConnectionManager",
+        &[
+            "add_user_agent",
+            "forward_proto_config",
+            "proxy_status_config",
+        ],
+        "the header isn't added",
+    ),
+    (
+        Counted,
+        "HttpConnectionManager",
+        &["local_reply_config"],
+        "answers from here are as Envoy words them by default",
+    ),
+    (
+        Counted,
+        "HttpConnectionManager",
+        &["internal_address_config"],
+        "x-envoy-internal isn't set",
+    ),
+    (
+        Ignored,
+        "HttpConnectionManager",
+        &[
+            "http1_safe_max_connection_duration",
+            "stream_flush_timeout",
+            "drain_timeout_jitter",
+            "delayed_close_timeout",
+            "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+            "stream_error_on_invalid_http_message",
+            "append_local_overload",
+            "add_proxy_protocol_connection_state",
+            "http3_protocol_options",
+        ],
+        "it tunes what Envoy does inside; a request is let in and answered alike",
+    ),
+    (
+        Ignored,
+        "HttpConnectionManager",
+        &[
+            "access_log_flush_interval",
+            "flush_access_log_on_new_request",
+            "access_log_options",
+        ],
+        "a request's line is written once, when it ends",
+    ),
+    (
+        Refused,
+        "HttpConnectionManager",
+        &["early_header_mutation_extensions"],
+        "routes and policies would see other headers",
+    ),
+    (
+        Refused,
+        "HttpConnectionManager",
+        &["forward_client_cert_matcher"],
+        "an upstream would be told of another client",
+    ),
+    (
+        Refused,
+        "HttpConnectionManager",
+        &[
+            "path_normalization_options",
+            "typed_header_validation_config",
+        ],
+        "policies would see other paths or headers",
+    ),
+    (
+        Counted,
+        "SetCurrentClientCertDetails",
+        &["issuer", "format"],
+        "x-forwarded-client-cert is as it always was",
+    ),
+    (
+        Counted,
+        "SchemeHeaderTransformation",
+        &["match_upstream"],
+        "the scheme is the client's, or the one that is set",
+    ),
+    (
+        Refused,
+        "XffConfig",
+        &["xff_trusted_cidrs"],
+        "proxies are trusted by their number, and a client's address must not be taken from others",
+    ),
+    (
+        Ignored,
+        "HttpProtocolOptions",
+        &["max_connection_duration_jitter", "max_response_headers_kb"],
+        "connections end without jitter; the header limit of the HTTP library holds for answers",
+    ),
+    (
+        Refused,
+        "HttpProtocolOptions",
+        &["headers_with_underscores_action"],
+        "an upstream that takes an underscore for a hyphen would believe such headers",
+    ),
+    (
+        Counted,
+        "Http1ProtocolOptions",
+        &[
+            "default_host_for_http_10",
+            "enable_trailers",
+            "ignore_http_11_upgrade",
+        ],
+        "the HTTP library passes trailers on where it can, and no host is invented",
+    ),
+    (
+        Ignored,
+        "Http1ProtocolOptions",
+        &[
+            "override_stream_error_on_invalid_http_message",
+            "send_fully_qualified_url",
+            "use_balsa_parser",
+            "allow_custom_methods",
+        ],
+        "it is about Envoy's parser, or about upstreams",
+    ),
+    (
+        Ignored,
+        "Http2ProtocolOptions",
+        &[
+            "hpack_table_size",
+            "max_outbound_frames",
+            "max_outbound_control_frames",
+            "max_consecutive_inbound_frames_with_empty_payload",
+            "max_inbound_priority_frames_per_stream",
+            "max_inbound_window_update_frames_per_data_frame_sent",
+            "stream_error_on_invalid_http_messaging",
+            "override_stream_error_on_invalid_http_message",
+            "use_oghttp2_codec",
+            "max_metadata_size",
+            "enable_huffman_encoding",
+            "max_header_field_size_kb",
+            "disallow_obs_text",
+            "stream_reset_burst",
+            "stream_reset_rate",
+        ],
+        "the HTTP library has limits of its own against floods",
+    ),
+    (
+        Counted,
+        "Http2ProtocolOptions",
+        &["allow_metadata", "custom_settings_parameters"],
+        "METADATA frames and settings of one's own aren't spoken",
+    ),
+    (
+        Counted,
+        "SubstitutionFormatString",
+        &["omit_empty_values"],
+        "an empty value is written as Envoy does by default",
+    ),
+    (
+        Counted,
+        "Tracing",
+        &[
+            "verbose",
+            "operation",
+            "upstream_operation",
+            "no_context_propagation",
+        ],
+        "spans are named by the route, and trace headers are always passed on",
+    ),
+    (
+        Counted,
+        "CustomTag",
+        &["default_value"],
+        "a tag without a value is left out",
+    ),
+    (
+        Counted,
+        "OpenTelemetryConfig",
+        &["exporter", "resource_detectors", "sampler"],
+        "spans are sampled by the chain's shares and carry the service's name",
+    ),
+    (
+        Counted,
+        "GrpcService",
+        &["initial_metadata", "retry_policy"],
+        "a batch of spans is sent once, without further headers",
+    ),
+    (
+        Counted,
+        "HttpService",
+        &["request_headers_to_add"],
+        "a batch of spans is sent without further headers",
+    ),
+];

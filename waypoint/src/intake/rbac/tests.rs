@@ -1,0 +1,1 @@
+//! What policies become, condition by condition, and that none with a hole gets through.

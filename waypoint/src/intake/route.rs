@@ -1,0 +1,441 @@
+//! Envoy's `RouteConfiguration` → [`model::route::RouteTable`](crate::model::route::RouteTable):
+//! domains, hosts, routes and what they match.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+
+use super::error::{At as _, Refused, each, need};
+use super::headers::{self, Lists};
+use super::served::Notes;
+use super::{action, metadata, overrides, plain, retry, template, text, typed};
+use crate::model::jwt::Requirement;
+use crate::model::route::{
+    FilterOverrides, Mirror, PathMatch, QueryMatch, Route, RouteAction, RouteMatch, RouteTable,
+    VirtualHost,
+};
+use crate::model::text::{Fraction, Pattern, TextMatch};
+use crate::unserved;
+
+/// Envoy's limit to bodies of direct answers, in bytes.
+const LONGEST_BODY: usize = 4096;
+
+/// What a route needs to know of what is around it.
+#[derive(Debug)]
+pub struct Scope {
+    /// Requirements that the chain's `jwt_authn` filter has by name.
+    pub requirements: Vec<(Box<str>, Requirement)>,
+    /// Mirrors of the host or table, for routes that have none.
+    pub(super) mirrors: Vec<Mirror>,
+    /// The longest body of a direct answer, in bytes.
+    pub(super) longest_body: usize,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            requirements: Vec::new(),
+            mirrors: Vec::new(),
+            longest_body: LONGEST_BODY,
+        }
+    }
+}
+
+/// A table that is subscribed to.
+///
+/// # Errors
+/// Anything in it is bad; the table is named.
+pub fn resource(
+    table: route::RouteConfiguration,
+    notes: &mut Notes,
+) -> Result<RouteTable, Refused> {
+    let name = table.name.clone();
+    self::table(table, Scope::default(), notes).of("RouteConfiguration", &name)
+}
+
+/// A table, in the scope of a chain.
+///
+/// # Errors
+/// Anything in it is bad.
+pub(super) fn table(
+    table: route::RouteConfiguration,
+    mut scope: Scope,
+    notes: &mut Notes,
+) -> Result<RouteTable, Refused> {
+    let route::RouteConfiguration {
+        name,
+        virtual_hosts,
+        vhds,
+        internal_only_headers,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_add,
+        request_headers_to_remove,
+        most_specific_header_mutations_wins,
+        validate_clusters: _,
+        max_direct_response_body_size_bytes,
+        cluster_specifier_plugins,
+        request_mirror_policies,
+        ignore_port_in_host_matching,
+        vhost_header,
+        ignore_path_parameters_in_path_matching,
+        typed_per_filter_config,
+        metadata: _,
+        route_specifiers,
+    } = table;
+    unserved!(notes, "RouteConfiguration":
+        vhds, cluster_specifier_plugins, vhost_header, ignore_path_parameters_in_path_matching,
+        route_specifiers);
+    if let Some(longest) = plain::number(max_direct_response_body_size_bytes) {
+        scope.longest_body = usize::try_from(longest).unwrap_or(usize::MAX);
+    }
+    scope.mirrors = action::mirrors(request_mirror_policies, notes)?;
+    let filters = overrides::of(typed_per_filter_config, &scope, notes)?;
+    let lists = Lists {
+        request_add: request_headers_to_add,
+        request_remove: request_headers_to_remove,
+        response_add: response_headers_to_add,
+        response_remove: response_headers_to_remove,
+    };
+    let mut domains = Domains::default();
+    let hosts = virtual_hosts.into_iter().enumerate().map(|(index, host)| {
+        domains.add(&host.domains, index)?;
+        virtual_host(host, &scope, &filters, notes).map(Arc::new)
+    });
+    let hosts = hosts.enumerate().map(|(index, host)| host.item(index));
+    let hosts = hosts.collect::<Result<Vec<_>, _>>().at("virtual_hosts")?;
+    let Domains {
+        exact,
+        mut suffixes,
+        mut prefixes,
+        any,
+    } = domains;
+    for wild in [&mut suffixes, &mut prefixes] {
+        wild.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.len()));
+    }
+    Ok(RouteTable {
+        name: name.into(),
+        hosts,
+        exact,
+        suffixes,
+        prefixes,
+        any,
+        ignore_port: ignore_port_in_host_matching,
+        headers: headers::changes(lists, notes)?,
+        internal_only: text::header_names(internal_only_headers, "internal_only_headers")?,
+        most_specific_wins: most_specific_header_mutations_wins,
+    })
+}
+
+/// Domains of hosts, each with the host's place in the table. No domain may stand twice.
+#[derive(Default)]
+struct Domains {
+    exact: HashMap<Box<str>, usize>,
+    suffixes: Vec<(Box<str>, usize)>,
+    prefixes: Vec<(Box<str>, usize)>,
+    any: Option<usize>,
+}
+
+impl Domains {
+    fn add(&mut self, domains: &[String], host: usize) -> Result<(), Refused> {
+        if domains.is_empty() {
+            return Err(Refused::new("must not be empty").under("domains"));
+        }
+        for domain in domains {
+            if !self.add_one(&domain.to_ascii_lowercase(), host) {
+                let reason = format!("{domain:?} stands in this table twice");
+                return Err(Refused::new(reason).under("domains"));
+            }
+        }
+        Ok(())
+    }
+
+    /// False where it is there already.
+    fn add_one(&mut self, domain: &str, host: usize) -> bool {
+        let wild = |list: &mut Vec<(Box<str>, usize)>, part: &str| {
+            let new = list.iter().all(|(known, _)| **known != *part);
+            list.push((part.into(), host));
+            new
+        };
+        if domain == "*" {
+            return self.any.replace(host).is_none();
+        }
+        if let Some(suffix) = domain.strip_prefix('*') {
+            return wild(&mut self.suffixes, suffix);
+        }
+        if let Some(prefix) = domain.strip_suffix('*') {
+            return wild(&mut self.prefixes, prefix);
+        }
+        self.exact.insert(domain.into(), host).is_none()
+    }
+}
+
+fn virtual_host(
+    host: route::VirtualHost,
+    outer: &Scope,
+    inherited: &FilterOverrides,
+    notes: &mut Notes,
+) -> Result<VirtualHost, Refused> {
+    #[expect(deprecated, reason = "every field is decided about")]
+    let route::VirtualHost {
+        name,
+        domains: _,
+        routes,
+        matcher,
+        require_tls,
+        virtual_clusters,
+        rate_limits,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        cors,
+        typed_per_filter_config,
+        include_request_attempt_count,
+        include_attempt_count_in_response,
+        retry_policy,
+        retry_policy_typed_config,
+        hedge_policy,
+        include_is_timeout_retry_header,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
+        request_mirror_policies,
+        metadata: _,
+        route_specifiers,
+    } = host;
+    unserved!(notes, "VirtualHost":
+        matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config, hedge_policy,
+        include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
+        route_specifiers);
+    if name.is_empty() {
+        return Err(Refused::new("must not be empty").under("name"));
+    }
+    let mirrors = action::mirrors(request_mirror_policies, notes)?;
+    let scope = Scope {
+        requirements: outer.requirements.clone(),
+        mirrors: match mirrors.is_empty() {
+            true => outer.mirrors.clone(),
+            false => mirrors,
+        },
+        longest_body: outer.longest_body,
+    };
+    let own = overrides::of(typed_per_filter_config, &scope, notes)?;
+    let lists = Lists {
+        request_add: request_headers_to_add,
+        request_remove: request_headers_to_remove,
+        response_add: response_headers_to_add,
+        response_remove: response_headers_to_remove,
+    };
+    Ok(VirtualHost {
+        name: name.into(),
+        routes: each("routes", routes, |one| {
+            self::one(one, &scope, notes).map(Arc::new)
+        })?,
+        headers: headers::changes(lists, notes)?,
+        retry: match retry_policy {
+            None => None,
+            Some(policy) => Some(retry::policy(policy, notes).at("retry_policy")?.into()),
+        },
+        require_tls: tls(require_tls)?,
+        attempt_count_in_request: include_request_attempt_count,
+        attempt_count_in_response: include_attempt_count_in_response,
+        filters: overrides::inherit(own, inherited),
+    })
+}
+
+fn tls(require: i32) -> Result<bool, Refused> {
+    use route::virtual_host::TlsRequirementType as Require;
+
+    match Require::try_from(require) {
+        Ok(Require::None) => Ok(false),
+        Ok(Require::All) => Ok(true),
+        Ok(Require::ExternalOnly) | Err(_) => {
+            let reason = "TLS is required of all or of none";
+            Err(Refused::new(reason).under("require_tls"))
+        }
+    }
+}
+
+fn one(one: route::Route, scope: &Scope, notes: &mut Notes) -> Result<Route, Refused> {
+    use route::route::Action;
+
+    #[expect(deprecated, reason = "every field is decided about")]
+    let route::Route {
+        name,
+        r#match,
+        metadata: _,
+        decorator,
+        typed_per_filter_config,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        tracing,
+        per_request_buffer_limit_bytes,
+        stat_prefix: _,
+        request_body_buffer_limit,
+        route_specifiers,
+        action,
+    } = one;
+    unserved!(notes, "Route":
+        per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers);
+    let action = match need(action, "route")? {
+        Action::Route(forward) => {
+            let forward = action::forward(forward, scope, notes).at("route")?;
+            RouteAction::Forward(Box::new(forward))
+        }
+        Action::Redirect(redirect) => {
+            RouteAction::Redirect(action::redirect(redirect).at("redirect")?)
+        }
+        Action::DirectResponse(direct) => {
+            action::direct(direct, scope, notes).at("direct_response")?
+        }
+        Action::FilterAction(_) => {
+            let reason = "no filter answers in place of the route";
+            return Err(Refused::new(reason).under("filter_action"));
+        }
+        Action::NonForwardingAction(_) => {
+            let reason = "it is for gRPC clients, not for proxies";
+            return Err(Refused::new(reason).under("non_forwarding_action"));
+        }
+    };
+    let lists = Lists {
+        request_add: request_headers_to_add,
+        request_remove: request_headers_to_remove,
+        response_add: response_headers_to_add,
+        response_remove: response_headers_to_remove,
+    };
+    Ok(Route {
+        name: name.into(),
+        matches: matches(need(r#match, "match")?, notes).at("match")?,
+        action,
+        headers: headers::changes(lists, notes)?,
+        filters: overrides::of(typed_per_filter_config, scope, notes)?,
+        operation: decorator.map(|decorator| {
+            let route::Decorator {
+                operation,
+                propagate: _,
+            } = decorator;
+            operation.into()
+        }),
+        tracing: match tracing {
+            None => None,
+            Some(tracing) => Some(sampling(tracing, notes).at("tracing")?),
+        },
+    })
+}
+
+/// The route's own shares: started at random, asked for by the client, and the bound over both.
+fn sampling(
+    own: route::Tracing,
+    notes: &mut Notes,
+) -> Result<(Fraction, Fraction, Fraction), Refused> {
+    let route::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        custom_tags,
+        operation,
+        upstream_operation,
+    } = own;
+    unserved!(notes, "Tracing": operation, upstream_operation);
+    unserved!(notes, "Route.Tracing": custom_tags);
+    let share = |share: Option<_>, field: &str| match share {
+        None => Ok(Fraction::ALWAYS),
+        Some(share) => text::fraction(share).at(field),
+    };
+    Ok((
+        share(random_sampling, "random_sampling")?,
+        share(client_sampling, "client_sampling")?,
+        share(overall_sampling, "overall_sampling")?,
+    ))
+}
+
+/// Which requests a route, or a rule of another filter, is for.
+///
+/// # Errors
+/// A condition of it can't be compiled.
+pub(super) fn matches(of: route::RouteMatch, notes: &mut Notes) -> Result<RouteMatch, Refused> {
+    let route::RouteMatch {
+        case_sensitive,
+        runtime_fraction,
+        headers,
+        query_parameters,
+        cookies,
+        grpc,
+        tls_context,
+        dynamic_metadata,
+        filter_state,
+        path_specifier,
+    } = of;
+    unserved!(notes, "RouteMatch": cookies, tls_context, filter_state);
+    let ignore_case = !plain::on_or(case_sensitive, true);
+    let fraction = runtime_fraction.map(text::runtime_fraction).transpose();
+    Ok(RouteMatch {
+        path: path(need(path_specifier, "path_specifier")?, ignore_case)?,
+        headers: each("headers", headers, text::header)?,
+        query: each("query_parameters", query_parameters, query)?,
+        grpc: grpc.is_some(),
+        fraction: fraction.at("runtime_fraction")?,
+        metadata: each("dynamic_metadata", dynamic_metadata, metadata::matcher)?,
+    })
+}
+
+fn path(
+    specifier: route::route_match::PathSpecifier,
+    ignore_case: bool,
+) -> Result<PathMatch, Refused> {
+    use route::route_match::{ConnectMatcher, PathSpecifier};
+
+    let text = |pattern| PathMatch::Text(TextMatch::new(pattern, ignore_case));
+    Ok(match specifier {
+        PathSpecifier::Prefix(prefix) => text(Pattern::Prefix(prefix.into())),
+        PathSpecifier::Path(path) => text(Pattern::Exact(path.into())),
+        PathSpecifier::SafeRegex(regex) => PathMatch::Text(text::regex(regex).at("safe_regex")?),
+        PathSpecifier::ConnectMatcher(ConnectMatcher {}) => PathMatch::Connect,
+        PathSpecifier::PathSeparatedPrefix(prefix) => {
+            let whole = prefix.len() > 1 && !prefix.ends_with('/');
+            if !whole || prefix.contains(['?', '#']) {
+                let reason = format!("{prefix:?} is no prefix of segments without query");
+                return Err(Refused::new(reason).under("path_separated_prefix"));
+            }
+            PathMatch::Segments(prefix.into(), ignore_case)
+        }
+        PathSpecifier::PathMatchPolicy(extension) => {
+            let config = need(extension.typed_config, "path_match_policy.typed_config")?;
+            let UriTemplateMatchConfig { path_template } =
+                typed::unpack_whole(&config).at("path_match_policy.typed_config")?;
+            let template = template::parse(&path_template);
+            PathMatch::Template(template.at("path_match_policy.typed_config.path_template")?)
+        }
+    })
+}
+
+fn query(matcher: route::QueryParameterMatcher) -> Result<QueryMatch, Refused> {
+    use route::query_parameter_matcher::QueryParameterMatchSpecifier as Specifier;
+
+    let route::QueryParameterMatcher {
+        name,
+        query_parameter_match_specifier,
+    } = matcher;
+    if name.is_empty() {
+        return Err(Refused::new("must not be empty").under("name"));
+    }
+    let (value, present) = match query_parameter_match_specifier {
+        None => (None, None),
+        Some(Specifier::StringMatch(value)) => {
+            (Some(text::string(value).at("string_match")?), None)
+        }
+        Some(Specifier::PresentMatch(present)) => (None, Some(present)),
+    };
+    Ok(QueryMatch {
+        name: name.into(),
+        value,
+        present,
+    })
+}
+
+#[cfg(test)]
+mod tests;
