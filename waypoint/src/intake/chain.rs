@@ -192,6 +192,17 @@ fn typed_filter(
         "envoy.tcp.metadataexchange.config.MetadataExchange"
         | "io.istio.network.peer_metadata.Config"
         | "io.istio.network.peer_metadata.UpstreamConfig" => Ok(None),
+        // They only count what goes by.
+        "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy"
+        | "envoy.extensions.filters.network.mysql_proxy.v3.MySQLProxy"
+        | "envoy.extensions.filters.network.kafka_broker.v3.KafkaBroker"
+        | "envoy.extensions.filters.network.zookeeper_proxy.v3.ZooKeeperProxy" => {
+            notes.count(
+                kind,
+                "bytes pass as they are, and its statistics aren't kept",
+            );
+            Ok(None)
+        }
         "envoy.extensions.filters.network.set_filter_state.v3.Config" => {
             let state::Config {
                 on_new_connection,

@@ -150,6 +150,10 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
             router(typed::unpack(config, notes)?, notes)?;
             return Ok(Some(Compiled::Router));
         }
+        // The cluster resolves the host by itself.
+        "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => {
+            return Ok(Some(Compiled::Nothing));
+        }
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
         | "envoy.extensions.filters.http.compressor.v3.Compressor"
         | "envoy.extensions.filters.http.decompressor.v3.Decompressor"

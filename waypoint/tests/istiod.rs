@@ -1,0 +1,138 @@
+//! What the real istiod sent a waypoint, byte for byte (`fixtures/istiod`), through the intake:
+//! every listener is served, recognised, or refused for a reason that stands here.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where what it reads is not there"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use prost::Message as _;
+use waypoint::intake::chain::ChainCache;
+use waypoint::intake::error::Refused;
+use waypoint::intake::listener;
+use waypoint::intake::served::Notes;
+use waypoint::model::listener::{Listener as Compiled, ListenerKind};
+
+/// Listeners that are refused, each for a filter without which requests would pass that must not.
+const REFUSED: &[(&str, &str)] = &[
+    ("plugins", "v3.Wasm"),
+    ("policy", "ext_authz.v3.ExtAuthz is not served"),
+];
+
+/// Everything else that isn't served, over all scenarios.
+const COUNTED: &[&str] = &[
+    "AccessLogFilter.extension_filter",
+    "CustomTag.default_value",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy",
+];
+
+/// The listeners of each scenario.
+fn scenarios() -> BTreeMap<String, Vec<Listener>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/istiod");
+    let mut scenarios = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Some(name) = name.strip_suffix(".pb.json") else {
+            continue;
+        };
+        let text = std::fs::read_to_string(&path).unwrap();
+        let dump: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let resources = dump.get("resources").unwrap_or(&dump).as_array().unwrap();
+        let listeners = resources.iter().filter_map(|resource| {
+            let kind = resource["type_url"].as_str().unwrap();
+            kind.ends_with("envoy.config.listener.v3.Listener")
+                .then(|| {
+                    let bytes = STANDARD
+                        .decode(resource["value"].as_str().unwrap())
+                        .unwrap();
+                    Listener::decode(bytes.as_slice()).unwrap()
+                })
+        });
+        scenarios.insert(name.to_owned(), listeners.collect());
+    }
+    assert!(scenarios.len() >= 13, "{:?}", scenarios.keys());
+    scenarios
+}
+
+fn compile(listener: Listener, notes: &mut Notes) -> Result<Option<Compiled>, Refused> {
+    listener::resource(listener, notes, &mut ChainCache::default())
+}
+
+#[test]
+fn every_listener_is_served_recognised_or_refused_for_a_known_reason() {
+    let mut notes = Notes::default();
+    for (scenario, listeners) in scenarios() {
+        assert_eq!(listeners.len(), 5, "{scenario}");
+        for listener in listeners {
+            let name = listener.name.clone();
+            let compiled = compile(listener, &mut notes);
+            let mut reasons = REFUSED.iter().filter(|(known, _)| *known == scenario);
+            match (name.as_str(), compiled, reasons.next()) {
+                ("main_internal", Err(refused), Some((_, reason))) => {
+                    assert!(
+                        refused.to_string().contains(reason),
+                        "{scenario}: {refused}"
+                    );
+                }
+                ("main_internal", Ok(Some(compiled)), None) => {
+                    let ListenerKind::Internal(dispatch) = &compiled.kind else {
+                        panic!("{scenario}: {name} became another kind");
+                    };
+                    assert!(!dispatch.chains.is_empty(), "{scenario}");
+                }
+                ("connect_terminate", Ok(Some(compiled)), _) => {
+                    let ListenerKind::Tunnel(tunnel) = &compiled.kind else {
+                        panic!("{scenario}: {name} became another kind");
+                    };
+                    assert_eq!(&*tunnel.to, "main_internal");
+                }
+                (
+                    "connect_originate" | "inner_connect_originate" | "outer_connect_originate",
+                    Ok(None),
+                    _,
+                ) => {}
+                (_, compiled, _) => panic!("{scenario}: {name} became {compiled:?}"),
+            }
+        }
+    }
+    let counted: BTreeSet<&str> = notes.iter().map(|(name, ..)| name).collect();
+    assert_eq!(counted, COUNTED.iter().copied().collect());
+}
+
+#[test]
+fn a_chain_that_did_not_change_is_not_compiled_again() {
+    let listener = || {
+        let mut listeners = scenarios().remove("bookinfo").unwrap().into_iter();
+        listeners
+            .find(|listener| listener.name == "main_internal")
+            .unwrap()
+    };
+    let mut cache = ChainCache::default();
+    let mut chains = |listener| {
+        let compiled = listener::resource(listener, &mut Notes::default(), &mut cache);
+        let ListenerKind::Internal(dispatch) = compiled.unwrap().unwrap().kind else {
+            panic!("main_internal became another kind");
+        };
+        dispatch.chains
+    };
+    let before = chains(listener());
+    let mut changed = listener();
+    changed.filter_chains[0].filters.remove(0);
+    let last = changed.filter_chains.len() - 1;
+    changed.filter_chains[0] = changed.filter_chains[last].clone();
+    changed.filter_chains[0]
+        .name
+        .clone_from(&before[0].name.to_string());
+    let after = chains(changed);
+    assert!(!std::sync::Arc::ptr_eq(&before[0], &after[0]));
+    for (before, after) in before.iter().zip(&after).skip(1) {
+        assert!(std::sync::Arc::ptr_eq(before, after), "{}", before.name);
+    }
+}
