@@ -2,6 +2,7 @@
 //! turns within each round, so that a noisy machine is noisy for all, and what is told is the median
 //! of the rounds' ratios.
 
+mod identity;
 pub mod load;
 pub mod plan;
 pub mod process;
@@ -9,16 +10,18 @@ mod report;
 mod scale;
 pub mod serve;
 pub mod setup;
+mod tunnel;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub use report::Report;
 
 use crate::subject::Kind;
-use plan::{Measure, Result as Measured};
+use identity::Folder;
+use plan::{Measure, Result as Measured, Tunnel};
 use process::Agent;
 use setup::Way;
 
@@ -55,23 +58,24 @@ pub async fn run(
     progress: impl Fn(&str),
 ) -> Result<Report> {
     progress("starting the server, the load and the proxies");
-    let agent = Agent::start("serve")?;
+    let identities = Folder::make(&scratch.join("identities"))?;
+    let agent = Agent::start(&["serve", &identities.0.to_string_lossy()])?;
     let server = serve::Ports::of(&agent).await?;
-    let ways = setup::ways(&server, kinds, scratch).await?;
+    let ways = setup::ways(&server, &identities, kinds, scratch).await?;
     let idle: Vec<_> = memory(&ways)?;
     let mut samples = Vec::new();
     // The first time through everything is cold: pools, page cache, branch predictors.
     progress("warming up");
     for way in &ways {
         for measure in Measure::ALL {
-            one(way, measure, settings.time / 5).await?;
+            one(way, &identities, measure, settings.time / 5).await?;
         }
     }
     for round in 1..=settings.rounds {
         progress(&format!("round {round} of {}", settings.rounds));
         for measure in Measure::ALL {
             for way in &ways {
-                samples.push(one(way, measure, settings.time).await?);
+                samples.push(one(way, &identities, measure, settings.time).await?);
             }
         }
     }
@@ -86,13 +90,23 @@ pub async fn run(
     Ok(Report::new(settings, samples, idle, after, scale))
 }
 
-async fn one(way: &Way, measure: Measure, time: Duration) -> Result<Sample> {
+async fn one(way: &Way, identities: &Folder, measure: Measure, time: Duration) -> Result<Sample> {
     let name = way.name();
-    let order = measure.order(way.target(measure), time);
+    let tunnel = Tunnel {
+        identities: identities.0.clone(),
+        authority: way.authority(),
+    };
+    let order = measure.order(way.target(measure), tunnel, time);
     let before = way.usage()?;
     let told = process::load(&order)
         .await
         .with_context(|| format!("{name}: {measure:?}"))?;
+    ensure!(
+        told.failures * 100 <= told.requests,
+        "{name}: {measure:?}: {} of {} requests failed",
+        told.failures,
+        told.failures + told.requests
+    );
     let spent = way.usage()?.since(&before);
     Ok(Sample {
         measure,

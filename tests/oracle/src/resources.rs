@@ -21,7 +21,7 @@ pub struct Resources {
     pub listeners: Vec<Value>,
     /// `envoy.config.cluster.v3.Cluster`, without `@type`.
     pub clusters: Vec<Value>,
-    /// Resources of other kinds, with `@type`: only our waypoint's folder takes them.
+    /// Resources of other kinds, with `@type`: Envoy's bootstrap takes only secrets of them.
     pub others: Vec<Value>,
 }
 
@@ -62,16 +62,39 @@ impl Resources {
     /// # Errors
     /// Never for JSON values; the serialiser's signature has one.
     pub fn bootstrap(&self, listen: Ipv4Addr, admin: u16) -> Result<String> {
-        let bootstrap = json!({
+        let secret = |other: &&Value| {
+            other["@type"]
+                .as_str()
+                .is_some_and(|t| t.ends_with(".Secret"))
+        };
+        let mut bootstrap = json!({
             "node": {"id": "oracle", "cluster": "oracle"},
             "admin": {"address": {"socket_address": {
                 "address": listen.to_string(), "port_value": admin}}},
-            "static_resources": {"listeners": self.listeners, "clusters": self.clusters},
+            "static_resources": {"listeners": self.listeners, "clusters": self.clusters,
+                "secrets": self.others.iter().filter(secret).collect::<Vec<_>>()},
             "bootstrap_extensions": [{
                 "name": "envoy.bootstrap.internal_listener",
                 "typed_config": {"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"},
             }],
         });
+        static_secrets(&mut bootstrap["static_resources"]);
         Ok(serde_json::to_string_pretty(&bootstrap)?.replace(LISTEN, &listen.to_string()))
+    }
+}
+
+/// Envoy takes a secret from its own bootstrap where no source is named, and wants no type there.
+fn static_secrets(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("sds_config");
+            if let Some(Value::Array(secrets)) = fields.get_mut("secrets") {
+                let typed = secrets.iter_mut().filter_map(Value::as_object_mut);
+                typed.for_each(|secret| drop(secret.remove("@type")));
+            }
+            fields.values_mut().for_each(static_secrets);
+        }
+        Value::Array(items) => items.iter_mut().for_each(static_secrets),
+        _ => {}
     }
 }

@@ -12,11 +12,16 @@ use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use hdrhistogram::Histogram;
 use http::Request;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mesh::certificate::Certificates;
+use mesh::hbone::{Io, Pool, Target};
+use mesh::policy::Permit;
+use mesh::tls::Expected;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::plan::{Order, Result as Told, What};
+use super::identity::{CALLER, Folder, Issued};
+use super::plan::{Order, Result as Told, Tunnel, What};
 
 /// The longest latency told apart: a minute, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
@@ -60,23 +65,35 @@ async fn run(order: Order) -> Result<Told> {
             let request = request(body, answer);
             let pause = rate.map(|rate| Duration::from_secs_f64(connections as f64 / rate as f64));
             let mut streams = Vec::new();
-            for _ in 0..connections {
-                let stream = TcpStream::connect(order.to).await.context("connecting")?;
-                stream.set_nodelay(true)?;
-                streams.push(stream);
+            let tunnels = order.tunnel.as_ref().map(Tunnels::new).transpose()?;
+            for number in 0..connections {
+                streams.push(match &tunnels {
+                    Some(tunnels) => Wire::Tunnel(tunnels.open(order.to, number).await?),
+                    None => {
+                        let stream = TcpStream::connect(order.to).await.context("connecting")?;
+                        stream.set_nodelay(true)?;
+                        Wire::Plain(stream)
+                    }
+                });
             }
             let begun = Instant::now();
             let until = begun + time;
             let all = streams.into_iter().enumerate().map(|(number, stream)| {
                 let first = pause.map(|p| begun + p.mul_f64(number as f64 / connections as f64));
                 let pace = first.zip(pause);
-                tokio::task::spawn_local(keep(
-                    stream,
-                    request.clone(),
-                    pace,
-                    until,
-                    Rc::clone(&samples),
-                ))
+                let (request, samples) = (request.clone(), Rc::clone(&samples));
+                tokio::task::spawn_local(async move {
+                    match stream {
+                        Wire::Plain(mut stream) => {
+                            let (reader, writer) = stream.split();
+                            keep(reader, writer, request, pace, until, samples).await
+                        }
+                        Wire::Tunnel(stream) => {
+                            let (reader, writer) = tokio::io::split(stream);
+                            keep(reader, writer, request, pace, until, samples).await
+                        }
+                    }
+                })
             });
             finish(all.collect()).await?;
             begun
@@ -128,6 +145,52 @@ async fn run(order: Order) -> Result<Told> {
     })
 }
 
+/// A connection, or a tunnel in one.
+enum Wire {
+    Plain(TcpStream),
+    Tunnel(Io),
+}
+
+/// Opens tunnels as a ztunnel does: many in a connection.
+struct Tunnels {
+    pool: Pool,
+    authority: String,
+}
+
+impl Tunnels {
+    fn new(tunnel: &Tunnel) -> Result<Self> {
+        let issued = Issued(Folder(tunnel.identities.clone()));
+        Ok(Self {
+            pool: Pool::new(Certificates::new(std::sync::Arc::new(issued), Vec::new())),
+            authority: tunnel.authority.clone(),
+        })
+    }
+
+    async fn open(&self, to: SocketAddr, number: usize) -> Result<Io> {
+        let target = Target {
+            source: CALLER.parse()?,
+            // As many connections as there are pods.
+            pod: format!("pod-{}", number % 4).into(),
+            expect: vec![Expected::prefix("spiffe://cluster.local/")?],
+            next_hop: to,
+            authority: self.authority.clone(),
+            baggage: None,
+            forwarded: None,
+            traceparent: None,
+        };
+        let dial = async || {
+            let tcp = TcpStream::connect(to).await?;
+            tcp.set_nodelay(true)?;
+            Ok(tcp)
+        };
+        let stream = self
+            .pool
+            .connect(Permit::by_waypoint(), target, dial)
+            .await?;
+        Ok(Io::new(stream))
+    }
+}
+
 async fn finish(all: Vec<tokio::task::JoinHandle<Result<()>>>) -> Result<()> {
     for one in all {
         one.await??;
@@ -147,7 +210,8 @@ fn request(body: usize, answer: usize) -> Bytes {
 }
 
 async fn keep(
-    mut stream: TcpStream,
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
     request: Bytes,
     mut pace: Option<(Instant, Duration)>,
     until: Instant,
@@ -161,7 +225,6 @@ async fn keep(
         }
         let asked = Instant::now();
         // A large request is sent while its answer comes, or both sides would wait for each other.
-        let (mut reader, mut writer) = stream.split();
         let (sent, status) =
             tokio::join!(writer.write_all(&request), answer(&mut reader, &mut buffer));
         sent.context("sending")?;
@@ -177,7 +240,7 @@ async fn keep(
 }
 
 /// Reads one whole answer and gives its status.
-async fn answer(reader: &mut tokio::net::tcp::ReadHalf<'_>, buffer: &mut [u8]) -> Result<u16> {
+async fn answer(reader: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<u16> {
     let mut filled = 0;
     let (status, mut missing) = loop {
         let read = reader

@@ -1,6 +1,7 @@
 //! What is measured, and the orders that the load's process gets for it, as JSON on its command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ pub enum Measure {
     Streaming,
     /// A body of 1 MiB each way on 4 connections.
     Bodies,
+    /// As [`Self::Keep16`], through HBONE in and out: 16 tunnels in 4 connections.
+    Tunnel16,
+    /// A body of 1 MiB each way through HBONE, 4 tunnels.
+    TunnelBodies,
 }
 
 /// What a listener is like.
@@ -35,11 +40,12 @@ pub(crate) enum Listener {
     Bare,
     Logged,
     Grpc,
+    Tunnel,
 }
 
 impl Measure {
     /// In the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Keep16,
         Self::Keep64,
         Self::Paced,
@@ -49,6 +55,8 @@ impl Measure {
         Self::Unary,
         Self::Streaming,
         Self::Bodies,
+        Self::Tunnel16,
+        Self::TunnelBodies,
     ];
 
     pub(crate) fn listener(self) -> Listener {
@@ -57,10 +65,11 @@ impl Measure {
             Self::Bare16 | Self::Bare64 => Listener::Bare,
             Self::Logged16 => Listener::Logged,
             Self::Unary | Self::Streaming => Listener::Grpc,
+            Self::Tunnel16 | Self::TunnelBodies => Listener::Tunnel,
         }
     }
 
-    pub(crate) fn order(self, to: SocketAddr, time: Duration) -> Order {
+    pub(crate) fn order(self, to: SocketAddr, tunnel: Tunnel, time: Duration) -> Order {
         let keep = |connections| What::Keep {
             connections,
             rate: None,
@@ -68,7 +77,7 @@ impl Measure {
             answer: 1024,
         };
         let what = match self {
-            Self::Keep16 | Self::Bare16 | Self::Logged16 => keep(16),
+            Self::Keep16 | Self::Bare16 | Self::Logged16 | Self::Tunnel16 => keep(16),
             Self::Keep64 | Self::Bare64 => keep(64),
             Self::Paced => What::Keep {
                 connections: 16,
@@ -76,7 +85,7 @@ impl Measure {
                 body: 0,
                 answer: 1024,
             },
-            Self::Bodies => What::Keep {
+            Self::Bodies | Self::TunnelBodies => What::Keep {
                 connections: 4,
                 rate: None,
                 body: 1 << 20,
@@ -96,7 +105,13 @@ impl Measure {
             },
         };
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Order { to, millis, what }
+        let tunnel = (self.listener() == Listener::Tunnel).then_some(tunnel);
+        Order {
+            to,
+            tunnel,
+            millis,
+            what,
+        }
     }
 }
 
@@ -105,10 +120,21 @@ impl Measure {
 pub struct Order {
     /// The proxy, or the server itself.
     pub to: SocketAddr,
+    /// Through a tunnel that ends there.
+    pub tunnel: Option<Tunnel>,
     /// How long.
     pub millis: u64,
     /// What.
     pub what: What,
+}
+
+/// An HBONE tunnel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The folder of the certificates.
+    pub identities: PathBuf,
+    /// Where the tunnel leads.
+    pub authority: String,
 }
 
 /// A kind of load.

@@ -23,10 +23,10 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn start(role: &str) -> Result<Self> {
+    pub(crate) fn start(role: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .arg(role)
+            .args(role)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let process = Process::start_here(command)?;

@@ -156,6 +156,18 @@ impl Report {
             0.5,
             false,
         );
+        goal(
+            "CPU a request of Envoy's, HBONE in and out",
+            cpu(Measure::Tunnel16),
+            0.5,
+            false,
+        );
+        goal(
+            "CPU a request of Envoy's, HBONE, 1 MiB",
+            cpu(Measure::TunnelBodies),
+            0.5,
+            false,
+        );
         let resident = self.of(&self.after, Kind::Waypoint);
         goal("resident after load, MB", resident, 10.0, false);
         let scale = |kind| self.scale.iter().find(|s| s.kind == kind);
@@ -202,6 +214,8 @@ fn title(measure: Measure) -> &'static str {
         Measure::Unary => "gRPC unary",
         Measure::Streaming => "gRPC streaming, a message",
         Measure::Bodies => "bodies of 1 MiB both ways",
+        Measure::Tunnel16 => "HBONE in and out, 16",
+        Measure::TunnelBodies => "HBONE, bodies of 1 MiB",
     }
 }
 

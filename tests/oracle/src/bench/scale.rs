@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::process::usage_of;
 use super::serve::Ports;
-use super::setup::{cluster, filters, route, with_hosts};
+use super::setup::{cluster, filters, near, route, with_hosts};
 use crate::resources::{LISTEN, Resources};
 use crate::subject::{Kind, Subject};
 use crate::wire::{Ask, Caller, Over};
@@ -99,7 +99,7 @@ fn file_of(resources: &Resources) -> String {
 fn resources(server: &Ports, routes: &Path) -> Resources {
     let endpoints = [server.http; ENDPOINTS];
     let clusters = (0..SERVICES).map(|n| cluster(&service(n), &endpoints, false));
-    let mut listener = with_hosts("large", PORT, &json!([]), filters(), None);
+    let mut listener = with_hosts("large", PORT, &json!([]), filters(&near()), None);
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
     if let Some(manager) = manager.as_object_mut() {
         manager.remove("route_config");

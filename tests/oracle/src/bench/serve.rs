@@ -2,16 +2,24 @@
 //! bodies of the size that the path names, and a gRPC echo by `h2`.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
+use mesh::certificate::Certificate;
+use mesh::drain;
+use mesh::hbone::{self, Io};
+use mesh::policy::Permit;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
+use super::identity::{Folder, SERVER};
 use super::process::Agent;
+use super::tunnel::HBONE;
 
 const BUFFER: usize = 64 * 1024;
 /// The largest answer that is written at once.
@@ -26,6 +34,8 @@ pub struct Ports {
     pub http: SocketAddr,
     /// gRPC.
     pub grpc: SocketAddr,
+    /// Of a pod whose HTTP/1.1 comes through HBONE; nobody listens on this port itself.
+    pub pod: SocketAddr,
 }
 
 impl Ports {
@@ -39,8 +49,8 @@ impl Ports {
 ///
 /// # Errors
 /// When no port is free.
-pub fn main() -> Result<()> {
-    run(|ports| {
+pub fn main(identities: &Path) -> Result<()> {
+    run(Some(Folder(identities.to_owned())), |ports| {
         println!("{}", serde_json::to_string(&ports)?);
         Ok(())
     })
@@ -52,18 +62,26 @@ pub fn main() -> Result<()> {
 /// When no port is free.
 pub fn on_a_thread() -> Result<Ports> {
     let (sender, ports) = std::sync::mpsc::channel();
-    std::thread::spawn(move || run(|ports| Ok(sender.send(ports)?)));
+    std::thread::spawn(move || run(None, |ports| Ok(sender.send(ports)?)));
     ports.recv().context("the server ended")
 }
 
-fn run(told: impl FnOnce(Ports) -> Result<()>) -> Result<()> {
+fn run(identities: Option<Folder>, told: impl FnOnce(Ports) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let http = TcpListener::bind("127.0.0.1:0").await?;
         let grpc = TcpListener::bind("127.0.0.1:0").await?;
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let pod = SocketAddr::from(([127, 32 | (high & 31), low, 200], 8080));
+        if let Some(identities) = identities {
+            let hbone = TcpListener::bind((pod.ip(), HBONE)).await?;
+            let certificate = identities.certificate(SERVER)?;
+            tokio::task::spawn_local(tunnels(hbone, certificate));
+        }
         told(Ports {
+            pod,
             http: http.local_addr()?,
             grpc: grpc.local_addr()?,
         })?;
@@ -75,13 +93,30 @@ fn run(told: impl FnOnce(Ports) -> Result<()>) -> Result<()> {
         });
         loop {
             let (stream, _) = http.accept().await?;
+            stream.set_nodelay(true)?;
             tokio::task::spawn_local(async move { drop(requests(stream).await) });
         }
     })
 }
 
-async fn requests(mut stream: TcpStream) -> Result<()> {
-    stream.set_nodelay(true)?;
+/// Serves what comes through HBONE.
+async fn tunnels(listener: TcpListener, certificate: Arc<Certificate>) {
+    let (_signal, watch) = drain::new();
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (certificate, watch) = (Arc::clone(&certificate), watch.clone());
+        tokio::task::spawn_local(async move {
+            tcp.set_nodelay(true)?;
+            let mut connection = hbone::accept(tcp, &certificate, watch).await?;
+            while let Some(request) = connection.next().await? {
+                let io = Io::new(request.accept(Permit::by_waypoint())?);
+                tokio::task::spawn_local(async move { drop(requests(io).await) });
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+}
+
+async fn requests(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let mut buffer = BytesMut::with_capacity(BUFFER);
     let mut usual: Option<(usize, Bytes)> = None;
     loop {
@@ -146,7 +181,7 @@ fn answer(size: usize) -> Bytes {
 }
 
 /// Piece by piece: many such answers at a time are more than fits in memory.
-async fn long(stream: &mut TcpStream, size: usize) -> Result<()> {
+async fn long(stream: &mut (impl AsyncWrite + Unpin), size: usize) -> Result<()> {
     let piece = answer(WHOLE);
     let body = piece.slice(piece.len() - WHOLE..);
     stream.write_all(head(size).as_bytes()).await?;
@@ -159,7 +194,11 @@ async fn long(stream: &mut TcpStream, size: usize) -> Result<()> {
     Ok(())
 }
 
-async fn skip(stream: &mut TcpStream, buffer: &mut BytesMut, mut missing: usize) -> Result<()> {
+async fn skip(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    mut missing: usize,
+) -> Result<()> {
     loop {
         let here = buffer.len().min(missing);
         drop(buffer.split_to(here));
@@ -172,7 +211,7 @@ async fn skip(stream: &mut TcpStream, buffer: &mut BytesMut, mut missing: usize)
     }
 }
 
-async fn chunks(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<()> {
+async fn chunks(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<()> {
     loop {
         let Some(end) = buffer.windows(2).position(|w| w == b"\r\n") else {
             anyhow::ensure!(stream.read_buf(buffer).await? > 0, "closed in a chunk");

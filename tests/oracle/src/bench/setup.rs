@@ -7,9 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::identity::Folder;
 use super::plan::{Listener, Measure};
 use super::process::{Usage, usage_of};
 use super::serve::Ports;
+use super::tunnel::{self, HBONE, SERVICE, VIP};
 use crate::resources::{LISTEN, Resources};
 use crate::subject::{Kind, Subject};
 
@@ -46,8 +48,18 @@ impl Way {
     pub(crate) fn target(&self, measure: Measure) -> SocketAddr {
         match (self, measure.listener()) {
             (Self::Direct(ports), Listener::Grpc) => ports.grpc,
+            (Self::Direct(ports), Listener::Tunnel) => (ports.pod.ip(), HBONE).into(),
             (Self::Direct(ports), _) => ports.http,
+            (Self::Through(subject), Listener::Tunnel) => subject.at(HBONE),
             (Self::Through(subject), listener) => subject.at(port(listener)),
+        }
+    }
+
+    /// The authority of a tunnel: without a proxy the pod's own.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Self::Direct(ports) => ports.pod.to_string(),
+            Self::Through(_) => format!("{VIP}:{SERVICE}"),
         }
     }
 
@@ -65,8 +77,14 @@ fn port(listener: Listener) -> u16 {
 }
 
 /// No proxy first, then each kind.
-pub(crate) async fn ways(server: &Ports, kinds: &[Kind], scratch: &Path) -> Result<Vec<Way>> {
-    let resources = resources(server);
+pub(crate) async fn ways(
+    server: &Ports,
+    identities: &Folder,
+    kinds: &[Kind],
+    scratch: &Path,
+) -> Result<Vec<Way>> {
+    let mut resources = resources(server);
+    resources.extend(tunnel::resources(server.pod, identities)?);
     let mut ways = vec![Way::Direct(*server)];
     for kind in kinds {
         let subject = Subject::start(*kind, &resources, scratch, 1).await?;
@@ -79,15 +97,15 @@ pub(crate) async fn ways(server: &Ports, kinds: &[Kind], scratch: &Path) -> Resu
 #[must_use]
 pub fn resources(server: &Ports) -> Resources {
     let measured = [
-        (Listener::Filters, "reviews-v1", filters(), None),
+        (Listener::Filters, "reviews-v1", filters(&near()), None),
         (Listener::Bare, "reviews-v1", Vec::new(), None),
         (
             Listener::Logged,
             "reviews-v1",
-            filters(),
+            filters(&near()),
             Some(access_log()),
         ),
-        (Listener::Grpc, "grpc", filters(), None),
+        (Listener::Grpc, "grpc", filters(&near()), None),
     ];
     let mut resources = Resources::default();
     for (of, cluster, filters, log) in measured {
@@ -117,7 +135,13 @@ pub fn resources(server: &Ports) -> Resources {
                 .clusters
                 .push(cluster(&subset(version), &[server.http], false));
         }
-        let listener = listener(service, 21_100 + number, &json!(routes), filters(), None);
+        let listener = listener(
+            service,
+            21_100 + number,
+            &json!(routes),
+            filters(&near()),
+            None,
+        );
         resources.listeners.push(listener);
     }
     resources
@@ -142,8 +166,13 @@ pub(super) fn route(cluster: &str) -> Value {
     })
 }
 
+/// Callers of this machine.
+pub(super) fn near() -> Value {
+    json!({"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}})
+}
+
 /// The filters of istiod's main_internal that both proxies know, with one policy.
-pub(super) fn filters() -> Vec<Value> {
+pub(super) fn filters(principal: &Value) -> Vec<Value> {
     let method =
         |name: &str| json!({"header": {"name": ":method", "string_match": {"exact": name}}});
     vec![
@@ -158,7 +187,7 @@ pub(super) fn filters() -> Vec<Value> {
                     ]}},
                 ]}}],
                 "principals": [{"and_ids": {"ids": [
-                    {"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}},
+                    principal,
                 ]}}],
             }}},
         }}),
@@ -191,6 +220,19 @@ pub(super) fn with_hosts(
     name: &str,
     port: u16,
     hosts: &Value,
+    filters: Vec<Value>,
+    log: Option<Value>,
+) -> Value {
+    json!({
+        "name": name,
+        "address": {"socket_address": {"address": LISTEN, "port_value": port}},
+        "filter_chains": [{"filters": [manager(name, hosts, filters, log)]}],
+    })
+}
+
+pub(super) fn manager(
+    name: &str,
+    hosts: &Value,
     mut filters: Vec<Value>,
     log: Option<Value>,
 ) -> Value {
@@ -211,13 +253,7 @@ pub(super) fn with_hosts(
         "http_filters": filters,
         "access_log": log.into_iter().collect::<Vec<_>>(),
     });
-    json!({
-        "name": name,
-        "address": {"socket_address": {"address": LISTEN, "port_value": port}},
-        "filter_chains": [{"filters": [
-            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager},
-        ]}],
-    })
+    json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
 }
 
 pub(super) fn cluster(name: &str, endpoints: &[SocketAddr], http2: bool) -> Value {

@@ -28,7 +28,9 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["load", order] => return load::main(order).map(|()| ExitCode::SUCCESS),
-        ["serve"] => return serve::main().map(|()| ExitCode::SUCCESS),
+        ["serve", identities] => {
+            return serve::main(identities.as_ref()).map(|()| ExitCode::SUCCESS);
+        }
         _ => {}
     }
     let flags = Flags::parse();
