@@ -1,7 +1,7 @@
 //! A cluster as one worker sees it: its endpoints with their pools, and the balancer among them. Made
 //! anew when the endpoints or their standing change; pools of endpoints that stay are kept.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +25,9 @@ const DYNAMIC: usize = 1024;
 /// Where a host without a port is reached.
 const HTTP_PORT: u16 = 80;
 
+/// A cluster that nobody has looked for in so many sweeps gives its memory back.
+const FORGOTTEN: u32 = 300;
+
 /// A cluster as one worker sees it.
 pub(super) struct Local<B> {
     pub(super) entry: Arc<ClusterEntry>,
@@ -33,6 +36,8 @@ pub(super) struct Local<B> {
     view: RefCell<View<B>>,
     /// Endpoints of clusters that have no list of them.
     dynamic: RefCell<HashMap<Address, Rc<Host<B>>>>,
+    /// How many sweeps ago it was looked for.
+    quiet: Cell<u32>,
 }
 
 /// An endpoint with the worker's connections to it.
@@ -68,6 +73,7 @@ impl<B: RequestBody> Local<B> {
                 table: None,
             }),
             dynamic: RefCell::default(),
+            quiet: Cell::new(0),
         }
     }
 
@@ -82,7 +88,9 @@ impl<B: RequestBody> Local<B> {
         if let Some(address) = self.brought_along(choice) {
             return Ok(self.dynamic(address));
         }
-        self.refresh(&self.entry.endpoints.load());
+        let set = self.entry.endpoints.load();
+        self.refresh(&set);
+        drop(set);
         let view = &mut *self.view.borrow_mut();
         if let Some(session) = choice.session {
             let host = view.hosts.iter().find(|host| {
@@ -97,7 +105,6 @@ impl<B: RequestBody> Local<B> {
             }
         }
         let mut random = rand::rng();
-        let now = Instant::now;
         let present = Now {
             hosts: &view.hosts,
             choice,
@@ -106,7 +113,7 @@ impl<B: RequestBody> Local<B> {
                 .balancer
                 .warmup
                 .as_ref()
-                .map(|warmup| (warmup, now())),
+                .map(|warmup| (warmup, Instant::now())),
         };
         let mut ask = Ask {
             hash: choice.hash,
@@ -135,13 +142,19 @@ impl<B: RequestBody> Local<B> {
         found.ok_or(FailureKind::NoHealthyUpstream)
     }
 
-    /// How many endpoints there are to try.
-    pub(super) fn size(&self) -> usize {
-        self.view.borrow().hosts.len()
+    /// It is looked for.
+    pub(super) fn used(&self) {
+        self.quiet.set(0);
+    }
+
+    /// Whether nobody has looked for it for long, and it holds no connection.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.quiet.get() > FORGOTTEN && self.view.borrow().hosts.iter().all(|h| h.pool.is_unused())
     }
 
     /// Closes what has been idle for too long, and forgets destinations that nothing uses.
     pub(super) fn sweep(&self, now: Instant) {
+        self.quiet.set(self.quiet.get().saturating_add(1));
         for host in &self.view.borrow().hosts {
             host.pool.sweep(now);
         }
@@ -368,7 +381,7 @@ fn warm(warmup: &Warmup, age: std::time::Duration) -> f64 {
     grown.max(warmup.minimum_percent / 100.0).clamp(0.01, 1.0)
 }
 
-fn is_among(endpoint: &Endpoint, others: &[Arc<Endpoint>]) -> bool {
+pub(super) fn is_among(endpoint: &Endpoint, others: &[Arc<Endpoint>]) -> bool {
     others.iter().any(|other| other.address == endpoint.address)
 }
 

@@ -175,6 +175,14 @@ impl Failure {
         }
     }
 
+    /// A connection that had been kept was closed before it answered anything. Nearly always it was
+    /// closed while it was idle, and the request never read: what may be done twice can be sent
+    /// again, even where no retry was asked for.
+    #[must_use]
+    pub fn stale(&self) -> bool {
+        self.reused && self.kind == FailureKind::Reset(Reset::Connection)
+    }
+
     /// Nothing of the request left, or the peer said that it did nothing with it: any request may
     /// be sent again.
     #[must_use]

@@ -46,6 +46,8 @@ pub(super) struct ClusterState {
 /// What is known of one endpoint across workers.
 #[derive(Debug)]
 pub(super) struct HostState {
+    /// Which one it is, for logs.
+    address: Address,
     /// Requests and byte connections that it has at present.
     pub(super) active: Taken,
     /// Connections to it.
@@ -197,7 +199,9 @@ impl ClusterState {
         let mut hosts = self.hosts.lock();
         let states = endpoints.map(|endpoint| {
             let state = hosts.entry(endpoint.address.clone());
-            state.or_insert_with(|| Arc::new(HostState::new())).clone()
+            state
+                .or_insert_with(|| Arc::new(HostState::new(endpoint.address.clone())))
+                .clone()
         });
         let states = states.collect();
         hosts.retain(|_, state| Arc::strong_count(state) > 1);
@@ -261,7 +265,7 @@ impl ClusterState {
             .eject(cause, outlier, (ejected, hosts.len()), now, dice)
         {
             self.standing.fetch_add(1, Relaxed);
-            info!(?cause, "an endpoint is left out for a while");
+            info!(endpoint = ?host.address, ?cause, "an endpoint is left out for a while");
         }
     }
 
@@ -291,8 +295,9 @@ impl ClusterState {
 }
 
 impl HostState {
-    fn new() -> Self {
+    fn new(address: Address) -> Self {
         Self {
+            address,
             active: Taken::default(),
             connections: Taken::default(),
             record: Record::default(),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::answer::{Connected, Sent};
 use super::choice::Choice;
-use super::cluster::{Host, Local};
+use super::cluster::{Host, Local, is_among};
 use super::connect::{Connector, Identified, TlsConfigs};
 use super::failure::{Failure, FailureKind, Refused};
 use super::outlier::LocalFailure;
@@ -121,54 +121,54 @@ impl<B: RequestBody> Upstreams<B> {
         at: &mut Option<Rc<Host<B>>>,
     ) -> Result<Sent, Refused<B>> {
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        let mut last: Option<Failure> = None;
         loop {
             let host = match local.pick(choice, &failed) {
-                Ok(host) => host,
-                Err(kind) => {
-                    let failure = Failure::early(kind);
+                Ok(host) if !is_among(&host.endpoint, &failed) => host,
+                // There is no other endpoint: what the last one failed of is what counts.
+                picked => {
+                    let failure = last.or(picked.err().map(Failure::early));
+                    let failure =
+                        failure.unwrap_or_else(|| Failure::early(FailureKind::NoHealthyUpstream));
                     let request = Some(Box::new(request));
                     return Err(Refused { failure, request });
                 }
             };
             *at = Some(host.clone());
-            match host.pool.send(request, choice, permit.clone()).await {
+            let refused = match host.pool.send(request, choice, permit.clone()).await {
                 Ok(sent) => {
                     let status = outcome(sent.response.status(), sent.response.headers());
                     self.0.answered(local, &host, status);
                     return Ok(sent);
                 }
-                Err(Failed {
-                    kind,
-                    reused,
-                    sent,
-                    request: back,
-                }) => {
-                    if let Some(failure) = blame(&kind) {
-                        self.0.failed(local, &host, failure);
-                    }
-                    let again = is_of_the_endpoint(&kind)
-                        && failed.len() < FURTHER.min(local.size().saturating_sub(1))
-                        && failed
-                            .iter()
-                            .all(|other| other.address != host.endpoint.address);
-                    match back {
-                        Some(back) if again => {
-                            request = back;
-                            failed.push(host.endpoint.clone());
-                        }
-                        back => {
-                            let endpoint = Some(host.endpoint.clone());
-                            return Err(Refused {
-                                failure: Failure {
-                                    kind,
-                                    endpoint,
-                                    reused,
-                                    sent,
-                                },
-                                request: back.map(Box::new),
-                            });
-                        }
-                    }
+                Err(refused) => refused,
+            };
+            let Failed {
+                kind,
+                reused,
+                sent,
+                request: back,
+            } = refused;
+            if let Some(failure) = blame(&kind) {
+                self.0.failed(local, &host, failure);
+            }
+            let again = is_of_the_endpoint(&kind) && failed.len() < FURTHER;
+            let endpoint = Some(host.endpoint.clone());
+            let failure = Failure {
+                kind,
+                endpoint,
+                reused,
+                sent,
+            };
+            match back {
+                Some(back) if again => {
+                    request = back;
+                    failed.push(host.endpoint.clone());
+                    last = Some(failure);
+                }
+                back => {
+                    let request = back.map(Box::new);
+                    return Err(Refused { failure, request });
                 }
             }
         }
@@ -187,8 +187,17 @@ impl<B: RequestBody> Upstreams<B> {
     ) -> Result<Connected, Failure> {
         let local = self.0.local(cluster);
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        let mut last: Option<Failure> = None;
         loop {
-            let host = local.pick(choice, &failed).map_err(Failure::early)?;
+            let host = match local.pick(choice, &failed) {
+                Ok(host) if !is_among(&host.endpoint, &failed) => host,
+                picked => {
+                    let failure = last.or(picked.err().map(Failure::early));
+                    return Err(
+                        failure.unwrap_or_else(|| Failure::early(FailureKind::NoHealthyUpstream))
+                    );
+                }
+            };
             let kind = match host.pool.connect(choice, permit.clone()).await {
                 Ok(connected) => return Ok(connected),
                 Err(kind) => kind,
@@ -196,15 +205,13 @@ impl<B: RequestBody> Upstreams<B> {
             if let Some(failure) = blame(&kind) {
                 self.0.failed(&local, &host, failure);
             }
-            let again = is_of_the_endpoint(&kind)
-                && failed.len() < FURTHER.min(local.size().saturating_sub(1))
-                && failed
-                    .iter()
-                    .all(|other| other.address != host.endpoint.address);
+            let again = is_of_the_endpoint(&kind) && failed.len() < FURTHER;
+            let failure = Failure::at(kind, host.endpoint.clone());
             if !again {
-                return Err(Failure::at(kind, host.endpoint.clone()));
+                return Err(failure);
             }
             failed.push(host.endpoint.clone());
+            last = Some(failure);
         }
     }
 
@@ -222,6 +229,7 @@ impl<B: RequestBody> Inner<B> {
     fn local(&self, entry: &Arc<ClusterEntry>) -> Rc<Local<B>> {
         let found = self.clusters.borrow().get(&entry.id).cloned();
         if let Some(local) = found {
+            local.used();
             let same = Arc::ptr_eq(&local.entry.cluster, &entry.cluster)
                 && Arc::ptr_eq(&local.entry.endpoints, &entry.endpoints);
             if same || self.is_current(&local.entry) {
@@ -273,7 +281,7 @@ impl<B: RequestBody> Inner<B> {
         };
         let mut clusters = self.clusters.borrow_mut();
         let gone: Vec<_> = clusters
-            .extract_if(|_, local| !there(&local.entry))
+            .extract_if(|_, local| !there(&local.entry) || local.is_forgotten())
             .collect();
         drop(clusters);
         for (id, local) in gone {

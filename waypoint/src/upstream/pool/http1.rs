@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -21,6 +21,9 @@ use crate::upstream::head;
 
 /// Most bytes that are buffered for one connection, each way; a head must fit.
 const BUFFER: usize = 64 << 10;
+
+/// A connection of one downstream connection is kept for so long without requests.
+const OWNED_IDLE: Duration = Duration::from_secs(60);
 
 /// A connection.
 pub(super) struct Line<B> {
@@ -203,10 +206,15 @@ impl<B> Line<B> {
     /// Whether it has been idle, or open, for too long.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let http = &self.alive.pool.cluster.http;
-        let longer = |since: Instant, limit: Option<std::time::Duration>| {
+        let longer = |since: Instant, limit: Option<Duration>| {
             limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
         };
-        longer(self.idle_since.get(), http.idle) || longer(self.made, http.max_duration)
+        // One that belongs to a downstream connection isn't told when that ends.
+        let idle = match self.owner {
+            Some(_) => Some(http.idle.map_or(OWNED_IDLE, |idle| idle.min(OWNED_IDLE))),
+            None => http.idle,
+        };
+        longer(self.idle_since.get(), idle) || longer(self.made, http.max_duration)
     }
 
     fn is_spent(&self, now: Instant) -> bool {
