@@ -4,6 +4,7 @@
 
 mod action;
 pub mod chain;
+mod codec;
 pub mod error;
 mod filter_state;
 mod filters;
@@ -20,7 +21,6 @@ pub mod metadata;
 mod overrides;
 pub mod plain;
 mod ports;
-mod protocol;
 pub mod rbac;
 mod retry;
 pub mod route;
