@@ -32,6 +32,7 @@ pub mod peer;
 pub mod pod;
 pub mod process;
 pub mod sniff;
+pub mod standin;
 pub mod wiring;
 pub mod workload;
 pub mod world;

@@ -42,6 +42,17 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// The next hop has not answered, and somebody else may.
+    pub(super) fn slow(next_hop: SocketAddr) -> Self {
+        let what = "answer";
+        Self::Tunnel(ConnectError::TimedOut { next_hop, what })
+    }
+
+    /// Whether the next hop has only taken too long.
+    pub(super) fn is_slowness(&self) -> bool {
+        matches!(self, Self::Tunnel(ConnectError::TimedOut { .. }))
+    }
+
     /// Whether it is the next hop's own trouble, and another pod of the same waypoint may do better:
     /// not what the destination's policy decided, and nothing of our own.
     pub(super) fn is_of_the_hop(&self) -> bool {

@@ -5,12 +5,14 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh::address::{ClientAddr, OrigDst};
 use mesh::drain::Watch;
 use mesh::policy::{Denied, Permit};
 use mesh::workload::Workload;
 use mesh::world::{Route, RouteError};
+use tokio::time::timeout;
 
 use super::Parts;
 use super::dial::{self, Upstream};
@@ -24,6 +26,9 @@ use crate::telemetry::labels::{Flag, Reporter};
 
 /// Further pods of a waypoint that are tried when one does not take a connection.
 const OTHER_PODS: usize = 2;
+/// Longest that a pod of a waypoint is waited for while another may be tried: an address that is
+/// gone answers nothing at all.
+const HASTE: Duration = Duration::from_secs(2);
 /// Draws in search of a pod that has not failed: of two pods the other one is missed by one
 /// connection in a million.
 const DRAWS: usize = 10;
@@ -99,10 +104,20 @@ async fn connect(
     record.source_identity = Some(own.identity.clone());
     let mut failed = Failed::default();
     loop {
-        let (permit, route) = decide(out, &own, original, &mut failed)?;
+        let Some((permit, route)) = decide(out, &own, original, &failed)? else {
+            failed.no_other()?;
+            continue;
+        };
         learn(record, &route);
         let hop = waypoint(&route);
-        match dial::dial(out, &own, client, permit.clone(), route).await {
+        let dialled = dial::dial(out, &own, client, permit.clone(), route);
+        let dialled = match hop {
+            Some(hop) if failed.may_go_on() => timeout(HASTE, dialled)
+                .await
+                .unwrap_or_else(|_| Err(dial::Error::slow(hop))),
+            _ => dialled.await,
+        };
+        match dialled {
             Ok(upstream) => return Ok((permit, upstream)),
             Err(error) => failed.note(hop, error)?,
         }
@@ -115,19 +130,38 @@ async fn connect(
 struct Failed {
     hops: Vec<SocketAddr>,
     last: Option<dial::Error>,
+    /// Whether the last pod gets all the time there is, because there is no other.
+    patient: bool,
 }
 
 impl Failed {
+    /// Whether another pod may be tried after this attempt.
+    fn may_go_on(&self) -> bool {
+        !self.patient && self.hops.len() < OTHER_PODS
+    }
+
     /// Keeps the error for the case that there is no other pod, or gives it back at once.
     fn note(&mut self, hop: Option<SocketAddr>, error: dial::Error) -> Result<(), dial::Error> {
         match hop {
-            Some(hop) if error.is_of_the_hop() && self.hops.len() < OTHER_PODS => {
+            Some(hop) if error.is_of_the_hop() && self.may_go_on() => {
                 tracing::debug!(%hop, %error, "another pod of the waypoint is tried");
                 self.hops.push(hop);
                 self.last = Some(error);
                 Ok(())
             }
             _ => Err(error),
+        }
+    }
+
+    /// There is no other pod: one that was only slow is tried again, with patience.
+    fn no_other(&mut self) -> Result<(), dial::Error> {
+        match self.last.take() {
+            Some(error) if !error.is_slowness() => Err(error),
+            _ => {
+                self.hops.clear();
+                self.patient = true;
+                Ok(())
+            }
         }
     }
 
@@ -148,13 +182,13 @@ fn waypoint(route: &Route) -> Option<SocketAddr> {
     }
 }
 
-/// One look at the world answers both questions.
+/// One look at the world answers both questions; nothing, if all pods of the waypoint have failed.
 fn decide(
     out: &Parts,
     own: &Workload,
     original: OrigDst,
-    failed: &mut Failed,
-) -> Result<(Permit, Route), Error> {
+    failed: &Failed,
+) -> Result<Option<(Permit, Route)>, Error> {
     let world = out.shared.world.read();
     let permit = world.permit_outbound(own, original)?;
     let streams = |hop| match failed.hops.contains(&hop) {
@@ -162,18 +196,13 @@ fn decide(
         false => out.shared.pool.streams(hop),
     };
     let mut rng = rand::rng();
-    let mut route = world.route_by_load(own, original, &streams, &mut rng)?;
     for _ in 0..DRAWS {
+        let route = world.route_by_load(own, original, &streams, &mut rng)?;
         if !failed.has(&route) {
-            return Ok((permit, route));
+            return Ok(Some((permit, route)));
         }
-        route = world.route_by_load(own, original, &streams, &mut rng)?;
     }
-    // There is no other pod, it seems: then the one that failed has the last word.
-    match failed.last.take() {
-        Some(error) => Err(error.into()),
-        None => Ok((permit, route)),
-    }
+    Ok(None)
 }
 
 /// Fills in what a log line and labels say about the destination.

@@ -12,3 +12,4 @@ mod process;
 mod services;
 mod story;
 mod telemetry;
+mod waypoint;
