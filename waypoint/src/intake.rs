@@ -4,7 +4,6 @@
 
 mod action;
 pub mod chain;
-mod codec;
 pub mod error;
 mod filter_state;
 mod filters;
@@ -21,6 +20,7 @@ pub mod metadata;
 mod overrides;
 pub mod plain;
 mod ports;
+mod protocol;
 pub mod rbac;
 mod retry;
 pub mod route;

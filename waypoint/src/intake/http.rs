@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfi
 use super::error::{At as _, Refused, each, need};
 use super::route::Scope;
 use super::served::Notes;
-use super::{codec, filters, log, plain, route, tracing, typed};
+use super::{filters, log, plain, protocol, route, tracing, typed};
 use crate::model::http::{
     ClientCert, ClientCertDetails, Codec, EscapedSlashes, Forwarded, HttpChain, HttpFilter,
     HttpLimits, PathNormalisation, RequestId, Routes, ServerHeader, StripPort,
@@ -160,11 +160,11 @@ pub(super) fn chain(
         },
         http1: match http_protocol_options {
             None => crate::model::http::Http1Options::default(),
-            Some(options) => codec::http1(options, notes).at("http_protocol_options")?,
+            Some(options) => protocol::http1(options, notes).at("http_protocol_options")?,
         },
         http2: match http2_protocol_options {
             None => crate::model::http::Http2Options::default(),
-            Some(options) => codec::http2(options, notes).at("http2_protocol_options")?,
+            Some(options) => protocol::http2(options, notes).at("http2_protocol_options")?,
         },
         request_id: RequestId {
             generate: plain::on_or(generate_request_id, true),

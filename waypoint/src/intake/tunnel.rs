@@ -15,7 +15,7 @@ use envoy_types::pb::google::protobuf::Any;
 
 use super::error::{At as _, Refused, need};
 use super::served::Notes;
-use super::{codec, filter_state, log, tls, typed};
+use super::{filter_state, log, protocol, tls, typed};
 use crate::model::listener::TunnelListener;
 
 /// The authorities that istiod's listeners open tunnels to, as formats: the endpoint's own address,
@@ -142,7 +142,7 @@ fn keepalive(
     match options.and_then(|options| options.connection_keepalive) {
         None => Ok(None),
         Some(settings) => {
-            codec::keepalive(settings).at("http2_protocol_options.connection_keepalive")
+            protocol::keepalive(settings).at("http2_protocol_options.connection_keepalive")
         }
     }
 }
