@@ -1,0 +1,29 @@
+//! HTTP on a connection: hyper speaks it, and each request goes through [`flow`], which reads top
+//! to bottom. Routes and policies are looked up for each request anew, so that a push counts on
+//! open connections too.
+
+mod answer;
+mod attempts;
+mod body;
+mod connection;
+mod filters;
+mod flight;
+mod flow;
+mod forward;
+mod forwarded;
+pub mod jwks;
+mod mirror;
+mod replay;
+mod reply;
+mod request;
+mod session;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod values;
+mod view;
+
+pub use body::{BodyError, RequestBody, ResponseBody};
+pub use connection::{Version, serve};

@@ -1,0 +1,228 @@
+//! The answer's head, whoever made it: what the route and its filters change in it, and what a
+//! proxy says of itself. Nothing here waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, HeaderName, Response, Version};
+use hyper::ext::ReasonPhrase;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::ResponseBody;
+use super::flight::Landing;
+use super::flow::Flow;
+use super::forwarded::REQUEST_ID;
+use super::reply::Reply;
+use super::upgrade;
+use super::values::Known;
+use crate::cors;
+use crate::model::http::{Cors, ServerHeader};
+use crate::model::route::{Destination, Route, RouteAction, VirtualHost, Weighted};
+use crate::route::headers::Layers;
+use crate::telemetry::Exchange;
+use crate::upstream::Received;
+
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// Headers of an upstream's answer that count for its hop only.
+const HOP: [HeaderName; 4] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::TRAILER,
+];
+
+/// What is done to the answer, whoever makes it.
+#[derive(Debug, Default)]
+pub(super) struct Afterwards {
+    changes: Option<Changes>,
+    /// The origin that may see the answer.
+    pub(super) cors: Option<(Arc<Cors>, HeaderValue)>,
+    /// `set-cookie` values.
+    pub(super) cookies: Vec<HeaderValue>,
+    /// Another header: a sticky session's.
+    pub(super) session: Option<(HeaderName, HeaderValue)>,
+    /// How many attempts were made, where the answer is to say so.
+    pub(super) attempts: Option<u32>,
+}
+
+/// Whose changes to headers count.
+#[derive(Debug)]
+struct Changes {
+    host: Arc<VirtualHost>,
+    route: Arc<Route>,
+    /// Which of several clusters, by its place.
+    weighted: Option<usize>,
+}
+
+/// An upstream's answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) response: Response<Received>,
+    /// The two connections become one pipe once the answer is sent.
+    pub(super) handover: Option<Handover>,
+}
+
+/// Two connections that become one pipe.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) client: OnUpgrade,
+    pub(super) server: OnUpgrade,
+    /// Nothing may move for so long.
+    pub(super) idle: Option<Duration>,
+}
+
+impl Afterwards {
+    /// The route's changes to headers count.
+    pub(super) fn change_headers(
+        &mut self,
+        host: &Arc<VirtualHost>,
+        route: &Arc<Route>,
+        weighted: Option<usize>,
+    ) {
+        self.changes = Some(Changes {
+            host: host.clone(),
+            route: route.clone(),
+            weighted,
+        });
+    }
+}
+
+impl Answered {
+    /// An answer as such.
+    pub(super) fn plain(response: Response<Received>) -> Self {
+        Self {
+            response,
+            handover: None,
+        }
+    }
+
+    /// The answer as the client gets it.
+    pub(super) fn into_response(self, flow: Flow<'_>, landing: Landing) -> Response<ResponseBody> {
+        let (mut head, received) = self.response.into_parts();
+        head.version = Version::HTTP_11;
+        head.extensions.remove::<ReasonPhrase>();
+        let headers = &mut head.headers;
+        remove_hop_by_hop(headers, self.handover.is_some());
+        let now = tokio::time::Instant::now();
+        let waited = now.saturating_duration_since(flow.flight.asked_at());
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(SERVICE_TIME, HeaderValue::from(millis));
+        {
+            let exchange = &mut *flow.flight.exchange.borrow_mut();
+            exchange.status = Some(head.status);
+            exchange.details = "via_upstream".into();
+            exchange.marks.response_start = Some(now.into_std());
+            exchange.marks.downstream_start = Some(now.into_std());
+            change(&flow, exchange, headers);
+        }
+        let body = match self.handover {
+            None => ResponseBody::stream(received, landing),
+            Some(handover) => {
+                tokio::task::spawn_local(upgrade::pipe(handover, landing));
+                ResponseBody::nothing()
+            }
+        };
+        Response::from_parts(head, body)
+    }
+}
+
+/// An answer that is made here, as the client gets it.
+pub(super) fn reply(flow: Flow<'_>, landing: Landing, reply: Reply) -> Response<ResponseBody> {
+    let (flag, details) = (reply.flag, reply.details.clone());
+    let (response, body) = reply.response(flow.grpc);
+    let (mut head, ()) = response.into_parts();
+    {
+        let exchange = &mut *flow.flight.exchange.borrow_mut();
+        exchange.status = Some(head.status);
+        exchange.flags |= flag;
+        exchange.details = details;
+        exchange.marks.downstream_start = Some(std::time::Instant::now());
+        change(&flow, exchange, &mut head.headers);
+    }
+    let body: Bytes = body;
+    Response::from_parts(head, ResponseBody::whole(body, landing))
+}
+
+/// Everything that changes an answer's headers, in order.
+fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
+    let after = &flow.afterwards;
+    if let Some(attempts) = after.attempts {
+        headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    }
+    if let Some(changes) = &after.changes {
+        let weighted = changes.weighted.and_then(|at| weighted(&changes.route, at));
+        let layers = Layers {
+            table: &flow.view.table,
+            host: &changes.host,
+            route: &changes.route,
+            weighted,
+        };
+        layers.response(headers, &Known(exchange));
+    }
+    for cookie in &after.cookies {
+        headers.append(header::SET_COOKIE, cookie.clone());
+    }
+    if let Some((name, value)) = &after.session {
+        match *name == header::SET_COOKIE {
+            true => headers.append(name, value.clone()),
+            false => headers.insert(name, value.clone()).is_some(),
+        };
+    }
+    if let Some((cors, origin)) = &after.cors {
+        cors::decorate(cors, origin, headers);
+    }
+    say_who(flow, headers);
+    let telemetry = &flow.http.connection.local.telemetry;
+    telemetry.answered(&flow.view.chain, exchange, headers);
+}
+
+/// What a proxy says of itself.
+fn say_who(flow: &Flow<'_>, headers: &mut HeaderMap) {
+    let chain = &flow.view.chain;
+    match &chain.server {
+        ServerHeader::PassThrough => {}
+        ServerHeader::AppendIfAbsent(_) if headers.contains_key(header::SERVER) => {}
+        ServerHeader::Overwrite(name) | ServerHeader::AppendIfAbsent(name) => {
+            if let Ok(name) = HeaderValue::from_str(name) {
+                headers.insert(header::SERVER, name);
+            }
+        }
+    }
+    if chain.request_id.in_response
+        && let Some(id) = flow.request_id.clone()
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Some(via) = &chain.via
+        && let Ok(via) = HeaderValue::from_str(via)
+    {
+        headers.append(header::VIA, via);
+    }
+    if flow.http.is_ending() && flow.asked.version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// One of a route's clusters.
+pub(super) fn weighted(route: &Route, at: usize) -> Option<&Weighted> {
+    match &route.action {
+        RouteAction::Forward(forward) => match &forward.to {
+            Destination::Weighted { clusters, .. } => clusters.get(at),
+            Destination::Cluster(_) | Destination::Header(_) => None,
+        },
+        RouteAction::Redirect(_) | RouteAction::Direct { .. } => None,
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, upgraded: bool) {
+    if !upgraded {
+        headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
+    }
+    for name in &HOP {
+        headers.remove(name);
+    }
+}

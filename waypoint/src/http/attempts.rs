@@ -1,0 +1,309 @@
+//! The attempts to have a request answered: each within its own time and that of the request, and
+//! again after a pause where the route wants that and the cluster has room for it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::answer::Answered;
+use super::body::RequestBody;
+use super::flight::Expired;
+use super::flow::Flow;
+use super::forward::{Plan, count, request, shorter};
+use super::replay::Replay;
+use super::reply::Reply;
+use crate::model::endpoint::Endpoint;
+use crate::route::retry::{self, Decision, Outcome};
+use crate::route::timeout;
+use crate::telemetry::Flags;
+use crate::upstream::{Choice, Failure, FailureKind, Refused, Reset, RetryPlace, Sent};
+
+/// A request with what its attempts need.
+pub(super) struct Attempts {
+    pub(super) plan: Plan,
+    /// The body, where it may be sent again.
+    pub(super) replay: Option<Replay>,
+    /// The body of the only attempt, or none.
+    pub(super) first: Option<RequestBody>,
+    /// The request has no body.
+    pub(super) complete: bool,
+}
+
+/// How an attempt ended.
+enum Ended {
+    /// With an answer.
+    Answered(Box<Sent>),
+    /// Without one.
+    Failed(Failure),
+    /// The attempt's own time was over.
+    OutOfTime,
+}
+
+/// Has the request answered.
+pub(super) async fn run(flow: &mut Flow<'_>, mut this: Attempts) -> Result<Answered, Reply> {
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let mut place: Option<RetryPlace> = None;
+    let mut made = 0;
+    loop {
+        made += 1;
+        let ended = this.attempt(flow, &tried, made).await?;
+        drop(place.take());
+        let decision = this.decide(&ended);
+        let again = match decision {
+            Decision::Again => {
+                let upstreams = &flow.http.connection.local.upstreams;
+                place = upstreams.retry(&this.plan.cluster);
+                place.is_some()
+            }
+            Decision::No | Decision::LimitReached => false,
+        };
+        if !again {
+            let flag = match decision {
+                Decision::No => Flags::NONE,
+                Decision::LimitReached => Flags::RETRY_LIMIT,
+                Decision::Again => Flags::UPSTREAM_OVERFLOW,
+            };
+            flow.flight.exchange.borrow_mut().flags |= flag;
+            return this.conclude(flow, ended);
+        }
+        match ended {
+            Ended::Answered(sent) => tried.push(sent.endpoint),
+            Ended::Failed(failure) => tried.extend(failure.endpoint),
+            Ended::OutOfTime => {}
+        }
+        this.pause(flow).await?;
+        let elapsed = flow.flight.asked_at().elapsed();
+        let plan = &this.plan;
+        let headers = &mut flow.asked.headers;
+        timeout::tell(&plan.timeouts, elapsed, headers, plan.tells_grpc);
+    }
+}
+
+impl Attempts {
+    /// One attempt. An error is the request's own end.
+    async fn attempt(
+        &mut self,
+        flow: &mut Flow<'_>,
+        tried: &[Arc<Endpoint>],
+        made: u32,
+    ) -> Result<Ended, Reply> {
+        if self.plan.count_attempts {
+            count(&mut flow.asked.headers, made);
+        }
+        {
+            let exchange = &mut *flow.flight.exchange.borrow_mut();
+            exchange.upstream.attempts = made;
+            exchange.marks.upstream_start = Some(std::time::Instant::now());
+        }
+        let body = match &self.replay {
+            Some(replay) => RequestBody::Kept(replay.attempt()),
+            None => self.first.take().unwrap_or(RequestBody::Empty),
+        };
+        let last = !self.may_retry();
+        let request = request(flow, body, last);
+        let plan = &self.plan;
+        let limit = self.limit(flow);
+        let authority = flow.asked.authority.to_str().ok();
+        let rules = plan.rules.as_deref();
+        let choice = Choice {
+            hash: plan.hash,
+            tried,
+            avoid_tried: rules.is_some_and(|rules| rules.avoid_previous_hosts),
+            host_attempts: rules.map_or(1, |rules| rules.host_attempts),
+            previous_priorities: rules.and_then(|rules| rules.previous_priorities),
+            session: flow.sticky.as_ref().and_then(|sticky| sticky.session()),
+            metadata: metadata(&plan.route),
+            authority,
+            destination: plan.destination,
+            rewrite_host: plan.rewrite_host,
+            timeout: limit,
+            ..Choice::new(&flow.http.connection.down)
+        };
+        let local = &flow.http.connection.local;
+        let sending = local
+            .upstreams
+            .send(&plan.cluster, &choice, plan.permit.clone(), request);
+        let mut sending = pin!(sending);
+        let flight = &flow.flight;
+        let done = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => flight.poll_expired(cx).map(Err),
+        });
+        match done.await {
+            Ok(Ok(sent)) => Ok(Ended::Answered(Box::new(sent))),
+            Ok(Err(Refused { failure, .. })) => {
+                note_failure(flow, &failure);
+                match failure.kind {
+                    FailureKind::Timeout if self.time_left(flow) != Some(Duration::ZERO) => {
+                        Ok(Ended::OutOfTime)
+                    }
+                    _ => Ok(Ended::Failed(failure)),
+                }
+            }
+            Err(Expired::Attempt) => Ok(Ended::OutOfTime),
+            Err(expired) => Err(expire(expired, self.complete)),
+        }
+    }
+
+    /// How long the attempt may take up to the answer's head, where that counts from now. Where
+    /// the request is still coming the flight's own clock counts from its end.
+    fn limit(&self, flow: &Flow<'_>) -> Option<Duration> {
+        let timeouts = &self.plan.timeouts;
+        if self.complete {
+            return shorter(timeouts.per_try, self.time_left(flow));
+        }
+        let now = Instant::now();
+        flow.flight.limit(|limit| {
+            limit.total = timeouts.total;
+            limit.attempt = timeouts.per_try.map(|limit| (now, limit));
+        });
+        None
+    }
+
+    /// What is left of the request's time.
+    fn time_left(&self, flow: &Flow<'_>) -> Option<Duration> {
+        let total = self.plan.timeouts.total?;
+        Some(total.saturating_sub(flow.flight.asked_at().elapsed()))
+    }
+
+    /// Whether the head must be kept for another attempt.
+    fn may_retry(&self) -> bool {
+        self.plan
+            .retry
+            .as_ref()
+            .is_some_and(|state| !state.is_spent())
+    }
+
+    fn decide(&mut self, ended: &Ended) -> Decision {
+        let possible = self.replay.as_ref().is_none_or(Replay::is_possible);
+        let Some(state) = self.plan.retry.as_mut().filter(|_| possible) else {
+            return Decision::No;
+        };
+        match ended {
+            Ended::Answered(sent) => {
+                let response = &sent.response;
+                state.decide(Outcome::Answer(response.status(), response.headers()))
+            }
+            Ended::OutOfTime => state.decide(Outcome::Reset {
+                kind: retry::Reset::Local,
+                sent: true,
+            }),
+            Ended::Failed(failure) => {
+                let kind = match &failure.kind {
+                    FailureKind::NoHealthyUpstream
+                    | FailureKind::Overflow
+                    | FailureKind::Request(_)
+                    | FailureKind::Timeout => return Decision::No,
+                    FailureKind::Connect(_) | FailureKind::ConnectTimeout => retry::Reset::Connect,
+                    FailureKind::Reset(Reset::RefusedStream) => retry::Reset::Refused,
+                    FailureKind::Reset(_) => retry::Reset::Remote,
+                };
+                let sent = !failure.untouched();
+                state.decide(Outcome::Reset { kind, sent })
+            }
+        }
+    }
+
+    /// Waits a little before the next attempt.
+    async fn pause(&mut self, flow: &Flow<'_>) -> Result<(), Reply> {
+        let Some(state) = &mut self.plan.retry else {
+            return Ok(());
+        };
+        let pause = state.pause(rand::random());
+        let left = self.time_left(flow);
+        tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
+        match left {
+            Some(left) if left <= pause => Err(out_of_time("response_timeout")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer, or what is answered in its place.
+    fn conclude(&self, flow: &mut Flow<'_>, ended: Ended) -> Result<Answered, Reply> {
+        match ended {
+            Ended::Answered(sent) => Ok(self.take(flow, *sent)),
+            Ended::OutOfTime => Err(out_of_time("upstream_per_try_timeout")),
+            Ended::Failed(failure) => Err(failed(&failure)),
+        }
+    }
+
+    fn take(&self, flow: &mut Flow<'_>, sent: Sent) -> Answered {
+        {
+            let upstream = &mut flow.flight.exchange.borrow_mut().upstream;
+            upstream.endpoint = Some(sent.endpoint.clone());
+            upstream.remote = sent.peer;
+            upstream.local = sent.local;
+        }
+        if let Some(sticky) = &flow.sticky {
+            flow.afterwards.session = sticky.tell(&sent.endpoint);
+        }
+        flow.flight.exchange.borrow_mut().upstream_protocol = Some(sent.response.version());
+        // From here on the body has to come within what is left.
+        flow.flight.limit(|limit| {
+            limit.total = self.plan.timeouts.total;
+            limit.attempt = None;
+        });
+        Answered::plain(sent.response)
+    }
+}
+
+fn metadata(route: &crate::model::route::Route) -> &[(Box<str>, Box<str>)] {
+    match &route.action {
+        crate::model::route::RouteAction::Forward(forward) => &forward.endpoint_metadata,
+        _ => &[],
+    }
+}
+
+fn note_failure(flow: &Flow<'_>, failure: &Failure) {
+    let upstream = &mut flow.flight.exchange.borrow_mut().upstream;
+    upstream.endpoint.clone_from(&failure.endpoint);
+    upstream.failure = failure.transport_failure().map(Box::from);
+}
+
+/// What is answered where no attempt brought an answer.
+pub(super) fn failed(failure: &Failure) -> Reply {
+    let flag = Flags::by_name(failure.flag()).unwrap_or(Flags::NONE);
+    Reply::new(failure.status(), failure.body(), failure.details()).flag(flag)
+}
+
+fn out_of_time(details: &'static str) -> Reply {
+    Reply::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "upstream request timeout",
+        details,
+    )
+    .flag(Flags::UPSTREAM_TIMEOUT)
+}
+
+/// What is answered when the request's own time is over.
+pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
+    let status = match complete {
+        true => StatusCode::GATEWAY_TIMEOUT,
+        false => StatusCode::REQUEST_TIMEOUT,
+    };
+    match expired {
+        Expired::Total => out_of_time("response_timeout"),
+        Expired::Attempt => out_of_time("upstream_per_try_timeout"),
+        Expired::Idle => {
+            Reply::new(status, "stream timeout", "stream_idle_timeout").flag(Flags::IDLE_TIMEOUT)
+        }
+        Expired::Whole => {
+            let reply = Reply::new(
+                status,
+                "downstream duration timeout",
+                "max_duration_timeout",
+            );
+            reply.flag(Flags::DURATION_TIMEOUT)
+        }
+        Expired::Request => Reply::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request timeout",
+            "request_overall_timeout",
+        ),
+    }
+}

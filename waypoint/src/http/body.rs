@@ -1,0 +1,277 @@
+//! Bodies on their way through: the request's up, the answer's down. Each passes frames on as they
+//! come, so that a slow reader holds back its writer, counts bytes, and ends when the request's
+//! time is over. Nothing is kept but what a retry may have to send again ([`super::replay`]).
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::flight::{Expired, Flight, Landing};
+use super::replay::Attempt;
+use crate::telemetry::Flags;
+use crate::upstream::Received;
+
+/// Why a body broke.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The side that sends it broke.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    /// The request's time is over.
+    #[error("the request took longer than it may")]
+    Expired,
+    /// A body that was to be sent again had grown too large meanwhile, or broke before.
+    #[error("the body can't be sent again")]
+    Lost,
+}
+
+/// The body of a request, as an upstream is sent it.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// Bytes of our own.
+    Whole(Option<Bytes>),
+    /// As it comes from the client.
+    Stream(Streamed),
+    /// As it comes from the client, kept for further attempts.
+    Kept(Attempt),
+}
+
+/// A body as it comes from the client.
+#[derive(Debug)]
+pub struct Streamed {
+    incoming: Incoming,
+    flight: Rc<Flight>,
+}
+
+/// The body of an answer, as the client is sent it.
+#[derive(Debug)]
+pub struct ResponseBody {
+    kind: Kind,
+    landing: Option<Landing>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Nothing more.
+    Empty,
+    /// Bytes of our own.
+    Whole(Bytes),
+    /// As it comes from the upstream.
+    Stream(Received),
+}
+
+impl RequestBody {
+    /// The client's body, sent once.
+    pub(super) fn stream(incoming: Incoming, flight: &Rc<Flight>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Stream(Streamed {
+            incoming,
+            flight: flight.clone(),
+        })
+    }
+}
+
+impl Streamed {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.flight.received(data.len());
+                }
+                if frame.is_trailers() || self.incoming.is_end_stream() {
+                    self.flight.request_complete();
+                }
+            }
+            Some(Err(_)) | None => self.flight.request_complete(),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(streamed) => streamed.poll_frame(cx),
+            Self::Kept(attempt) => attempt.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Stream(streamed) => streamed.incoming.is_end_stream(),
+            Self::Kept(attempt) => attempt.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Whole(None) => SizeHint::with_exact(0),
+            Self::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(streamed) => streamed.incoming.size_hint(),
+            Self::Kept(attempt) => attempt.size_hint(),
+        }
+    }
+}
+
+impl ResponseBody {
+    /// An answer of our own.
+    pub(super) fn whole(bytes: Bytes, landing: Landing) -> Self {
+        let kind = match bytes.is_empty() {
+            true => Kind::Empty,
+            false => Kind::Whole(bytes),
+        };
+        Self::new(kind, landing)
+    }
+
+    /// An upstream's answer.
+    pub(super) fn stream(received: Received, landing: Landing) -> Self {
+        let kind = match received.is_end_stream() {
+            true => Kind::Empty,
+            false => Kind::Stream(received),
+        };
+        Self::new(kind, landing)
+    }
+
+    /// Nothing: the request's end is somebody else's business.
+    pub(super) fn nothing() -> Self {
+        Self {
+            kind: Kind::Empty,
+            landing: None,
+        }
+    }
+
+    fn new(kind: Kind, landing: Landing) -> Self {
+        if matches!(kind, Kind::Empty) {
+            landing.complete();
+        }
+        Self {
+            kind,
+            landing: Some(landing),
+        }
+    }
+
+    /// The last byte is on its way.
+    fn finish(&mut self) {
+        self.kind = Kind::Empty;
+        if let Some(landing) = self.landing.take() {
+            landing.complete();
+        }
+    }
+
+    fn poll_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Kind::Stream(received) = &mut self.kind else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(&mut *received).poll_frame(cx) else {
+            let landing = self.landing.as_ref();
+            return match landing.map(|landing| landing.flight().poll_expired(cx)) {
+                Some(Poll::Ready(expired)) => self.expire(expired),
+                _ => Poll::Pending,
+            };
+        };
+        let ended = received.is_end_stream();
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(landing) = &self.landing {
+                    if let Some(data) = frame.data_ref() {
+                        landing.flight().sent(data.remaining());
+                    }
+                    if let Some(trailers) = frame.trailers_ref() {
+                        landing.trailers(trailers);
+                    }
+                }
+                if ended || frame.is_trailers() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                if let Some(landing) = self.landing.take() {
+                    let details = "upstream_reset_after_response_started{connection_termination}";
+                    landing.broke(Flags::UPSTREAM_CLOSED, details);
+                }
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn expire(&mut self, expired: Expired) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(landing) = self.landing.take() {
+            let (flag, details) = match expired {
+                Expired::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
+                Expired::Whole => (Flags::DURATION_TIMEOUT, "max_duration_timeout"),
+                Expired::Request => (Flags::NONE, "request_overall_timeout"),
+                Expired::Total | Expired::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+            };
+            landing.broke(flag, details);
+        }
+        // Dropping the upstream's body gives its stream up.
+        self.kind = Kind::Empty;
+        Poll::Ready(Some(Err(BodyError::Expired)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                if let Some(landing) = &self.landing {
+                    landing.flight().sent(bytes.len());
+                }
+                self.finish();
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Stream(_) => self.poll_stream(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(received) => received.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! One HTTP connection: which protocol it speaks, how hyper is set up for it, and how it ends: when
+//! it has been idle or open for too long, when its chain is gone, when the process stops.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::debug;
+
+use super::body::ResponseBody;
+use super::flow;
+use super::view::View;
+use crate::listen::io::Io;
+use crate::model::http::{Codec, HttpChain, HttpLimits};
+use crate::model::listener::{ChainKind, Protocol};
+use crate::worker::Connection;
+
+/// Bytes that a client may send on one stream before they have been passed on.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes that a client may send on one connection before they have been passed on.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of one stream that may wait for the client.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams at a time where the configuration has no limit of its own.
+const MOST_STREAMS: u32 = 1024;
+/// Bytes that hyper holds of one HTTP/1 connection in each direction, at least the longest head.
+const HTTP1_BUFFER: usize = 64 << 10;
+
+/// How long a new connection may say nothing where the configuration has no limit of its own.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+
+/// The versions of HTTP that differ on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0 and 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) connection: Connection,
+    view: RefCell<Rc<View>>,
+    /// Requests in flight.
+    active: Cell<u32>,
+    /// Requests ever.
+    count: Cell<u32>,
+    /// When the last one ended.
+    rested: Cell<Instant>,
+    /// No further request is wanted.
+    pub(super) closing: Cell<bool>,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
+    let ChainKind::Http(chain) = &connection.chain.kind else {
+        return;
+    };
+    let chain = Arc::clone(chain);
+    let Some((io, version)) = version(&chain, &connection, io, alpn).await else {
+        return;
+    };
+    let http = Rc::new(Http {
+        view: RefCell::new(View::new(&connection, &chain)),
+        connection,
+        active: Cell::new(0),
+        count: Cell::new(0),
+        rested: Cell::new(Instant::now()),
+        closing: Cell::new(false),
+    });
+    let served = match version {
+        Version::Http1 => http1(&http, &chain, io).await,
+        Version::Http2 => http2(&http, &chain, io).await,
+    };
+    if let Err(error) = served {
+        debug!(remote = %http.connection.down.remote, %error, "an HTTP connection broke");
+    }
+}
+
+/// Which version a connection speaks: as the chain says, as TLS agreed, or as its first bytes tell.
+async fn version(
+    chain: &HttpChain,
+    connection: &Connection,
+    io: Io,
+    alpn: Option<Version>,
+) -> Option<(Io, Version)> {
+    let known = match (chain.codec, alpn, connection.down.detected) {
+        (Codec::Http1, _, _) => Some(Version::Http1),
+        (Codec::Http2, _, _) => Some(Version::Http2),
+        (Codec::Auto, Some(version), _) => Some(version),
+        (Codec::Auto, None, Some(Protocol::Http2)) => Some(Version::Http2),
+        (Codec::Auto, None, Some(Protocol::Http10 | Protocol::Http11)) => Some(Version::Http1),
+        (Codec::Auto, None, Some(Protocol::Opaque) | None) => None,
+    };
+    if let Some(version) = known {
+        return Some((io, version));
+    }
+    let limit = chain.limits.idle.unwrap_or(LONGEST_SILENCE);
+    let mut io = io;
+    let look = async {
+        match &mut io {
+            Io::Plain(carrier) => carrier.look(true, false, limit).await,
+            Io::Tls(tls) => tls.look(true, false, limit).await,
+        }
+    };
+    let found = tokio::select! {
+        found = look => found,
+        () = connection.entry.asked() => return None,
+    };
+    let found = found.ok().filter(|found| found.any)?;
+    let version = match found.protocol {
+        Some(Protocol::Http2) => Version::Http2,
+        // What is no HTTP at all is told so by hyper's HTTP/1.
+        _ => Version::Http1,
+    };
+    Some((io, version))
+}
+
+async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> {
+    let limits = &chain.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request_headers)
+        .preserve_header_case(chain.http1.keep_case)
+        .half_close(false)
+        .max_buf_size(HTTP1_BUFFER.max(limits.max_header_bytes as usize));
+    if limits.max_header_bytes > 0 {
+        builder.max_header_size(limits.max_header_bytes as usize);
+    }
+    if limits.max_headers > 0 {
+        builder.max_headers(limits.max_headers as usize);
+    }
+    let shared = http.clone();
+    let service = service_fn(move |request| answer(shared.clone(), request));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    match chain.upgrades.is_empty() {
+        true => drive(http, limits, pin!(connection)).await,
+        false => drive(http, limits, pin!(connection.with_upgrades())).await,
+    }
+}
+
+async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> {
+    let (limits, options) = (&chain.limits, &chain.http2);
+    let mut builder = http2::Builder::new(Here);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(
+            options
+                .max_streams
+                .unwrap_or(MOST_STREAMS)
+                .min(MOST_STREAMS),
+        )
+        .initial_stream_window_size(
+            options
+                .stream_window
+                .unwrap_or(STREAM_WINDOW)
+                .min(STREAM_WINDOW),
+        )
+        .initial_connection_window_size(
+            options
+                .connection_window
+                .unwrap_or(CONNECTION_WINDOW)
+                .min(CONNECTION_WINDOW),
+        )
+        .max_send_buf_size(SEND_BUFFER);
+    if limits.max_header_bytes > 0 {
+        builder.max_header_list_size(limits.max_header_bytes);
+    }
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    if let Some((interval, timeout)) = options.keepalive {
+        builder
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(timeout);
+    }
+    let shared = http.clone();
+    let service = service_fn(move |request| answer(shared.clone(), request));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    drive(http, limits, pin!(connection)).await
+}
+
+async fn answer(
+    http: Rc<Http>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let _active = http.begin();
+    Ok(flow::run(&http, request).await)
+}
+
+/// A hyper connection that can be asked to end.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn end(self: Pin<&mut Self>);
+}
+
+impl<S> Graceful for http1::Connection<TokioIo<Io>, S>
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<ResponseBody>,
+            Error = Infallible,
+        >,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Io>, S>
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<ResponseBody>,
+            Error = Infallible,
+        >,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Graceful for http2::Connection<TokioIo<Io>, S, Here>
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<ResponseBody>,
+            Error = Infallible,
+        >,
+    S::Future: 'static,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drives a connection, and asks it to end when its time has come.
+async fn drive(
+    http: &Rc<Http>,
+    limits: &HttpLimits,
+    mut connection: Pin<&mut impl Graceful>,
+) -> hyper::Result<()> {
+    let mut lifetime = Lifetime::new(limits);
+    std::future::poll_fn(|cx| {
+        if !lifetime.ending && lifetime.is_over(http, cx) {
+            lifetime.ending = true;
+            http.closing.set(true);
+            connection.as_mut().end();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// How long a connection may last, and whether it has been told to end.
+struct Lifetime {
+    idle: Option<Duration>,
+    until: Option<Instant>,
+    max_requests: Option<u32>,
+    clock: Option<Pin<Box<Sleep>>>,
+    ending: bool,
+}
+
+impl Lifetime {
+    fn new(limits: &HttpLimits) -> Self {
+        Self {
+            idle: limits.idle,
+            until: limits
+                .max_duration
+                .and_then(|limit| Instant::now().checked_add(limit)),
+            max_requests: limits.max_requests.filter(|most| *most > 0),
+            clock: None,
+            ending: false,
+        }
+    }
+
+    /// Whether the connection should end; if not, the task is woken when it should.
+    fn is_over(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
+        if http.connection.entry.is_asked(cx) || http.closing.get() {
+            return true;
+        }
+        if self
+            .max_requests
+            .is_some_and(|most| http.count.get() >= most)
+        {
+            return true;
+        }
+        if self.idle.is_none() && self.until.is_none() {
+            return false;
+        }
+        // The clock rings once an idle period at most, not once a request.
+        let rings = match &mut self.clock {
+            Some(clock) => clock.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        };
+        if rings.is_pending() {
+            return false;
+        }
+        let now = Instant::now();
+        let resting = |limit: Duration| match http.active.get() {
+            0 => http.rested.get() + limit,
+            _ => now + limit,
+        };
+        let due = [self.idle.map(resting), self.until];
+        let Some(at) = due.into_iter().flatten().min() else {
+            return false;
+        };
+        if at <= now {
+            return true;
+        }
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        clock.as_mut().reset(at);
+        clock.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Http {
+    /// The configuration for a new request.
+    pub(super) fn view(&self) -> Rc<View> {
+        let mut view = self.view.borrow_mut();
+        let current = self.connection.local.current.glance();
+        if current.version != view.snapshot.version {
+            *view = view.next(&self.connection);
+            if view.gone {
+                self.closing.set(true);
+            }
+        }
+        view.clone()
+    }
+
+    /// Whether the client should be told that this connection takes no further request.
+    pub(super) fn is_ending(&self) -> bool {
+        self.closing.get() || self.connection.entry.is_ending()
+    }
+
+    fn begin(self: &Rc<Self>) -> Active {
+        self.active.set(self.active.get() + 1);
+        self.count.set(self.count.get().saturating_add(1));
+        Active(self.clone())
+    }
+}
+
+/// A request in flight on its connection.
+struct Active(Rc<Http>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let http = &self.0;
+        http.active.set(http.active.get() - 1);
+        if http.active.get() == 0 {
+            http.rested.set(Instant::now());
+        }
+    }
+}
+
+/// Runs what hyper wants run on this worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Here;
+
+impl<F> Executor<F> for Here
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

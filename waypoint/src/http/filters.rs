@@ -1,0 +1,229 @@
+//! The chain's filters, in its order: tokens, policy, faults, CORS. Each lets the request pass,
+//! changes it, or answers it; what it does differently on a route is the route's to say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header;
+
+use super::flow::{Flow, Target};
+use super::reply::Reply;
+use super::session;
+use crate::jwt::{self, Checked};
+use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
+use crate::model::jwt::JwtAuthn;
+use crate::model::policy::Rbac;
+use crate::model::route::{FilterOverrides, RouteAction};
+use crate::policy::{self, Subject};
+use crate::route::{Ask, split};
+use crate::telemetry::Flags;
+use crate::{cors, fault};
+
+/// Requests that are held up or answered by faults now, in this process.
+static FAULTS: AtomicU32 = AtomicU32::new(0);
+
+/// Lets the request through the chain's filters.
+pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Reply> {
+    let mut guards = 0;
+    for filter in &chain.filters {
+        match filter {
+            HttpFilter::Jwt(filter) => tokens(flow, filter).await?,
+            HttpFilter::Rbac(filter) => {
+                guards += 1;
+                access(flow, filter)?;
+            }
+            HttpFilter::Fault(filter) => faults(flow, filter).await?,
+            HttpFilter::Cors => origins(flow)?,
+            HttpFilter::Session(filter) => session::find(flow, filter.as_ref()),
+            // Counted at the request's end.
+            HttpFilter::GrpcStats | HttpFilter::Stats(_) | HttpFilter::PeerMetadata => {}
+        }
+    }
+    if flow.permit.is_none() {
+        flow.permit = policy::unguarded(guards);
+    }
+    Ok(())
+}
+
+/// What the route says of a filter, then its host.
+fn overridden<'f, T>(
+    flow: &'f Flow<'_>,
+    of: impl Fn(&'f FilterOverrides) -> Option<&'f T>,
+) -> Option<&'f T> {
+    let (host, route) = match &flow.target {
+        Target::Route(host, route) => (host, route),
+        Target::Nothing | Target::RequireTls => return None,
+    };
+    let weighted = chosen(flow).and_then(|chosen| chosen.weighted);
+    weighted
+        .and_then(|weighted| of(&weighted.filters))
+        .or_else(|| of(&route.filters))
+        .or_else(|| of(&host.filters))
+}
+
+/// The cluster that the request will go to.
+fn chosen<'f>(flow: &'f Flow<'_>) -> Option<split::Chosen<'f>> {
+    let (_, route) = flow.route()?;
+    match &route.action {
+        RouteAction::Forward(forward) => {
+            split::choose(&forward.to, &flow.asked.head(), flow.random)
+        }
+        RouteAction::Redirect(_) | RouteAction::Direct { .. } => None,
+    }
+}
+
+async fn tokens(flow: &mut Flow<'_>, filter: &Arc<JwtAuthn>) -> Result<(), Reply> {
+    let local = flow.http.connection.local.clone();
+    loop {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.as_ref().map_or(0, Duration::as_secs);
+        let none = FilterOverrides::default();
+        let overrides = flow.route().map_or(&none, |(_, route)| &route.filters);
+        let checked = {
+            let head = flow.asked.head();
+            let ask = Ask {
+                head: &head,
+                metadata: &flow.metadata,
+                random: flow.random,
+            };
+            jwt::check(filter, overrides, ask, now, &local.jwks)
+        };
+        let mut changes = match checked {
+            Checked::Pass(changes) => changes,
+            Checked::Deny(denial) => {
+                let mut reply = Reply::new(denial.status, denial.body, denial.details());
+                if let Some(value) = denial.authenticate {
+                    reply = reply.header(header::WWW_AUTHENTICATE, value);
+                }
+                return Err(reply);
+            }
+            Checked::Fetch(provider) => {
+                local
+                    .jwks
+                    .fetch(&local, &flow.view.snapshot, &provider)
+                    .await;
+                continue;
+            }
+        };
+        for name in &changes.remove {
+            flow.asked.headers.remove(name);
+        }
+        jwt::note(&mut changes, &mut flow.metadata);
+        for (name, value) in changes.set {
+            flow.asked.headers.insert(name, value);
+        }
+        if let Some(path) = changes.path {
+            flow.asked.set_path(path);
+        }
+        if changes.clear_route_cache {
+            flow.find_route();
+        }
+        return Ok(());
+    }
+}
+
+fn access(flow: &mut Flow<'_>, filter: &Arc<Rbac>) -> Result<(), Reply> {
+    let filter = match overridden(flow, |filters| filters.rbac.as_ref()) {
+        None => filter.clone(),
+        Some(Some(instead)) => instead.clone(),
+        // No policy here: the empty one lets everything pass.
+        Some(None) => Arc::default(),
+    };
+    let head = flow.asked.head();
+    let subject = Subject {
+        head: Some(&head),
+        downstream: &flow.http.connection.down,
+        client: flow.flight.exchange.borrow().client.ip(),
+        metadata: &flow.metadata,
+    };
+    let verdict = policy::decide(&filter, &subject);
+    if let Some(shadow) = verdict.shadow {
+        shadow.note(&mut flow.metadata);
+    }
+    match verdict.decision {
+        Ok(permit) => {
+            flow.permit = Some(permit);
+            Ok(())
+        }
+        Err(denied) => Err(Reply::new(
+            StatusCode::FORBIDDEN,
+            policy::DENIED_BODY,
+            denied.details(),
+        )),
+    }
+}
+
+/// A fault that is in force, counted while it is.
+struct Active;
+
+impl Active {
+    fn new() -> Self {
+        FAULTS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        FAULTS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn faults(flow: &mut Flow<'_>, filter: &Arc<Fault>) -> Result<(), Reply> {
+    let injected = {
+        let fault = overridden(flow, |filters| filters.fault.as_ref()).unwrap_or(filter);
+        if fault.delay.is_none() && fault.abort.is_none() {
+            return Ok(());
+        }
+        let cluster = chosen(flow).map(|chosen| chosen.cluster);
+        fault::decide(
+            fault,
+            &flow.asked.head(),
+            cluster.as_deref().unwrap_or_default(),
+            FAULTS.load(Ordering::Relaxed),
+            &mut rand::rng(),
+        )
+    };
+    if !injected.is_any() {
+        return Ok(());
+    }
+    let _active = Active::new();
+    if let Some(delay) = injected.delay {
+        flow.flight.exchange.borrow_mut().flags |= Flags::DELAY_INJECTED;
+        tokio::time::sleep(delay).await;
+    }
+    let Some(abort) = injected.abort else {
+        return Ok(());
+    };
+    let status = fault::http_status(abort);
+    let mut reply = Reply::new(status, fault::ABORT_BODY, "fault_filter_abort");
+    if let AbortWith::Grpc(status) = abort {
+        reply.grpc_status = Some(status);
+    }
+    Err(reply.flag(Flags::FAULT_INJECTED))
+}
+
+fn origins(flow: &mut Flow<'_>) -> Result<(), Reply> {
+    let Some(cors) = overridden(flow, |filters| filters.cors.as_ref()) else {
+        return Ok(());
+    };
+    let cors: Arc<Cors> = cors.clone();
+    match cors::decide(&cors, &flow.asked.head(), &mut rand::rng()) {
+        cors::Answer::Pass => Ok(()),
+        cors::Answer::Decorate(origin) => {
+            flow.afterwards.cors = Some((cors, origin));
+            Ok(())
+        }
+        cors::Answer::Preflight(headers) => {
+            let mut reply = Reply::new(StatusCode::OK, Bytes::new(), "cors_response");
+            let named = headers.iter();
+            reply.headers = named
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            Err(reply)
+        }
+    }
+}

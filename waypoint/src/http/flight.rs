@@ -1,0 +1,268 @@
+//! One request in flight: what its parts (the flow, the request's body on its way up, the answer's
+//! on its way down) tell each other, and how long it may take. One allocation a request. Whoever
+//! holds its [`Landing`] last ends it: then it is counted and written down, exactly once.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::view::View;
+use crate::telemetry::{Exchange, Flags};
+use crate::worker::Local;
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// What is written down of it.
+    pub(super) exchange: RefCell<Exchange>,
+    /// The configuration that it began with.
+    pub(super) view: Rc<View>,
+    local: Rc<Local>,
+    began: Instant,
+    /// When something last moved.
+    moved: Cell<Instant>,
+    /// When the request had come as a whole.
+    request_done: Cell<Option<Instant>>,
+    /// Who waits for the request's end.
+    waits: RefCell<Option<Waker>>,
+    /// Copies that wait for it.
+    copies: RefCell<Vec<Waker>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    limits: Cell<Limits>,
+    clock: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+/// How long a request may take. None: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// From the request's end to the answer's.
+    pub(super) total: Option<Duration>,
+    /// Nothing may move for so long.
+    pub(super) idle: Option<Duration>,
+    /// From its first byte to the last, whatever happens.
+    pub(super) whole: Option<Duration>,
+    /// Until the request has come as a whole.
+    pub(super) request: Option<Duration>,
+    /// From the request's end, or the attempt's beginning if that is later, to the answer's head.
+    pub(super) attempt: Option<(Instant, Duration)>,
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    Total,
+    Idle,
+    Whole,
+    Request,
+    Attempt,
+}
+
+impl Flight {
+    pub(super) fn new(
+        exchange: Exchange,
+        view: Rc<View>,
+        local: Rc<Local>,
+        complete: bool,
+    ) -> Rc<Self> {
+        let began = Instant::from_std(exchange.marks.start);
+        Rc::new(Self {
+            exchange: RefCell::new(exchange),
+            view,
+            local,
+            began,
+            moved: Cell::new(began),
+            request_done: Cell::new(complete.then_some(began)),
+            waits: RefCell::new(None),
+            copies: RefCell::default(),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            limits: Cell::new(Limits::default()),
+            clock: RefCell::new(None),
+        })
+    }
+
+    /// When the request had come as a whole; when it began, while it hasn't.
+    pub(super) fn asked_at(&self) -> Instant {
+        self.request_done.get().unwrap_or(self.began)
+    }
+
+    /// Changes how long it may take.
+    pub(super) fn limit(&self, change: impl FnOnce(&mut Limits)) {
+        let mut limits = self.limits.get();
+        change(&mut limits);
+        self.limits.set(limits);
+    }
+
+    /// Bytes of the request came.
+    pub(super) fn received(&self, count: usize) {
+        self.received.set(self.received.get() + count as u64);
+        self.touch();
+    }
+
+    /// Bytes of the answer went.
+    pub(super) fn sent(&self, count: usize) {
+        self.sent.set(self.sent.get() + count as u64);
+        self.touch();
+    }
+
+    /// How much of the request's body came, and of the answer's went.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.received.get(), self.sent.get())
+    }
+
+    /// The clock is read only where something is measured by it.
+    fn touch(&self) {
+        if self.limits.get().idle.is_some() {
+            self.moved.set(Instant::now());
+        }
+    }
+
+    /// The request has come as a whole.
+    pub(super) fn request_complete(&self) {
+        if self.request_done.get().is_none() {
+            self.request_done.set(Some(Instant::now()));
+            let waiting = self.waits.borrow_mut().take();
+            let copies = self.copies.take();
+            waiting.into_iter().chain(copies).for_each(Waker::wake);
+        }
+    }
+
+    /// How long nothing may move.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.limits.get().idle
+    }
+
+    /// Waits until the request has come as a whole, or never will: a copy of it waits so.
+    pub(super) async fn complete(&self) {
+        std::future::poll_fn(|cx| {
+            if self.request_done.get().is_some() {
+                return Poll::Ready(());
+            }
+            self.copies.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Ready when a limit is reached. Whoever polled last is woken.
+    pub(super) fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Expired> {
+        let limits = self.limits.get();
+        if limits == Limits::default() {
+            return Poll::Pending;
+        }
+        let counts_from_end = limits.total.is_some() || limits.attempt.is_some();
+        if counts_from_end && self.request_done.get().is_none() {
+            *self.waits.borrow_mut() = Some(cx.waker().clone());
+        }
+        let mut clock = self.clock.borrow_mut();
+        loop {
+            let Some((at, which)) = self.next(&limits) else {
+                return Poll::Pending;
+            };
+            let sleep = clock.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            // It may ring early, when something has moved since, but never late.
+            if sleep.deadline() > at || sleep.is_elapsed() {
+                if Instant::now() >= at {
+                    return Poll::Ready(which);
+                }
+                sleep.as_mut().reset(at);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The limit that comes first.
+    fn next(&self, limits: &Limits) -> Option<(Instant, Expired)> {
+        let done = self.request_done.get();
+        let after = |from: Instant, limit: Option<Duration>| from.checked_add(limit?);
+        let all = [
+            (
+                done.and_then(|done| after(done, limits.total)),
+                Expired::Total,
+            ),
+            (after(self.moved.get(), limits.idle), Expired::Idle),
+            (after(self.began, limits.whole), Expired::Whole),
+            (
+                match done {
+                    None => after(self.began, limits.request),
+                    Some(_) => None,
+                },
+                Expired::Request,
+            ),
+            (
+                limits.attempt.and_then(|(began, limit)| {
+                    done.and_then(|done| after(done.max(began), Some(limit)))
+                }),
+                Expired::Attempt,
+            ),
+        ];
+        let all = all.into_iter();
+        all.filter_map(|(at, which)| Some((at?, which)))
+            .min_by_key(|(at, _)| *at)
+    }
+}
+
+/// The duty to end a request: dropping it does so.
+#[derive(Debug)]
+pub(super) struct Landing(Rc<Flight>);
+
+impl Landing {
+    pub(super) fn new(flight: &Rc<Flight>) -> Self {
+        Self(flight.clone())
+    }
+
+    pub(super) fn flight(&self) -> &Rc<Flight> {
+        &self.0
+    }
+
+    /// The answer's trailers.
+    pub(super) fn trailers(&self, trailers: &HeaderMap) {
+        let Flight { local, view, .. } = &*self.0;
+        let mut exchange = self.0.exchange.borrow_mut();
+        local
+            .telemetry
+            .trailed(&view.chain, &mut exchange, trailers);
+    }
+
+    /// The answer has gone as a whole; what is not told so ended before its time.
+    pub(super) fn complete(&self) {
+        let now = Instant::now().into_std();
+        self.0.exchange.borrow_mut().marks.response_end = Some(now);
+    }
+
+    /// Why the answer ends before its time.
+    pub(super) fn broke(&self, flag: Flags, details: &'static str) {
+        let mut exchange = self.0.exchange.borrow_mut();
+        exchange.flags |= flag;
+        exchange.details = details.into();
+        // What ended it is known: it isn't the client that went away.
+        exchange.marks.response_end = Some(Instant::now().into_std());
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let Flight { local, view, .. } = &*self.0;
+        let mut exchange = self.0.exchange.borrow_mut();
+        if exchange.marks.response_end.is_none() {
+            exchange.flags |= Flags::DOWNSTREAM_CLOSED;
+            exchange.details = "downstream_remote_disconnect".into();
+        }
+        (exchange.received, exchange.sent) = self.0.bytes();
+        exchange.marks.request_end = self.0.request_done.get().map(Instant::into_std);
+        exchange.marks.end = Some(Instant::now().into_std());
+        local.telemetry.finish(&view.chain, &exchange);
+        drop(exchange);
+        // A request that never came as a whole has no copies either.
+        self.0.request_complete();
+    }
+}

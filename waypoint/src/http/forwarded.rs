@@ -1,0 +1,216 @@
+//! What the upstream is told of the client, and what of the client's own word about it is believed:
+//! `x-forwarded-for`, `x-forwarded-proto`, `x-forwarded-client-cert`, `x-request-id`, `via`. As
+//! Envoy's `ConnectionManagerUtility::mutateRequestHeaders`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, HeaderName};
+
+use super::request::Asked;
+use crate::connection::{Downstream, PeerCertificate};
+use crate::model::http::{ClientCert, ClientCertDetails, Forwarded, HttpChain};
+use crate::model::route::RouteTable;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers of Envoy's own that a client outside of the mesh may not set.
+const INTERNAL_ONLY: [HeaderName; 13] = [
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-url"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-decorator-operation"),
+];
+
+/// Tells the upstream of the client, and returns who the client is: after trusted proxies, where
+/// their word is believed.
+pub(super) fn apply(
+    asked: &mut Asked,
+    chain: &HttpChain,
+    table: &RouteTable,
+    down: &Downstream,
+) -> SocketAddr {
+    let rules = &chain.forwarded;
+    asked.remove_hop_by_hop();
+    let headers = &mut asked.headers;
+    headers.remove(INTERNAL);
+    let mut client = None;
+    if rules.use_remote_address {
+        if rules.trusted_hops > 0 {
+            client = last(headers, rules.trusted_hops - 1);
+        }
+        if !rules.skip_append {
+            append_for(headers, rules, down);
+        }
+        if rules.trusted_hops == 0 || !headers.contains_key(PROTO) {
+            headers.insert(PROTO, HeaderValue::from_static(scheme(down)));
+        }
+    } else {
+        client = last(headers, rules.trusted_hops);
+        if !headers.contains_key(PROTO) {
+            headers.insert(PROTO, HeaderValue::from_static(scheme(down)));
+        }
+    }
+    let client = client.map_or(down.remote, |ip| SocketAddr::new(ip, 0));
+    let edge = rules.use_remote_address;
+    if edge {
+        for name in INTERNAL_ONLY.iter().chain(&table.internal_only) {
+            headers.remove(name);
+        }
+        if let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
+            headers.insert(EXTERNAL_ADDRESS, value);
+        }
+    }
+    // What the client says of the scheme is the request's scheme, once it is believed.
+    asked.scheme = match (&rules.scheme, headers.get(PROTO).map(HeaderValue::as_bytes)) {
+        (Some(scheme), _) if &**scheme == "https" => "https",
+        (Some(_), _) => "http",
+        (None, Some(b"https")) => "https",
+        (None, Some(b"http")) => "http",
+        (None, _) => asked.scheme,
+    };
+    request_id(headers, chain, edge);
+    if let Some(via) = &chain.via
+        && let Ok(via) = HeaderValue::from_str(via)
+    {
+        headers.append(header::VIA, via);
+    }
+    if headers.contains_key(CLIENT_CERT) || down.peer.is_some() {
+        client_cert(headers, rules, down);
+    }
+    client
+}
+
+fn scheme(down: &Downstream) -> &'static str {
+    // A tunnel's own TLS says nothing of what is inside.
+    match down.secure && down.authority.is_none() {
+        true => "https",
+        false => "http",
+    }
+}
+
+/// The address so many hops from the end of `x-forwarded-for`.
+fn last(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+    let mut lines = headers.get_all(FOR).iter();
+    let mut from_end = Vec::new();
+    while let Some(line) = lines.next_back() {
+        from_end.extend(line.to_str().ok()?.rsplit(','));
+        if from_end.len() > hops as usize {
+            break;
+        }
+    }
+    let text = from_end.get(hops as usize)?.trim();
+    let bare = text.parse::<IpAddr>().ok();
+    bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+fn append_for(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {
+    let own = match rules.append_port {
+        true => down.remote.to_string(),
+        false => down.remote.ip().to_string(),
+    };
+    let value = match headers.get(FOR) {
+        None => own,
+        Some(before) => format!("{},{own}", String::from_utf8_lossy(before.as_bytes())),
+    };
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(FOR, value);
+    }
+}
+
+fn request_id(headers: &mut HeaderMap, chain: &HttpChain, edge: bool) {
+    let rules = chain.request_id;
+    let anew = edge && !rules.keep_external;
+    if rules.generate && (anew || !headers.contains_key(REQUEST_ID)) {
+        headers.insert(REQUEST_ID, uuid());
+    }
+}
+
+/// A random UUID (version 4), as text.
+fn uuid() -> HeaderValue {
+    let random: u128 = rand::random();
+    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let mut text = [0; 36];
+    let mut at = 0;
+    for digit in 0..32 {
+        if matches!(digit, 8 | 12 | 16 | 20) {
+            text[at] = b'-';
+            at += 1;
+        }
+        let nibble = (bits >> (124 - digit * 4)) & 0xf;
+        text[at] = b"0123456789abcdef"[nibble as usize];
+        at += 1;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn client_cert(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {
+    match rules.client_cert {
+        ClientCert::AlwaysForwardOnly => {}
+        // Only a verified client's word about the clients before it is worth something.
+        ClientCert::ForwardOnly if down.peer.is_some() => {}
+        ClientCert::Sanitize | ClientCert::ForwardOnly => {
+            headers.remove(CLIENT_CERT);
+        }
+        ClientCert::AppendForward | ClientCert::SanitizeSet => {
+            let Some(peer) = down.peer.as_deref() else {
+                headers.remove(CLIENT_CERT);
+                return;
+            };
+            let own = element(peer, down, rules.client_cert_details);
+            let before = match rules.client_cert {
+                ClientCert::AppendForward => headers.get(CLIENT_CERT),
+                _ => None,
+            };
+            let value = match before {
+                None => own,
+                Some(before) => format!("{},{own}", String::from_utf8_lossy(before.as_bytes())),
+            };
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(CLIENT_CERT, value);
+            }
+        }
+    }
+}
+
+/// What is said of one client.
+fn element(peer: &PeerCertificate, down: &Downstream, details: ClientCertDetails) -> String {
+    let mut parts = Vec::new();
+    if let Some(own) = &down.own {
+        parts.push(format!("By={own}"));
+    }
+    if !peer.hash.is_empty() {
+        parts.push(format!("Hash={}", peer.hash));
+    }
+    if details.subject {
+        let escaped = peer.subject.replace('\\', "\\\\").replace('"', "\\\"");
+        parts.push(format!("Subject=\"{escaped}\""));
+    }
+    if details.uri {
+        match peer.uris.as_slice() {
+            [] => parts.push("URI=".to_owned()),
+            uris => parts.extend(uris.iter().map(|uri| format!("URI={uri}"))),
+        }
+    }
+    if details.dns {
+        parts.extend(peer.dns.iter().map(|name| format!("DNS={name}")));
+    }
+    parts.join(";")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Whole requests over loopback: a client, a waypoint with its threads, backends in this process.
+
+mod lifecycle;
+mod plain;
+mod world;

@@ -1,0 +1,36 @@
+//! Opaque connections: to a cluster chosen by weight, byte for byte.
+
+mod flow;
+
+use std::time::{Instant, SystemTime};
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::connection::Downstream;
+use crate::model::listener::ChainKind;
+use crate::telemetry::{self, Flags};
+use crate::worker::{Connection, Local};
+
+pub use flow::serve;
+
+/// Notes a connection that L4 policy denied; it is reset by being dropped.
+pub fn denied(connection: &Connection, details: String) {
+    let down = connection.down.clone();
+    tracing::debug!(remote = %down.remote, chain = %connection.chain.name, details, "connection denied");
+    let mut record = telemetry::Connection::new(down, Instant::now(), SystemTime::now());
+    record.details = details.into();
+    record.end = Some(record.start);
+    let tcp = match &connection.chain.kind {
+        ChainKind::Tcp(tcp) => Some(&**tcp),
+        ChainKind::Http(_) => None,
+    };
+    let telemetry = &connection.local.telemetry;
+    telemetry.closed(&connection.chain, tcp, &record);
+}
+
+/// Notes a connection that no chain takes.
+pub fn refused(_local: &Rc<Local>, listener: &Arc<str>, down: &Downstream) {
+    let flag = Flags::NO_ROUTE;
+    tracing::debug!(%listener, remote = %down.remote, to = %down.local, %flag, "no filter chain found");
+}

@@ -1,0 +1,156 @@
+//! The threads that carry traffic. Each has a runtime of its own and shares nothing mutable with
+//! the others, so that a request takes no lock; a connection stays on the thread that got it. Who
+//! accepts (`acceptor`) gives each new connection to the thread that has the least to do.
+
+mod acceptor;
+mod handle;
+mod local;
+
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio_util::task::TaskTracker;
+
+pub use acceptor::Acceptor;
+pub use handle::{Accepted, Place};
+pub use local::{Connection, Entry, Local, Parts, next_id};
+
+use crate::listen;
+use handle::Order;
+
+/// Connections that may wait for one thread to take them. The acceptor waits when it is full, and
+/// further connections wait in the kernel's queue.
+const QUEUE: usize = 1024;
+/// Future size, in bytes, of a connection's first task: what every connection costs at rest.
+const MOST_PER_CONNECTION: usize = 8 << 10;
+
+/// All threads.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Worker>,
+    /// Counts open connections.
+    open: TaskTracker,
+}
+
+/// One thread, as others see it.
+#[derive(Debug)]
+struct Worker {
+    orders: mpsc::Sender<Order>,
+    load: Arc<AtomicUsize>,
+    /// Dropped to end it at once.
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Workers {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    /// The system has no thread, or no file descriptor, left.
+    pub fn start(count: NonZeroUsize, parts: &Parts) -> std::io::Result<Self> {
+        let open = TaskTracker::new();
+        let workers = (0..count.get())
+            .map(|number| Worker::start(number, parts.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { workers, open })
+    }
+
+    /// Gives a connection to the thread that has the least to do.
+    pub(crate) async fn give(&self, mut accepted: Accepted) {
+        let load = |worker: &&Worker| worker.load.load(std::sync::atomic::Ordering::Relaxed);
+        let Some(worker) = self.workers.iter().min_by_key(load) else {
+            return;
+        };
+        accepted.place = Place::new(worker.load.clone(), self.open.token());
+        // It fails only when the thread has ended, and then everything ends.
+        let _ = worker.orders.send(Order::Serve(accepted)).await;
+    }
+
+    /// Has the connections of a listener end in their own time.
+    pub(crate) async fn retire(&self, listener: &Arc<str>) {
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Retire(listener.clone())).await;
+        }
+    }
+
+    /// Has all connections end in their own time, those to come too.
+    pub async fn drain(&self) {
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Drain).await;
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub async fn idle(&self) {
+        self.open.close();
+        self.open.wait().await;
+        self.open.reopen();
+    }
+
+    /// How many connections and streams of tunnels are open.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        let load = |worker: &Worker| worker.load.load(std::sync::atomic::Ordering::Relaxed);
+        self.workers.iter().map(load).sum()
+    }
+
+    /// Ends all threads, and every connection that is still open with them.
+    pub fn end(self) {
+        for Worker { end, thread, .. } in self.workers {
+            drop(end);
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(number: usize, parts: Parts) -> std::io::Result<Self> {
+        let (orders, incoming) = mpsc::channel(QUEUE);
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let tasks = LocalSet::new();
+                tasks.spawn_local(obey(parts, incoming));
+                // Either word is the same: the other side is gone.
+                let _ = runtime.block_on(tasks.run_until(ended));
+                drop(tasks);
+            })?;
+        Ok(Self {
+            orders,
+            load: Arc::default(),
+            end,
+            thread,
+        })
+    }
+}
+
+/// What a thread does: it serves what it is given.
+async fn obey(parts: Parts, mut orders: mpsc::Receiver<Order>) {
+    let local = Local::new(parts);
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Serve(accepted) => {
+                let serving = listen::serve(Rc::clone(&local), accepted);
+                debug_assert!(
+                    size_of_val(&serving) <= MOST_PER_CONNECTION,
+                    "a connection costs {} bytes at rest",
+                    size_of_val(&serving)
+                );
+                tokio::task::spawn_local(serving);
+            }
+            Order::Retire(listener) => local.open.retire(&listener),
+            Order::Drain => local.open.drain(),
+        }
+    }
+}
