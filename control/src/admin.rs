@@ -159,6 +159,13 @@ fn view(kind: ResourceType, resource: &Resource) -> Value {
         ResourceType::Authorization => {
             Authorization::decode(value.as_slice()).map(|policy| json!(format!("{policy:?}")))
         }
+        ResourceType::Cluster
+        | ResourceType::Endpoints
+        | ResourceType::Listener
+        | ResourceType::Workload
+        | ResourceType::Route
+        | ResourceType::Secret
+        | ResourceType::Extension => Ok(json!({"bytes": value.len()})),
         ResourceType::Address => {
             Address::decode(value.as_slice()).map(|address| address_view(&address))
         }

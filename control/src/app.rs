@@ -26,8 +26,9 @@ use crate::metrics::Metrics;
 use crate::pilot::{Debounce, Pilot};
 use crate::status::writer::{self, Queue};
 use crate::translate::Mesh;
+use crate::xds::fleet::Fleet;
 use crate::xds::hub::Hub;
-use crate::xds::service::Discovery;
+use crate::xds::service::{Discovery, Sources};
 use crate::{deployer, server, tls};
 
 /// The control plane of Culvert, an ambient service mesh.
@@ -269,9 +270,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let index = Arc::new(RwLock::new(Index::new(options.mesh())));
     let statuses = Arc::new(Queue::default());
+    let fleet = Arc::new(Fleet::default());
     let pilot = Pilot::new(
         index.clone(),
         hub.clone(),
+        fleet.clone(),
         statuses.clone(),
         metrics.clone(),
     );
@@ -306,7 +309,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let authenticator = Arc::new(Authenticator::new(KubernetesReviewer::new(client.clone())));
     let max_age = Duration::from_secs(options.stream_max_age);
     let discovery = Discovery::new(
-        hub,
+        Sources {
+            mesh: hub,
+            waypoints: fleet,
+            index: index.clone(),
+        },
         authenticator.clone(),
         roles.clone(),
         metrics.clone(),

@@ -15,6 +15,7 @@
 //! policy whose new version is wrong stays in force as it was.
 
 mod dependents;
+mod l7;
 mod policies;
 mod recompute;
 mod table;
@@ -34,6 +35,7 @@ use crate::status::Verdict;
 use crate::translate::Mesh;
 use crate::translate::waypoint::Waypoint;
 
+use l7::L7;
 use policies::{InForce, PeerInForce};
 use table::Table;
 
@@ -51,6 +53,8 @@ pub struct Index {
     classes: HashMap<Arc<str>, GatewayClass>,
     /// The gateways that can be used as waypoints.
     waypoints: Table<Waypoint>,
+    /// What waypoints are made from beside all this, and what they were made to.
+    l7: L7,
     /// Whether the deployer's plans may have changed.
     plans_changed: bool,
     pods_on_node: HashMap<String, BTreeSet<Key>>,
@@ -71,6 +75,10 @@ enum Output {
     Policy(Key),
     Peer(Key),
     StaticStrict,
+    /// All resources of a waypoint.
+    Waypoint(Key),
+    /// Its endpoints alone.
+    WaypointEndpoints(Key),
 }
 
 /// A resource that may have changed: its new form, or `None` if there is none any more.
@@ -111,6 +119,7 @@ impl Index {
             gateways: Table::default(),
             classes: HashMap::new(),
             waypoints: Table::default(),
+            l7: L7::default(),
             plans_changed: true,
             pods_on_node: HashMap::new(),
             slices_of_service: HashMap::new(),
@@ -147,6 +156,7 @@ impl Index {
             Change::Applied(Object::GatewayClass(class)) => {
                 self.set_class(class.source.key.name.clone(), Some(*class));
             }
+            Change::Applied(Object::Routing(routing)) => self.set_routing(*routing),
             Change::Removed(kind, key) => self.remove(kind, &key),
         }
     }
@@ -162,6 +172,15 @@ impl Index {
             Kind::PeerAuthentication => self.remove_peer(key),
             Kind::Gateway => self.set_gateway(key.clone(), None),
             Kind::GatewayClass => self.set_class(key.name.clone(), None),
+            Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::TlsRoute
+            | Kind::ReferenceGrant => self.remove_routing(kind, key),
         }
     }
 
@@ -186,6 +205,15 @@ impl Index {
             Kind::AuthorizationPolicy => self.policies.keys().collect(),
             Kind::PeerAuthentication => self.peers.keys().collect(),
             Kind::Gateway => self.gateways.keys().collect(),
+            Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::TlsRoute
+            | Kind::ReferenceGrant => self.l7.keys(kind),
             Kind::GatewayClass => self
                 .classes
                 .keys()
@@ -236,6 +264,9 @@ impl Index {
         if self.nodes.get(&name) != new.as_ref() {
             let pods = self.pods_on_node.get(&*name).into_iter().flatten().cloned();
             self.dirty.extend(pods.map(Output::Pod));
+            // Localities of endpoints: seldom enough to look at every waypoint.
+            self.dirty
+                .extend(self.l7.made.keys().cloned().map(Output::WaypointEndpoints));
         }
         match new {
             Some(node) => self.nodes.insert(name, node),
@@ -268,7 +299,9 @@ impl Index {
             self.mark_services_of_pod(&key);
         }
         self.note_pod_for_plans(old_is_of_gateway || is_of_gateway(new.as_ref()));
+        self.mark_waypoints_of_pod(&key);
         self.pods.set(&key, new);
+        self.mark_waypoints_of_pod(&key);
         if moved {
             self.mark_services_of_pod(&key);
         }
@@ -280,8 +313,10 @@ impl Index {
             return;
         }
         self.mark_dependents_of_service(&key);
+        self.mark_waypoints_of_service(&key);
         self.services.set(&key, new);
         self.mark_dependents_of_service(&key);
+        self.mark_waypoints_of_service(&key);
         self.dirty.insert(Output::Service(key));
     }
 
@@ -297,6 +332,7 @@ impl Index {
             (Some(s.service.clone()), s.pods.clone())
         });
         self.mark_pods_of_slice(&key);
+        self.mark_waypoints_of_slice(&key);
         leave(&mut self.slices_of_service, old_service, &key);
         join(&mut self.slices_of_service, service, &key);
         for pod in old_pods {
@@ -307,6 +343,7 @@ impl Index {
         }
         self.slices.set(&key, new);
         self.mark_pods_of_slice(&key);
+        self.mark_waypoints_of_slice(&key);
         self.dirty.insert(Output::Slice(key));
     }
 }

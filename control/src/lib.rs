@@ -1,7 +1,7 @@
 //! The control plane, in the order in which a change of the cluster goes through it.
 //!
 //! ```text
-//! Kubernetes ─ watch → objects → index → translate → resource → xds ─ delta ADS → node proxies
+//! Kubernetes ─ watch → objects → index → translate → resource → xds ─ delta ADS → node proxies, waypoints
 //!                                   └→ status ─ patch → Kubernetes
 //! node proxies ─ authentication → ca ─ certificates → node proxies
 //! ```
@@ -18,6 +18,8 @@
 //! | cluster       | namespaces, nodes, pods, services, endpointslices        | list, watch               | what the mesh is made of     |
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
 //! | cluster       | gateways, gatewayclasses                                 | list, watch               | who goes through a waypoint  |
+//! | cluster       | virtualservices, destinationrules, requestauthentications, telemetries, httproutes, grpcroutes, tcproutes, tlsroutes, referencegrants | list, watch | what waypoints do |
+//! | cluster       | the status of Istio's among them                         | patch                     | telling what came of it      |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
 //! | cluster       | gatewayclasses, their and gateways' status               | create, patch             | the class, and what came of a waypoint |
 //! | cluster       | serviceaccounts, deployments, services                   | get, create, patch        | running waypoints            |

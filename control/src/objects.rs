@@ -5,12 +5,20 @@
 //! cost megabytes and not tens of them. Knows no client and no stream.
 
 pub mod authorization_policy;
+pub mod destination_rule;
+pub mod duration;
 pub mod endpoint_slice;
 pub mod gateway;
+pub mod gateway_route;
 pub mod peer_authentication;
 pub mod place;
 pub mod pod;
+pub mod reference_grant;
+pub mod request_authentication;
+pub mod routing;
 pub mod service;
+pub mod telemetry;
+pub mod virtual_service;
 pub mod waypoint_use;
 
 use std::collections::BTreeMap;
@@ -25,6 +33,7 @@ pub use gateway::{Gateway, GatewayClass};
 pub use peer_authentication::PeerAuthentication;
 pub use place::{Namespace, Node};
 pub use pod::Pod;
+pub use routing::Routing;
 pub use service::Service;
 
 /// The labels of an object.
@@ -113,6 +122,8 @@ pub enum Object {
     Gateway(Box<Gateway>),
     /// A class of gateways.
     GatewayClass(Box<GatewayClass>),
+    /// An object of the routing API.
+    Routing(Box<Routing>),
 }
 
 impl Object {
@@ -129,6 +140,7 @@ impl Object {
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
             Self::Gateway(_) => Kind::Gateway,
             Self::GatewayClass(_) => Kind::GatewayClass,
+            Self::Routing(routing) => routing.kind,
         }
     }
 
@@ -145,6 +157,7 @@ impl Object {
             Self::PeerAuthentication(policy) => policy.source.key.clone(),
             Self::Gateway(gateway) => gateway.source.key.clone(),
             Self::GatewayClass(class) => class.source.key.clone(),
+            Self::Routing(routing) => routing.source.key.clone(),
         }
     }
 }
@@ -170,11 +183,29 @@ pub enum Kind {
     Gateway,
     /// gateway.networking.k8s.io/v1 GatewayClass.
     GatewayClass,
+    /// networking.istio.io/v1 VirtualService.
+    VirtualService,
+    /// networking.istio.io/v1 DestinationRule.
+    DestinationRule,
+    /// security.istio.io/v1 RequestAuthentication.
+    RequestAuthentication,
+    /// telemetry.istio.io/v1 Telemetry.
+    Telemetry,
+    /// gateway.networking.k8s.io/v1 HTTPRoute.
+    HttpRoute,
+    /// gateway.networking.k8s.io/v1 GRPCRoute.
+    GrpcRoute,
+    /// gateway.networking.k8s.io/v1alpha2 TCPRoute.
+    TcpRoute,
+    /// gateway.networking.k8s.io/v1alpha2 TLSRoute.
+    TlsRoute,
+    /// gateway.networking.k8s.io/v1beta1 ReferenceGrant.
+    ReferenceGrant,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are watched.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 18] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -184,6 +215,28 @@ impl Kind {
         Self::PeerAuthentication,
         Self::GatewayClass,
         Self::Gateway,
+        Self::VirtualService,
+        Self::DestinationRule,
+        Self::RequestAuthentication,
+        Self::Telemetry,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
+        Self::ReferenceGrant,
+    ];
+
+    /// The routing API: kinds that only waypoints are made from.
+    pub const ROUTING: [Self; 9] = [
+        Self::VirtualService,
+        Self::DestinationRule,
+        Self::RequestAuthentication,
+        Self::Telemetry,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
+        Self::ReferenceGrant,
     ];
 
     /// Its API group and the version that is read.
@@ -192,8 +245,16 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
-            Self::AuthorizationPolicy | Self::PeerAuthentication => ("security.istio.io", "v1"),
-            Self::Gateway | Self::GatewayClass => ("gateway.networking.k8s.io", "v1"),
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
+                ("security.istio.io", "v1")
+            }
+            Self::VirtualService | Self::DestinationRule => ("networking.istio.io", "v1"),
+            Self::Telemetry => ("telemetry.istio.io", "v1"),
+            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute => {
+                ("gateway.networking.k8s.io", "v1")
+            }
+            Self::TcpRoute | Self::TlsRoute => ("gateway.networking.k8s.io", "v1alpha2"),
+            Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1beta1"),
         }
     }
 
@@ -210,6 +271,15 @@ impl Kind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
+            Self::RequestAuthentication => "RequestAuthentication",
+            Self::Telemetry => "Telemetry",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 }

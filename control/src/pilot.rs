@@ -19,6 +19,7 @@ use crate::kubernetes::watch::Report;
 use crate::metrics::Metrics;
 use crate::objects::{Change, Key, Kind, Object};
 use crate::status::writer::Queue;
+use crate::xds::fleet::Fleet;
 use crate::xds::hub::Hub;
 
 /// How long changes are gathered before they are sent.
@@ -41,6 +42,7 @@ impl Debounce {
 pub struct Pilot {
     index: Arc<RwLock<Index>>,
     hub: Arc<Hub>,
+    waypoints: Arc<Fleet>,
     statuses: Arc<Queue>,
     metrics: Arc<Metrics>,
     /// Kinds that were listed in full at least once.
@@ -60,12 +62,14 @@ impl Pilot {
     pub fn new(
         index: Arc<RwLock<Index>>,
         hub: Arc<Hub>,
+        waypoints: Arc<Fleet>,
         statuses: Arc<Queue>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             index,
             hub,
+            waypoints,
             statuses,
             metrics,
             listed: HashSet::new(),
@@ -117,7 +121,7 @@ impl Pilot {
     /// Takes a batch in and publishes what came of it.
     pub fn take(&mut self, batch: Vec<Report>, heard: Instant) {
         let mut pods = false;
-        let (updates, wishes, plans) = {
+        let (updates, (of_waypoints, gone), wishes, plans) = {
             let shared = self.index.clone();
             let mut index = shared.write();
             for report in batch {
@@ -149,9 +153,17 @@ impl Pilot {
             if self.listed.len() < Kind::ALL.len() {
                 return;
             }
-            (index.recompute(), index.take_wishes(), index.take_plans())
+            let updates = index.recompute();
+            (
+                updates,
+                index.take_l7(),
+                index.take_wishes(),
+                index.take_plans(),
+            )
         };
         self.metrics.recomputed.inc_by(updates.len() as u64);
+        let changed = self.waypoints.publish(of_waypoints, &gone, heard);
+        self.metrics.changed.inc_by(changed as u64);
         let changed = self.hub.publish(updates, heard);
         self.metrics.changed.inc_by(changed as u64);
         if !*self.hub.ready().borrow() {

@@ -12,7 +12,7 @@ use mesh::proto::discovery::Resource as Envelope;
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{Service, Workload};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use sha2::{Digest, Sha256};
 
 /// The kinds of resource that node proxies subscribe to.
@@ -22,6 +22,20 @@ pub enum ResourceType {
     Address,
     /// L4 policies.
     Authorization,
+    /// Envoy's clusters.
+    Cluster,
+    /// The endpoints of Envoy's clusters.
+    Endpoints,
+    /// Envoy's listeners.
+    Listener,
+    /// Workloads alone, as waypoints are told them.
+    Workload,
+    /// Envoy's route tables: inline in the listeners, so there are none by themselves.
+    Route,
+    /// Secrets: a waypoint has its certificate signed itself, so there are none.
+    Secret,
+    /// Configuration of single filters: there is none.
+    Extension,
 }
 
 impl ResourceType {
@@ -29,19 +43,39 @@ impl ResourceType {
     /// that name them.
     pub const ALL: [Self; 2] = [Self::Authorization, Self::Address];
 
+    /// What a waypoint may ask for, in the order in which it shall get it: clusters and endpoints
+    /// before the listeners that route to them.
+    pub const WAYPOINT: [Self; 7] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Workload,
+        Self::Route,
+        Self::Secret,
+        Self::Extension,
+    ];
+
     /// Its type URL.
     #[must_use]
     pub fn url(self) -> &'static str {
         match self {
             Self::Address => "type.googleapis.com/istio.workload.Address",
             Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Workload => "type.googleapis.com/istio.workload.Workload",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         }
     }
 
     /// The kind of this type URL.
     #[must_use]
     pub fn from_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.url() == url)
+        let all = Self::ALL.into_iter().chain(Self::WAYPOINT);
+        all.into_iter().find(|kind| kind.url() == url)
     }
 
     /// Istio's short name for it, in metrics.
@@ -50,6 +84,13 @@ impl ResourceType {
         match self {
             Self::Address => "wds",
             Self::Authorization => "wads",
+            Self::Cluster => "cds",
+            Self::Endpoints => "eds",
+            Self::Listener => "lds",
+            Self::Workload => "workload",
+            Self::Route => "rds",
+            Self::Secret => "sds",
+            Self::Extension => "ecds",
         }
     }
 }
@@ -95,6 +136,17 @@ impl Resource {
         )
     }
 
+    /// The workload inside an `istio.workload.Address`, by itself: what waypoints are told.
+    #[must_use]
+    pub fn workload_alone(&self) -> Self {
+        let value = self.value();
+        let mut inner = value.as_slice();
+        // The key of the member and its length, which `address` wrote.
+        let read = decode_key(&mut inner).and_then(|_| decode_varint(&mut inner));
+        let body = if read.is_ok() { inner } else { &[] };
+        Self::new(ResourceType::Workload, &self.name, Vec::new(), body)
+    }
+
     /// A service, as `istio.workload.Address`.
     #[must_use]
     pub fn service(service: &Service) -> Self {
@@ -109,6 +161,12 @@ impl Resource {
             aliases.collect(),
             &address(2, &service.encode_to_vec()),
         )
+    }
+
+    /// A message of Envoy's, encoded already.
+    #[must_use]
+    pub fn envoy(kind: ResourceType, name: &str, value: &[u8]) -> Self {
+        Self::new(kind, name, Vec::new(), value)
     }
 
     /// A policy.

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 /// The type of our condition.
 pub const CONDITION: &str = "ZtunnelAccepted";
+/// The same for what waypoints enforce.
+pub const WAYPOINT_CONDITION: &str = "WaypointAccepted";
 
 /// What the condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Verdict {
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,
+    /// The type of the condition: who takes it in.
+    pub condition: &'static str,
 }
 
 impl Verdict {
@@ -32,6 +36,7 @@ impl Verdict {
             accepted: true,
             reason: "Accepted",
             message: "attached to ztunnel".to_owned(),
+            condition: CONDITION,
         }
     }
 
@@ -42,6 +47,7 @@ impl Verdict {
             accepted,
             reason: "UnsupportedValue",
             message,
+            condition: CONDITION,
         }
     }
 
@@ -57,7 +63,18 @@ impl Verdict {
             accepted: false,
             reason: "Invalid",
             message: all,
+            condition: CONDITION,
         }
+    }
+
+    /// The same, said of waypoints.
+    #[must_use]
+    pub fn for_waypoints(mut self) -> Self {
+        self.condition = WAYPOINT_CONDITION;
+        if self.accepted {
+            self.message = "in force at waypoints".to_owned();
+        }
+        self
     }
 
     /// The same, with what is in force in its place.
@@ -85,7 +102,7 @@ pub fn conditions(
     };
     let ours = current
         .iter()
-        .find(|condition| field(condition, "type").as_deref() == Some(CONDITION));
+        .find(|condition| field(condition, "type").as_deref() == Some(verdict.condition));
     // Istio's schema allows the generation as text too.
     let observed = |condition: &Value| match condition.get("observedGeneration") {
         Some(Value::String(text)) => text.parse().ok(),
@@ -107,10 +124,10 @@ pub fn conditions(
         .unwrap_or_else(|| now.to_owned());
     let others = current
         .iter()
-        .filter(|condition| field(condition, "type").as_deref() != Some(CONDITION));
+        .filter(|condition| field(condition, "type").as_deref() != Some(verdict.condition));
     let mut all: Vec<Value> = others.cloned().collect();
     all.push(json!({
-        "type": CONDITION,
+        "type": verdict.condition,
         "status": status,
         "reason": verdict.reason,
         "message": verdict.message,

@@ -5,6 +5,7 @@
 //! `control/tests/accepted-differences.yaml` lists it.
 
 pub mod authorization;
+pub mod l7;
 pub mod peer;
 pub mod protocol;
 pub mod service;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use mesh::proto::security::Authorization;
 
 use super::{Index, Output, Wish};
+use crate::deployer::manifest::OLD_GATEWAY_NAME;
 use crate::objects::peer_authentication::PeerRule;
+use crate::objects::request_authentication::{TargetRef, Targets};
+use crate::objects::waypoint_use::GATEWAY_NAME;
 use crate::objects::{AuthorizationPolicy, Key, Kind, Labels, PeerAuthentication, PolicySource};
 use crate::status::Verdict;
 use crate::translate::authorization::{Translated, authorization};
@@ -14,6 +17,8 @@ use crate::translate::authorization::{Translated, authorization};
 pub(super) struct InForce {
     pub(super) authorization: Option<Authorization>,
     pub(super) selector: Option<Labels>,
+    /// The policy itself, where it is for waypoints.
+    pub(super) for_waypoints: Option<(AuthorizationPolicy, Targets)>,
     /// The generation that is enforced, if all of it was right.
     good: Option<i64>,
 }
@@ -53,6 +58,18 @@ impl Index {
             verdict
         };
         let good = (!refused).then_some(generation);
+        let for_waypoints = for_waypoints(&policy);
+        // A namespace's policy for a waypoint is none for its node proxy.
+        let (authorization, verdict) = match &for_waypoints {
+            Some((_, targets)) if targets.refs.is_empty() => (None, None),
+            _ => (authorization, verdict),
+        };
+        if old.is_none_or(|old| old.for_waypoints != for_waypoints)
+            && (for_waypoints.is_some() || old.is_some_and(|old| old.for_waypoints.is_some()))
+        {
+            self.mark_waypoints_near(&key.namespace.clone());
+        }
+        let old = self.policies.get(&key);
         let same =
             old.is_some_and(|old| old.authorization == authorization && old.selector == selector);
         if !same {
@@ -63,6 +80,7 @@ impl Index {
             Some(InForce {
                 authorization,
                 selector,
+                for_waypoints,
                 good,
             }),
         );
@@ -75,6 +93,13 @@ impl Index {
 
     pub(super) fn remove_policy(&mut self, key: &Key) {
         self.mark_pods_of_policy(key);
+        if self
+            .policies
+            .get(key)
+            .is_some_and(|old| old.for_waypoints.is_some())
+        {
+            self.mark_waypoints_near(&key.namespace);
+        }
         self.policies.set(key, None);
         self.verdicts
             .remove(&(Kind::AuthorizationPolicy, key.clone()));
@@ -176,6 +201,37 @@ impl Index {
             );
         }
     }
+}
+
+/// The policy with its targets, where it is for waypoints: by reference, or by the label that
+/// Istio 1.18 gave to their pods.
+fn for_waypoints(policy: &AuthorizationPolicy) -> Option<(AuthorizationPolicy, Targets)> {
+    let spec = policy.spec.as_ref().ok()?;
+    let read = |value: &serde_json::Value| serde_json::from_value::<TargetRef>(value.clone()).ok();
+    let single = spec
+        .target_ref
+        .iter()
+        .filter(|_| spec.target_refs.is_empty());
+    let targets = Targets {
+        refs: spec
+            .target_refs
+            .iter()
+            .chain(single)
+            .filter_map(read)
+            .collect(),
+        selector: spec
+            .selector
+            .as_ref()
+            .map(|selector| selector.match_labels.clone()),
+    };
+    let by_label = targets.selector.as_ref().is_some_and(|labels| {
+        labels.contains_key(OLD_GATEWAY_NAME) || labels.contains_key(GATEWAY_NAME)
+    });
+    let mut policy = policy.clone();
+    // They change with every write of the status, and nothing is made of them.
+    policy.source.resource_version.clear();
+    policy.source.conditions.clear();
+    (!targets.refs.is_empty() || by_label).then_some((policy, targets))
 }
 
 /// What is in force of a policy that was wrong from its first version on.

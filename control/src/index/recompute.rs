@@ -15,23 +15,35 @@ impl Index {
         let mut updates = Vec::with_capacity(dirty.len());
         for output in &dirty {
             match output {
-                Output::Pod(key) => updates.push(self.pod_resource(key)),
+                Output::Pod(key) => updates.extend(self.pod_resource(key)),
                 Output::Slice(key) => self.slice(key, &mut updates),
                 Output::Service(key) => updates.push(self.service(key)),
                 Output::Policy(key) => updates.push(self.policy(key)),
                 Output::Peer(key) => updates.push(self.peer(key)),
                 Output::StaticStrict => updates.push(self.static_strict()),
+                Output::Waypoint(key) => self.waypoint(key),
+                Output::WaypointEndpoints(key)
+                    if dirty.contains(&Output::Waypoint(key.clone())) => {}
+                Output::WaypointEndpoints(key) => self.waypoint_endpoints(key),
             }
         }
         updates
     }
 
-    fn pod_resource(&self, key: &Key) -> Update {
+    fn pod_resource(&self, key: &Key) -> [Update; 2] {
         let found = self.pods.get(key);
         let workload = found.and_then(|found| pod(&self.mesh, found, &self.context(found)));
         match workload {
-            Some(mut workload) => present(ResourceType::Address, Resource::workload(&mut workload)),
-            None => absent(ResourceType::Address, &pod_uid(&self.mesh, key)),
+            Some(mut workload) => {
+                let address = Resource::workload(&mut workload);
+                let alone = address.workload_alone();
+                [
+                    present(ResourceType::Address, address),
+                    present(ResourceType::Workload, alone),
+                ]
+            }
+            None => [ResourceType::Address, ResourceType::Workload]
+                .map(|kind| absent(kind, &pod_uid(&self.mesh, key))),
         }
     }
 

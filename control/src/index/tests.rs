@@ -6,7 +6,7 @@ mod waypoints;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication};
+use crate::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication, Routing};
 
 /// An object from the JSON that the API server would send.
 pub(super) fn object(value: Value) -> Change {
@@ -31,6 +31,15 @@ pub(super) fn object(value: Value) -> Change {
             .map_or(removed(Kind::EndpointSlice), |slice| {
                 Change::Applied(Object::EndpointSlice(Box::new(slice)))
             }),
+        routing if Kind::ROUTING.iter().any(|kind| kind.name() == routing) => {
+            let kind = Kind::ROUTING
+                .into_iter()
+                .find(|kind| kind.name() == routing)
+                .unwrap();
+            Change::Applied(Object::Routing(Box::new(
+                Routing::read(kind, &serde_json::from_value(value).unwrap()).unwrap(),
+            )))
+        }
         "Gateway" => Change::Applied(Object::Gateway(Box::new(Gateway::from(
             &serde_json::from_value(value).unwrap(),
         )))),
@@ -106,6 +115,8 @@ fn recomputed(index: &mut Index, change: Change) -> Vec<String> {
     let mut names: Vec<String> = index
         .recompute()
         .into_iter()
+        // A workload is told to waypoints too, under the same name.
+        .filter(|update| update.kind != ResourceType::Workload)
         .map(|update| {
             let name = update
                 .name

@@ -120,11 +120,13 @@ impl Index {
     pub(super) fn set_gateway(&mut self, key: Key, new: Option<Gateway>) {
         self.plans_changed |= self.gateways.get(&key) != new.as_ref();
         self.gateways.set(&key, new);
+        self.dirty.insert(Output::Waypoint(key.clone()));
         self.renew_waypoint(&key);
     }
 
     pub(super) fn set_class(&mut self, name: Arc<str>, new: Option<GatewayClass>) {
         self.plans_changed = true;
+        self.mark_all_waypoints();
         match new {
             Some(class) => self.classes.insert(name.clone(), class),
             None => self.classes.remove(&name),
@@ -136,6 +138,7 @@ impl Index {
             .map(|(key, _)| key)
             .collect();
         for key in of_class {
+            self.dirty.insert(Output::Waypoint(key.clone()));
             self.renew_waypoint(&key);
         }
     }
@@ -150,18 +153,13 @@ impl Index {
         if !std::mem::take(&mut self.plans_changed) {
             return None;
         }
-        let ours = |class: &str| {
-            class == WAYPOINT_CLASS
-                || self
-                    .classes
-                    .get(class)
-                    .is_some_and(|class| class.controller == CONTROLLER)
-        };
         let mut plans = BTreeMap::new();
         for (key, gateway) in self.gateways.all() {
-            let Ok(spec) = &gateway.spec else { continue };
-            if gateway.terminating || !ours(&spec.gateway_class_name) || !spec.addresses.is_empty()
-            {
+            let run_by_others = gateway
+                .spec
+                .as_ref()
+                .is_ok_and(|spec| !spec.addresses.is_empty());
+            if gateway.terminating || run_by_others || !self.is_waypoint(gateway) {
                 continue;
             }
             let ready = self.pods.within(&key.namespace).any(|(_, pod)| {
@@ -179,6 +177,16 @@ impl Index {
         Some(Arc::new(plans))
     }
 
+    /// Whether a Gateway is of a class of waypoints.
+    pub(super) fn is_waypoint(&self, gateway: &Gateway) -> bool {
+        let class = gateway.class();
+        class == WAYPOINT_CLASS
+            || self
+                .classes
+                .get(class)
+                .is_some_and(|class| class.controller == CONTROLLER)
+    }
+
     fn renew_waypoint(&mut self, key: &Key) {
         let new = self.gateways.get(key).and_then(|gateway| {
             Waypoint::of(&self.mesh, gateway, self.classes.get(gateway.class()))
@@ -189,6 +197,8 @@ impl Index {
         self.mark_users_of_waypoint(key);
         self.waypoints.set(key, new);
         self.mark_users_of_waypoint(key);
+        // Who leaves one waypoint may come to another: all of them are looked at.
+        self.mark_all_waypoints();
     }
 
     /// Whoever names it, whether or not it lets them in; and all of its namespace where it is for
@@ -247,6 +257,7 @@ impl Index {
                 .map(|(key, _)| Output::Service(key));
             let pods = self.pods.within(name).map(|(key, _)| Output::Pod(key));
             self.dirty.extend(services.chain(pods));
+            self.mark_all_waypoints();
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::objects::{
     AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node,
-    Object, PeerAuthentication, Pod, Service,
+    Object, PeerAuthentication, Pod, Routing, Service,
 };
 
 /// Changes on their way to the index; a watch waits when it is full.
@@ -96,6 +96,20 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
                 Kind::Gateway => {
                     let convert = |object: &DynamicObject| {
                         Some(Object::Gateway(Box::new(Gateway::from(object))))
+                    };
+                    follow(kind, custom_api(client, kind), convert, reports).await;
+                }
+                Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::RequestAuthentication
+                | Kind::Telemetry
+                | Kind::HttpRoute
+                | Kind::GrpcRoute
+                | Kind::TcpRoute
+                | Kind::TlsRoute
+                | Kind::ReferenceGrant => {
+                    let convert = move |object: &DynamicObject| {
+                        Routing::read(kind, object).map(|read| Object::Routing(Box::new(read)))
                     };
                     follow(kind, custom_api(client, kind), convert, reports).await;
                 }

@@ -31,6 +31,8 @@ pub struct Service {
     pub local: bool,
     /// Endpoints that are not ready are used too.
     pub publish_not_ready: bool,
+    /// `metadata.creationTimestamp` in seconds: of two for one address the older counts.
+    pub created: i64,
     /// The waypoint that it asks for.
     pub waypoint: UseWaypoint,
     /// Whether ingress gateways shall use that waypoint, if it says so itself.
@@ -111,6 +113,12 @@ impl Service {
                 .cloned(),
             local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            created: service
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0.as_second())
+                .unwrap_or_default(),
             waypoint: UseWaypoint::of(labels, &key.namespace),
             ingress_use_waypoint: ingress_use(labels),
             of_waypoint: is_waypoint(labels),

@@ -11,6 +11,7 @@ fn pilot() -> (Pilot, Arc<Hub>) {
     let pilot = Pilot::new(
         index,
         hub.clone(),
+        Arc::new(Fleet::default()),
         Arc::new(Queue::default()),
         Arc::new(Metrics::default()),
     );

@@ -36,6 +36,16 @@ pub struct Context<'a> {
     pub policies: Vec<String>,
 }
 
+/// The names under which a pod's workload appears in telemetry: canonical name and revision.
+#[must_use]
+pub fn canonical(pod: &Pod) -> (&str, &str) {
+    let name = label(&pod.labels, &CANONICAL_NAME).unwrap_or(&pod.owner.name);
+    (
+        name,
+        label(&pod.labels, &CANONICAL_REVISION).unwrap_or("latest"),
+    )
+}
+
 /// The pod's UID in the workload protocol.
 #[must_use]
 pub fn pod_uid(mesh: &Mesh, pod: &Key) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mesh::proto::discovery::DeltaDiscoveryRequest;
 use mesh::proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +18,14 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::PushCodec;
+use super::fleet::Fleet;
 use super::hub::Hub;
-use super::session::{Heard, Push, Session};
+use super::session::{Heard, Push, Role, Session};
+use super::store::Behind;
 use crate::authentication::{Authenticator, Caller, Roles};
+use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::objects::Key;
 
 /// The largest request: a client that reconnects names every resource that it has.
 const REQUEST_LIMIT: usize = 64 << 20;
@@ -33,8 +38,21 @@ const PATH: &str =
 #[derive(Clone)]
 pub struct Discovery(Arc<Shared>);
 
+/// Where each client's resources are.
+#[derive(Clone)]
+pub struct Sources {
+    /// The node proxies', and all workloads.
+    pub mesh: Arc<Hub>,
+    /// The waypoints'.
+    pub waypoints: Arc<Fleet>,
+    /// Which pod is a waypoint.
+    pub index: Arc<RwLock<Index>>,
+}
+
 struct Shared {
     hub: Arc<Hub>,
+    waypoints: Arc<Fleet>,
+    index: Arc<RwLock<Index>>,
     authenticator: Arc<Authenticator>,
     roles: Roles,
     metrics: Arc<Metrics>,
@@ -44,10 +62,10 @@ struct Shared {
 }
 
 impl Discovery {
-    /// A service over the hub. `max_age` is how long one stream may live, `stop` ends all.
+    /// A service over the hubs. `max_age` is how long one stream may live, `stop` ends all.
     #[must_use]
     pub fn new(
-        hub: Arc<Hub>,
+        sources: Sources,
         authenticator: Arc<Authenticator>,
         roles: Roles,
         metrics: Arc<Metrics>,
@@ -55,7 +73,9 @@ impl Discovery {
         stop: CancellationToken,
     ) -> Self {
         Self(Arc::new(Shared {
-            hub,
+            hub: sources.mesh,
+            waypoints: sources.waypoints,
+            index: sources.index,
             authenticator,
             roles,
             metrics,
@@ -93,6 +113,12 @@ impl Service<http::Request<Body>> for Discovery {
     }
 }
 
+/// A client, and which waypoint it is one of, if it is no node proxy.
+struct Admitted {
+    caller: Caller,
+    waypoint: Option<Key>,
+}
+
 struct Delta(Arc<Shared>);
 
 impl StreamingService<DeltaDiscoveryRequest> for Delta {
@@ -104,9 +130,9 @@ impl StreamingService<DeltaDiscoveryRequest> for Delta {
     fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
         let shared = self.0.clone();
         Box::pin(async move {
-            let caller = shared.admit(&request).await?;
+            let admitted = shared.admit(&request).await?;
             let (responses, stream) = mpsc::channel(QUEUE);
-            tokio::spawn(shared.serve(caller, request.into_inner(), responses));
+            tokio::spawn(shared.serve(admitted, request.into_inner(), responses));
             Ok(Response::new(ReceiverStream::new(stream)))
         })
     }
@@ -116,7 +142,7 @@ impl Shared {
     async fn admit(
         &self,
         request: &Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Caller, Status> {
+    ) -> Result<Admitted, Status> {
         let caller = self
             .authenticator
             .authenticate(request.metadata())
@@ -130,26 +156,47 @@ impl Shared {
                     "an xDS client was refused"
                 );
             })?;
-        if !self.roles.is_node_proxy(&caller) {
-            self.metrics.refused_streams.inc();
-            tracing::warn!(src.identity = %caller, "an xDS client was refused: it is no node proxy (see --node-proxy-accounts)");
-            return Err(Status::permission_denied(format!(
-                "{caller} is not allowed to read the mesh's workloads"
-            )));
+        if self.roles.is_node_proxy(&caller) {
+            return Ok(Admitted {
+                caller,
+                waypoint: None,
+            });
         }
-        Ok(caller)
+        if let Some(waypoint) = self.waypoint_of(&caller) {
+            return Ok(Admitted {
+                caller,
+                waypoint: Some(waypoint),
+            });
+        }
+        self.metrics.refused_streams.inc();
+        tracing::warn!(src.identity = %caller, "an xDS client was refused: it is no node proxy (see --node-proxy-accounts), and its pod is no waypoint that is known (yet)");
+        Err(Status::permission_denied(format!(
+            "{caller} is neither a node proxy nor the pod of a waypoint: it is not allowed to read the mesh's configuration"
+        )))
+    }
+
+    /// Whose pod the caller is, by its token alone: what it says of itself counts for nothing.
+    fn waypoint_of(&self, caller: &Caller) -> Option<Key> {
+        let pod = caller.pod.as_ref()?;
+        let key = Key::new(caller.namespace.as_str(), pod.name.as_str());
+        self.index
+            .read()
+            .waypoint_of_instance(&key, &pod.uid, &caller.service_account)
     }
 
     async fn serve(
         self: Arc<Self>,
-        caller: Caller,
+        Admitted { caller, waypoint }: Admitted,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         responses: mpsc::Sender<Result<Push, Status>>,
     ) {
         let number = self.hub.enter(caller.to_string());
         self.metrics.connected.inc();
         tracing::info!(src.identity = %caller, "xDS client connected");
-        let reason = match self.converse(number, &mut requests, &responses).await {
+        let reason = match self
+            .converse(number, waypoint.as_ref(), &mut requests, &responses)
+            .await
+        {
             Ok(reason) => reason.to_owned(),
             Err(status) => {
                 let reason = status.message().to_owned();
@@ -166,11 +213,15 @@ impl Shared {
     async fn converse(
         &self,
         number: u64,
+        waypoint: Option<&Key>,
         requests: &mut Streaming<DeltaDiscoveryRequest>,
         responses: &mpsc::Sender<Result<Push, Status>>,
     ) -> Result<&'static str, Status> {
-        let mut session = Session::default();
-        let mut newest = self.hub.follow();
+        let (mut session, own) = match waypoint {
+            Some(waypoint) => (Session::of(Role::Waypoint), self.waypoints.hub(waypoint)),
+            None => (Session::of(Role::NodeProxy), self.hub.clone()),
+        };
+        let (mut newest, mut mesh) = (own.follow(), self.hub.follow());
         let mut ready = self.hub.ready();
         let end = tokio::time::sleep(jittered(self.max_age));
         tokio::pin!(end);
@@ -186,11 +237,13 @@ impl Shared {
                     Err(_) => return Ok("the connection broke"),
                 },
                 _ = newest.changed() => {}
+                _ = mesh.changed(), if waypoint.is_some() => {}
                 _ = ready.changed(), if !serving => {}
             }
             if *ready.borrow() {
                 let heard = newest.borrow_and_update().heard;
-                self.push(&mut session, responses, heard).await?;
+                mesh.borrow_and_update();
+                self.push(&mut session, &own, responses, heard).await?;
                 self.record(number, &session);
             }
         }
@@ -227,12 +280,13 @@ impl Shared {
     async fn push(
         &self,
         session: &mut Session,
+        own: &Hub,
         responses: &mpsc::Sender<Result<Push, Status>>,
         heard: std::time::Instant,
     ) -> Result<(), Status> {
         loop {
-            let next = session
-                .poll(&self.hub.store())
+            let next = self
+                .next(session, own)
                 .map_err(|behind| Status::resource_exhausted(behind.to_string()))?;
             let Some(push) = next else { return Ok(()) };
             self.metrics.pushed(push.kind, push.body.len());
@@ -242,6 +296,16 @@ impl Shared {
             self.metrics
                 .convergence
                 .observe(heard.elapsed().as_secs_f64());
+        }
+    }
+
+    fn next(&self, session: &mut Session, own: &Hub) -> Result<Option<Push>, Behind> {
+        let store = own.store();
+        // A node proxy's own store is the mesh's: it must not be locked twice.
+        if std::ptr::eq(own, &*self.hub) {
+            session.poll(&store)
+        } else {
+            session.poll_both(&store, &self.hub.store())
         }
     }
 

@@ -8,6 +8,9 @@
 //!                                 └───────── something changed, or more was asked ─────┘
 //! ```
 //!
+//! A waypoint is told of new clusters before the listeners that route to them, and that clusters
+//! are gone only after it took the listeners that do not: in between no request finds nothing.
+//!
 //! At most one response of a kind is unacknowledged. What changes meanwhile stays in the store's
 //! log, so that a slow client costs nothing and gets only the last state of each resource.
 
@@ -28,8 +31,30 @@ pub const NAME_LIMIT: usize = 100_000;
 /// What one client asked for and has.
 #[derive(Default)]
 pub struct Session {
+    role: Role,
+    /// Clusters that are gone, of which the client is told once it has the newest listeners.
+    deferred: BTreeSet<Arc<str>>,
     subscriptions: BTreeMap<ResourceType, Subscription>,
     nonces: u64,
+}
+
+/// What a client may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Workloads, services and L4 policies.
+    #[default]
+    NodeProxy,
+    /// Envoy's resources, its own, and workloads.
+    Waypoint,
+}
+
+impl Role {
+    fn kinds(self) -> &'static [ResourceType] {
+        match self {
+            Self::NodeProxy => &ResourceType::ALL,
+            Self::Waypoint => &ResourceType::WAYPOINT,
+        }
+    }
 }
 
 /// One kind of resource, as one client sees it.
@@ -81,7 +106,7 @@ pub enum Heard {
 pub enum Refusal {
     /// A kind that is not served.
     #[error(
-        "type {0:?} is not served here: node proxies subscribe to istio.workload.Address and istio.security.Authorization"
+        "type {0:?} is not served to this client: node proxies subscribe to istio.workload.Address and istio.security.Authorization, waypoints to Envoy's listeners, clusters and endpoints and istio.workload.Workload"
     )]
     UnknownType(String),
     /// Too many names.
@@ -101,9 +126,19 @@ pub struct Push {
 }
 
 impl Session {
+    /// A session of a client of this role.
+    #[must_use]
+    pub fn of(role: Role) -> Self {
+        Self {
+            role,
+            ..Self::default()
+        }
+    }
+
     /// Takes a request in.
     pub fn handle(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Refusal> {
         let kind = ResourceType::from_url(&request.type_url)
+            .filter(|kind| self.role.kinds().contains(kind))
             .ok_or(Refusal::UnknownType(request.type_url))?;
         let first = !self.subscriptions.contains_key(&kind);
         let subscription = self.subscriptions.entry(kind).or_default();
@@ -140,9 +175,31 @@ impl Session {
 
     /// The next response to send, if there is one. Call until there is none.
     pub fn poll(&mut self, store: &Store) -> Result<Option<Push>, Behind> {
-        for kind in ResourceType::ALL {
-            if kind == ResourceType::Address && self.policies_wait(store)? {
+        self.poll_both(store, store)
+    }
+
+    /// The same for a client with a store of its own beside the mesh's, which has the workloads.
+    pub fn poll_both(&mut self, own: &Store, mesh: &Store) -> Result<Option<Push>, Behind> {
+        for kind in self.role.kinds().iter().copied() {
+            let store = if kind == ResourceType::Workload {
+                mesh
+            } else {
+                own
+            };
+            let first = match kind {
+                ResourceType::Address => Some(ResourceType::Authorization),
+                ResourceType::Listener => Some(ResourceType::Cluster),
+                _ => None,
+            };
+            if let Some(first) = first
+                && self.waits_for(first, store)?
+            {
                 continue;
+            }
+            if kind == ResourceType::Cluster
+                && let Some(push) = self.farewell(store)
+            {
+                return Ok(Some(push));
             }
             let Some(subscription) = self.subscriptions.get_mut(&kind) else {
                 continue;
@@ -153,7 +210,22 @@ impl Session {
             let empty = Collection::default();
             let collection = store.collection(kind).unwrap_or(&empty);
             let from = subscription.sent;
-            let body = if subscription.wildcard {
+            let clusters = kind == ResourceType::Cluster;
+            let changed = match from {
+                Some(from) if clusters => collection.since(from)?,
+                _ => BTreeSet::new(),
+            };
+            let body = if clusters && subscription.wildcard && from.is_some() {
+                let (there, gone): (Vec<_>, Vec<_>) = changed
+                    .iter()
+                    .cloned()
+                    .partition(|name| collection.get(name).is_some());
+                self.deferred.retain(|name| collection.get(name).is_none());
+                self.deferred.extend(gone);
+                let there = there.iter().filter_map(|name| collection.get(name));
+                let mut there = there.peekable();
+                there.peek().is_some().then(|| encode(kind, there, &[]))
+            } else if subscription.wildcard {
                 subscription.everything(kind, store, collection)?
             } else {
                 subscription.named(kind, collection)?
@@ -167,15 +239,72 @@ impl Session {
             let nonce = format!("{}-{}", store.revision(), self.nonces);
             subscription.unacknowledged = Some((nonce.clone(), store.revision()));
             subscription.progress.nonce_sent.clone_from(&nonce);
+            // Envoy wants a changed cluster's endpoints again.
+            if clusters
+                && let Some(endpoints) = self.subscriptions.get_mut(&ResourceType::Endpoints)
+            {
+                let asked = changed
+                    .into_iter()
+                    .filter(|name| endpoints.names.contains(name));
+                let asked: Vec<_> = asked.collect();
+                endpoints.fresh.extend(asked);
+            }
             return Ok(Some(Push { kind, nonce, body }));
         }
         Ok(None)
     }
 
-    /// Whether there are policies that the client can't be sent yet. Workloads that name them wait:
-    /// a node proxy that knows a workload and not its policy would let everybody in.
-    fn policies_wait(&self, store: &Store) -> Result<bool, Behind> {
-        let kind = ResourceType::Authorization;
+    /// Tells of clusters that are gone, when the client has the listeners that do without them.
+    fn farewell(&mut self, store: &Store) -> Option<Push> {
+        if self.deferred.is_empty() {
+            return None;
+        }
+        let settled = self
+            .subscriptions
+            .get(&ResourceType::Listener)
+            .is_none_or(|listeners| {
+                listeners.unacknowledged.is_none()
+                    && listeners.sent.is_none_or(|sent| {
+                        let all = store.collection(ResourceType::Listener);
+                        all.is_none_or(|all| {
+                            all.since(sent).is_ok_and(|changed| changed.is_empty())
+                        })
+                    })
+            });
+        let kind = ResourceType::Cluster;
+        let subscription = self
+            .subscriptions
+            .get_mut(&kind)
+            .filter(|clusters| clusters.unacknowledged.is_none())?;
+        if !settled {
+            return None;
+        }
+        let all = store.collection(kind);
+        let deferred = std::mem::take(&mut self.deferred);
+        let gone: Vec<String> = deferred
+            .iter()
+            .filter(|name| all.is_none_or(|all| all.get(name).is_none()))
+            .map(ToString::to_string)
+            .collect();
+        if gone.is_empty() {
+            return None;
+        }
+        self.nonces += 1;
+        let revision = subscription.sent.unwrap_or_default();
+        let nonce = format!("{revision}-{}", self.nonces);
+        subscription.unacknowledged = Some((nonce.clone(), revision));
+        subscription.progress.nonce_sent.clone_from(&nonce);
+        Some(Push {
+            kind,
+            nonce,
+            body: encode(kind, std::iter::empty(), &gone),
+        })
+    }
+
+    /// Whether there are resources of a kind that the client can't be sent yet, because it has not
+    /// answered. Those that name them wait: a node proxy that knows a workload and not its policy
+    /// would let everybody in, and a listener's routes would lead to clusters that are not there.
+    fn waits_for(&self, kind: ResourceType, store: &Store) -> Result<bool, Behind> {
         let Some(policies) = self.subscriptions.get(&kind) else {
             return Ok(false);
         };

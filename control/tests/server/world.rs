@@ -14,8 +14,9 @@ use control::objects::{AuthorizationPolicy, Change, Kind, Object, Pod, Service};
 use control::pilot::Pilot;
 use control::status::writer::Queue;
 use control::translate::Mesh;
+use control::xds::fleet::Fleet;
 use control::xds::hub::Hub;
-use control::xds::service::Discovery;
+use control::xds::service::{Discovery, Sources};
 use control::{server, tls};
 use futures_util::future::BoxFuture;
 use mesh::identity::TrustDomain;
@@ -74,9 +75,11 @@ impl World {
         let hub = Arc::new(Hub::default());
         let metrics = Arc::new(Metrics::default());
         let index = Arc::new(RwLock::new(Index::new(Mesh::default())));
+        let fleet = Arc::new(Fleet::default());
         let pilot = Pilot::new(
             index.clone(),
             hub.clone(),
+            fleet.clone(),
             Arc::new(Queue::default()),
             metrics.clone(),
         );
@@ -90,8 +93,13 @@ impl World {
         let authenticator = Arc::new(Authenticator::new(Table));
         let roles = Roles::new(["istio-system/ztunnel"]).unwrap();
         let stop = CancellationToken::new();
+        let sources = Sources {
+            mesh: hub.clone(),
+            waypoints: fleet,
+            index: index.clone(),
+        };
         let discovery = Discovery::new(
-            hub.clone(),
+            sources,
             authenticator.clone(),
             roles.clone(),
             metrics.clone(),

@@ -94,7 +94,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             "apiVersion": "security.istio.io/v1",
             "kind": "AuthorizationPolicy",
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT"], 2), "selector": selector, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
+            "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT"], 2), "selector": if choice[0].is_multiple_of(2) { selector } else { Value::Null }, "targetRefs": if choice[0].is_multiple_of(2) { json!([]) } else { json!([{"kind": "Service", "name": "o0"}]) }, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
         }),
         Kind::GatewayClass => json!({
             "apiVersion": "gateway.networking.k8s.io/v1",
@@ -130,6 +130,17 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
                 "status": {"addresses": addresses},
             })
         }
+        kind @ (Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::RequestAuthentication
+        | Kind::Telemetry
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TcpRoute
+        | Kind::TlsRoute
+        | Kind::ReferenceGrant) => {
+            json!({"apiVersion": "x/v1", "kind": kind.name(), "metadata": meta, "spec": routing(kind, namespace, choice)})
+        }
         Kind::PeerAuthentication => {
             let ports = json!({"80": {"mode": pick(&MODES, 3)}});
             let spec = if choice[1] % 3 == 2 {
@@ -145,6 +156,72 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             })
         }
     }
+}
+
+fn routing(kind: Kind, namespace: &str, choice: [u8; 4]) -> Value {
+    let service = format!("o{}", choice[1] % 3);
+    let there = NAMESPACES[usize::from(choice[2]) % 3];
+    let host = format!("{service}.{there}.svc.cluster.local");
+    let targets = json!([{"kind": "Service", "name": service}]);
+    let backends = json!([{"name": service, "namespace": there, "port": 80, "weight": choice[3]}]);
+    let parents = json!([{"group": "", "kind": "Service", "name": format!("o{}", choice[0] % 3), "namespace": namespace}]);
+    match kind {
+        Kind::VirtualService if choice[0].is_multiple_of(3) => {
+            json!({"http": [{"timeout": "2s", "route": [{"destination": {"host": host}}]}]})
+        }
+        Kind::VirtualService => json!({
+            "hosts": ["o0", "o1"],
+            "http": [
+                {"match": [{"uri": {"prefix": format!("/{}", choice[3])}}], "delegate": {"name": service, "namespace": there}},
+                {"route": [{"destination": {"host": host, "subset": "v1"}}], "fault": {"abort": {"httpStatus": 503, "percentage": {"value": 1}}}},
+            ],
+        }),
+        Kind::DestinationRule => json!({
+            "host": service,
+            "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": choice[3]}}},
+            "subsets": [{"name": "v1", "labels": {"app": APPS[usize::from(choice[0]) % 3]}}],
+        }),
+        Kind::RequestAuthentication => {
+            json!({"targetRefs": targets, "jwtRules": [{"issuer": service, "jwks": "{}"}]})
+        }
+        Kind::Telemetry => json!({"accessLogging": [{"disabled": choice[0].is_multiple_of(2)}]}),
+        Kind::ReferenceGrant => {
+            json!({"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": there}], "to": [{"group": "", "kind": "Service"}]})
+        }
+        _ => json!({"parentRefs": parents, "rules": [{"backendRefs": backends}]}),
+    }
+}
+
+/// Everything that each waypoint has.
+fn of_waypoints(index: &mut Index, stores: &mut BTreeMap<Key, Store>) {
+    let (updates, gone) = index.take_l7();
+    for key in gone {
+        stores.remove(&key);
+    }
+    for (key, updates) in updates {
+        stores.entry(key).or_default().apply(updates);
+    }
+}
+
+/// Names and versions: the hash of the content.
+fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, String)> {
+    let mut all = Vec::new();
+    for (key, store) in stores {
+        for kind in ResourceType::WAYPOINT {
+            for resource in store
+                .collection(kind)
+                .into_iter()
+                .flat_map(|collection| collection.iter())
+            {
+                all.push((
+                    key.to_string(),
+                    resource.name.to_string(),
+                    resource.version.clone(),
+                ));
+            }
+        }
+    }
+    all
 }
 
 fn key_of(change: &Change) -> (Kind, Key) {
@@ -164,21 +241,27 @@ proptest! {
     #[test]
     fn the_order_and_grouping_of_events_does_not_matter(events in proptest::collection::vec((event(), any::<bool>()), 1..60)) {
         let (mut index, mut store) = (Index::new(Mesh::default()), Store::default());
+        let mut waypoints = BTreeMap::new();
         let mut last: BTreeMap<(Kind, Key), Change> = BTreeMap::new();
         for (event, flush) in events {
             last.insert(key_of(&event), event.clone());
             index.apply(event);
             if flush {
                 store.apply(index.recompute());
+                of_waypoints(&mut index, &mut waypoints);
             }
         }
         store.apply(index.recompute());
+        of_waypoints(&mut index, &mut waypoints);
 
         let (mut scratch, mut fresh) = (Index::new(Mesh::default()), Store::default());
         for change in last.into_values().rev().filter(|change| matches!(change, Change::Applied(_))) {
             scratch.apply(change);
         }
         fresh.apply(scratch.recompute());
+        let mut from_scratch = BTreeMap::new();
+        of_waypoints(&mut scratch, &mut from_scratch);
+        prop_assert_eq!(versions(&waypoints), versions(&from_scratch));
         prop_assert_eq!(snapshot(&store), snapshot(&fresh));
     }
 }

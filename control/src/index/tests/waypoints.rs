@@ -84,7 +84,8 @@ fn through(index: &mut Index) -> Vec<String> {
     for (key, _) in index.pods.all() {
         index.dirty.insert(Output::Pod(key));
     }
-    for update in index.recompute() {
+    let all = index.recompute().into_iter();
+    for update in all.filter(|update| update.kind == ResourceType::Address) {
         let value = update.resource.unwrap().value();
         let (name, waypoint) = match Address::decode(value.as_slice()).unwrap().r#type.unwrap() {
             address::Type::Service(service) => {

@@ -1,0 +1,68 @@
+//! The objects of the routing API, each read as a whole: what a waypoint is made from.
+//!
+//! They are kept as parsed, one table for all kinds, because every translation of a waypoint looks
+//! at several of them. One that does not parse is refused by name; the last good version stays.
+
+use std::sync::Arc;
+
+use kube::core::DynamicObject;
+
+use super::authorization_policy::{source, spec};
+use super::destination_rule::DestinationRule;
+use super::gateway_route::GatewayRoute;
+use super::reference_grant::ReferenceGrant;
+use super::request_authentication::RequestAuthentication;
+use super::telemetry::Telemetry;
+use super::virtual_service::VirtualService;
+use super::{Kind, PolicySource};
+
+/// An object of the routing API, as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// Its kind.
+    pub kind: Kind,
+    /// Where it came from.
+    pub source: PolicySource,
+    /// Its specification, or why it can't be read.
+    pub spec: Result<Arc<Spec>, String>,
+}
+
+/// Its specification.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spec {
+    /// networking.istio.io VirtualService.
+    VirtualService(VirtualService),
+    /// networking.istio.io DestinationRule.
+    DestinationRule(Box<DestinationRule>),
+    /// security.istio.io RequestAuthentication.
+    RequestAuthentication(RequestAuthentication),
+    /// telemetry.istio.io Telemetry.
+    Telemetry(Telemetry),
+    /// gateway.networking.k8s.io ReferenceGrant.
+    ReferenceGrant(ReferenceGrant),
+    /// gateway.networking.k8s.io HTTPRoute, GRPCRoute, TCPRoute or TLSRoute.
+    GatewayRoute(GatewayRoute),
+}
+
+impl Routing {
+    /// Reads an object of this kind; `None` for a kind that is none of the routing API.
+    #[must_use]
+    pub fn read(kind: Kind, object: &DynamicObject) -> Option<Self> {
+        let spec = match kind {
+            Kind::VirtualService => spec(object).map(Spec::VirtualService),
+            Kind::DestinationRule => spec(object).map(Box::new).map(Spec::DestinationRule),
+            Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
+            Kind::Telemetry => spec(object).map(Spec::Telemetry),
+            Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
+                GatewayRoute::read(object).map(Spec::GatewayRoute)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            source: source(object),
+            spec: spec.map(Arc::new),
+        })
+    }
+}

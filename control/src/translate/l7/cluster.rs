@@ -1,0 +1,402 @@
+//! The clusters of a waypoint: its own services' ports and subsets, those that its routes name
+//! elsewhere, and the fixed ones of the tunnels. (istio/istio, `core/cluster_waypoint.go`)
+
+mod policy;
+
+use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3 as proxy_protocol;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream;
+use std::collections::BTreeSet;
+
+use super::api::{
+    any, cluster, core, endpoint, internal_address, list, metadata, nested, number, object,
+    seconds, text, tls as envoy_tls, transport_socket,
+};
+use super::listener::internal_transport;
+use super::view::{Protocol, Rule, Target, TargetPort, View, inbound, outbound};
+use super::{route, tls};
+use crate::objects::destination_rule::TrafficPolicy;
+
+pub(super) use policy::policy_for;
+
+const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+
+/// All of them.
+pub(super) fn clusters(view: &View<'_>) -> Vec<cluster::Cluster> {
+    let mut all = vec![
+        to_listener("main_internal", "main_internal"),
+        to_listener("encap", "connect_originate"),
+    ];
+    for service in &view.services {
+        let rule = view.rule_of(service);
+        for port in &service.ports {
+            own(view, service, port, rule.as_ref(), &mut all);
+        }
+    }
+    elsewhere(view, &mut all);
+    all.push(connect_originate(view));
+    all.push(inner_connect_originate(view));
+    all.push(outer_connect_originate(view));
+    all
+}
+
+fn own(
+    view: &View<'_>,
+    service: &Target,
+    port: &TargetPort,
+    rule: Option<&Rule>,
+    all: &mut Vec<cluster::Cluster>,
+) {
+    let kinds = [("tcp", port.protocol.tcp()), ("http", port.protocol.http())];
+    let subsets = rule.map_or(&[][..], |rule| &rule.spec.subsets);
+    let names = std::iter::once("").chain(subsets.iter().map(|subset| subset.name.as_str()));
+    for subset in names {
+        let policy = rule.map(|rule| policy_for(rule, port.number, subset));
+        for (kind, _) in kinds.iter().filter(|(_, spoken)| *spoken) {
+            let kind = if subset.is_empty() {
+                (*kind).to_owned()
+            } else {
+                format!("{kind}/{subset}")
+            };
+            let name = inbound(port.number, &kind, &service.host);
+            let mut made = of_service(service, port, &name, &kind, rule);
+            let socket = socket(view, rule, policy.as_ref(), port);
+            made.transport_socket = Some(internal_transport(
+                "internal_upstream",
+                socket,
+                &[ORIGINAL_DST, "istio"],
+            ));
+            policy::apply(view, rule, policy.as_ref(), port, &mut made);
+            all.push(made);
+        }
+    }
+}
+
+/// What routes send to that this waypoint does not serve: to the pods directly.
+fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
+    let mut seen = BTreeSet::new();
+    let hosted: Vec<_> = view
+        .services
+        .iter()
+        .flat_map(|service| view.routes_of(service))
+        .collect();
+    for to in hosted.into_iter().flat_map(route::destinations) {
+        if view.owns(&to.host) || !seen.insert(to.host.clone()) {
+            continue;
+        }
+        let Some(target) = (view.lookup)(&to.host) else {
+            continue;
+        };
+        let rule = view.rule_of(&target);
+        let subsets = rule.as_ref().map_or(&[][..], |rule| &rule.spec.subsets);
+        for port in &target.ports {
+            for subset in
+                std::iter::once("").chain(subsets.iter().map(|subset| subset.name.as_str()))
+            {
+                let policy = rule
+                    .as_ref()
+                    .map(|rule| policy_for(rule, port.number, subset));
+                let name = outbound(port.number, subset, &target.host);
+                let mut made = of_service(&target, port, &name, subset, rule.as_ref());
+                let plain = socket(view, rule.as_ref(), policy.as_ref(), port);
+                let tunnel = internal_transport(
+                    "internal_upstream",
+                    transport_socket("raw_buffer", any(&RawBuffer {})),
+                    &[ORIGINAL_DST, "istio"],
+                );
+                made.transport_socket_matches = vec![
+                    socket_match("hbone", Some(("tunnel", "http")), tunnel),
+                    socket_match("tlsMode-disabled", None, plain),
+                ];
+                policy::apply(view, rule.as_ref(), policy.as_ref(), port, &mut made);
+                all.push(made);
+            }
+        }
+    }
+}
+
+fn socket_match(
+    name: &str,
+    when: Option<(&str, &str)>,
+    socket: core::TransportSocket,
+) -> cluster::cluster::TransportSocketMatch {
+    cluster::cluster::TransportSocketMatch {
+        name: name.to_owned(),
+        r#match: Some(
+            when.map(|(key, value)| object([(key, text(value))]))
+                .unwrap_or_default(),
+        ),
+        transport_socket: Some(socket),
+    }
+}
+
+fn of_service(
+    service: &Target,
+    port: &TargetPort,
+    name: &str,
+    subset: &str,
+    rule: Option<&Rule>,
+) -> cluster::Cluster {
+    let about = object([
+        ("host", text(service.host.clone())),
+        ("name", text(service.key.name.to_string())),
+        ("namespace", text(service.key.namespace.to_string())),
+    ]);
+    let mut istio = object([("services", list(vec![nested(about)]))]);
+    if !subset.is_empty() {
+        istio.fields.insert("subset".to_owned(), text(subset));
+    }
+    if let Some(rule) = rule {
+        let config = format!(
+            "/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}",
+            rule.key.namespace, rule.key.name
+        );
+        istio.fields.insert("config".to_owned(), text(config));
+    }
+    let mut made = cluster::Cluster {
+        name: name.to_owned(),
+        alt_stat_name: format!("{name};"),
+        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
+            cluster::cluster::DiscoveryType::Eds.into(),
+        )),
+        eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
+            eds_config: Some(core::ConfigSource {
+                config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+                    Default::default(),
+                )),
+                initial_fetch_timeout: seconds(0),
+                resource_api_version: core::ApiVersion::V3.into(),
+                ..Default::default()
+            }),
+            service_name: name.to_owned(),
+        }),
+        connect_timeout: seconds(10),
+        lb_policy: cluster::cluster::LbPolicy::LeastRequest.into(),
+        circuit_breakers: Some(breakers()),
+        metadata: Some(metadata([("istio".to_owned(), istio)])),
+        common_lb_config: Some(Default::default()),
+        ..Default::default()
+    };
+    match port.protocol {
+        Protocol::Http2 => set_options(
+            &mut made,
+            &explicit_h2(core::Http2ProtocolOptions::default()),
+        ),
+        Protocol::Sniffed => set_options(&mut made, &as_the_caller()),
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => {}
+    }
+    made
+}
+
+/// Plain bytes, TLS, or either behind the PROXY protocol.
+fn socket(
+    view: &View<'_>,
+    rule: Option<&Rule>,
+    policy: Option<&TrafficPolicy>,
+    port: &TargetPort,
+) -> core::TransportSocket {
+    let wanted = rule.zip(policy.and_then(|policy| policy.tls.as_ref()));
+    let h2 = port.protocol == Protocol::Http2;
+    let secured = wanted.and_then(|(rule, wanted)| tls::upstream(view, rule, wanted, h2));
+    let socket = secured.unwrap_or_else(|| transport_socket("raw_buffer", any(&RawBuffer {})));
+    let Some(proxy) = policy.and_then(|policy| policy.proxy_protocol.as_ref()) else {
+        return socket;
+    };
+    let version = if proxy.version == "V2" {
+        core::proxy_protocol_config::Version::V2
+    } else {
+        core::proxy_protocol_config::Version::V1
+    };
+    let transport = proxy_protocol::ProxyProtocolUpstreamTransport {
+        config: Some(core::ProxyProtocolConfig {
+            version: version.into(),
+            ..Default::default()
+        }),
+        transport_socket: Some(socket),
+        ..Default::default()
+    };
+    transport_socket(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        any(&transport),
+    )
+}
+
+fn breakers() -> cluster::CircuitBreakers {
+    let unlimited = number(u32::MAX);
+    cluster::CircuitBreakers {
+        thresholds: vec![cluster::circuit_breakers::Thresholds {
+            max_connections: unlimited,
+            max_pending_requests: unlimited,
+            max_requests: unlimited,
+            max_retries: unlimited,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+fn set_options(made: &mut cluster::Cluster, options: &upstream::HttpProtocolOptions) {
+    made.typed_extension_protocol_options
+        .insert(OPTIONS.to_owned(), any(options));
+}
+
+/// The caller's version of HTTP.
+fn as_the_caller() -> upstream::HttpProtocolOptions {
+    use upstream::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
+    upstream::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+            UseDownstreamHttpConfig {
+                http_protocol_options: Some(Default::default()),
+                http2_protocol_options: Some(Default::default()),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    }
+}
+
+fn explicit_h2(options: core::Http2ProtocolOptions) -> upstream::HttpProtocolOptions {
+    use upstream::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    };
+    upstream::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(
+            ExplicitHttpConfig {
+                protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(options)),
+            },
+        )),
+        ..Default::default()
+    }
+}
+
+fn idle(
+    mut options: upstream::HttpProtocolOptions,
+    after: i64,
+    once: bool,
+) -> upstream::HttpProtocolOptions {
+    options.common_http_protocol_options = Some(core::HttpProtocolOptions {
+        idle_timeout: seconds(after),
+        max_requests_per_connection: if once { number(1) } else { None },
+        ..Default::default()
+    });
+    options
+}
+
+fn connect() -> core::Http2ProtocolOptions {
+    core::Http2ProtocolOptions {
+        allow_connect: true,
+        ..Default::default()
+    }
+}
+
+fn fixed(name: &str, kind: cluster::cluster::DiscoveryType) -> cluster::Cluster {
+    cluster::Cluster {
+        name: name.to_owned(),
+        alt_stat_name: format!("{name};"),
+        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into())),
+        circuit_breakers: Some(breakers()),
+        ..Default::default()
+    }
+}
+
+/// A cluster of one endpoint: an internal listener.
+fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
+    let mut made = fixed(name, cluster::cluster::DiscoveryType::Static);
+    made.load_assignment = Some(endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint::LbEndpoint {
+                host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(
+                    endpoint::Endpoint {
+                        address: Some(internal_address(listener, "")),
+                        ..Default::default()
+                    },
+                )),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    made.transport_socket = Some(internal_transport(
+        "internal_upstream",
+        transport_socket("raw_buffer", any(&RawBuffer {})),
+        &[],
+    ));
+    set_options(&mut made, &idle(as_the_caller(), 300, false));
+    made
+}
+
+fn tunnel_socket(prefixes: &[String]) -> core::TransportSocket {
+    let context = envoy_tls::UpstreamTlsContext {
+        common_tls_context: Some(tls::tunnel(prefixes)),
+        ..Default::default()
+    };
+    transport_socket("tls", any(&context))
+}
+
+fn original_dst(name: &str, socket: core::TransportSocket) -> cluster::Cluster {
+    let mut made = fixed(name, cluster::cluster::DiscoveryType::OriginalDst);
+    made.connect_timeout = seconds(10);
+    made.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
+    made.cleanup_interval = seconds(60);
+    made.transport_socket = Some(socket);
+    made
+}
+
+fn connect_originate(view: &View<'_>) -> cluster::Cluster {
+    let mesh = tls::mesh_prefix(view);
+    let own = format!("{mesh}ns/{}/sa/", view.namespace());
+    let mut made = original_dst("connect_originate", tunnel_socket(&[mesh, own]));
+    let waypoint = matcher_key("waypoint");
+    made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
+        cluster::cluster::OriginalDstLbConfig {
+            upstream_port_override: number(15008),
+            metadata_key: Some(waypoint),
+            ..Default::default()
+        },
+    ));
+    set_options(&mut made, &idle(explicit_h2(connect()), 3600, false));
+    made
+}
+
+fn matcher_key(name: &str) -> envoy_types::pb::envoy::r#type::metadata::v3::MetadataKey {
+    use envoy_types::pb::envoy::r#type::metadata::v3::{
+        MetadataKey,
+        metadata_key::{PathSegment, path_segment::Segment},
+    };
+    MetadataKey {
+        key: ORIGINAL_DST.to_owned(),
+        path: vec![PathSegment {
+            segment: Some(Segment::Key(name.to_owned())),
+        }],
+    }
+}
+
+fn inner_connect_originate(view: &View<'_>) -> cluster::Cluster {
+    let mut made = to_listener("inner_connect_originate", "outer_connect_originate");
+    made.transport_socket = Some(internal_transport(
+        "internal_upstream_with_tls",
+        tunnel_socket(&[tls::mesh_prefix(view)]),
+        &[],
+    ));
+    set_options(&mut made, &idle(explicit_h2(connect()), 3600, true));
+    made
+}
+
+fn outer_connect_originate(view: &View<'_>) -> cluster::Cluster {
+    let mut made = original_dst(
+        "outer_connect_originate",
+        tunnel_socket(&[tls::mesh_prefix(view)]),
+    );
+    made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
+        cluster::cluster::OriginalDstLbConfig {
+            upstream_port_override: number(15008),
+            ..Default::default()
+        },
+    ));
+    set_options(&mut made, &idle(explicit_h2(connect()), 3600, true));
+    made
+}

@@ -1,0 +1,225 @@
+//! AuthorizationPolicy → Envoy's RBAC filters: AUDIT, DENY, ALLOW, in this order.
+//!
+//! A rule that can't be expressed makes an ALLOW policy allow less and a DENY policy deny more, as
+//! in istiod. A policy that can't be read at all denies everything it is attached to.
+//! (istio/istio, `pilot/pkg/security/authz`)
+
+mod model;
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
+use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac;
+
+use super::api::{any, hcm, http_filter, listener, network_filter, rbac};
+use super::view::{Target, View};
+use crate::objects::authorization_policy::{AuthorizationPolicy, Spec};
+use crate::objects::gateway::WAYPOINT_CLASS;
+use crate::objects::request_authentication::Targets;
+use crate::objects::{Key, Kind, selects};
+
+pub(super) use model::jwt_claim;
+
+use rbac::rbac::Action;
+
+/// For HTTP: of a service, or of pods themselves.
+pub(super) fn http(view: &View<'_>, service: Option<&Target>) -> Vec<hcm::HttpFilter> {
+    let built = build(view, service, false).into_iter().map(|built| {
+        let config = http_rbac::Rbac {
+            shadow_rules_stat_prefix: built.prefix(),
+            rules: built.rules,
+            shadow_rules: built.shadow,
+            ..Default::default()
+        };
+        http_filter("envoy.filters.http.rbac", any(&config))
+    });
+    built.collect()
+}
+
+/// For opaque connections.
+pub(super) fn network(view: &View<'_>, service: Option<&Target>) -> Vec<listener::Filter> {
+    let built = build(view, service, true).into_iter().map(|built| {
+        let config = network_rbac::Rbac {
+            stat_prefix: "tcp.".to_owned(),
+            shadow_rules_stat_prefix: built.prefix(),
+            rules: built.rules,
+            shadow_rules: built.shadow,
+            ..Default::default()
+        };
+        network_filter("envoy.filters.network.rbac", any(&config))
+    });
+    built.collect()
+}
+
+struct Built {
+    action: Action,
+    rules: Option<rbac::Rbac>,
+    shadow: Option<rbac::Rbac>,
+}
+
+impl Built {
+    fn prefix(&self) -> String {
+        match self.action {
+            Action::Allow => "istio_dry_run_allow_".to_owned(),
+            // istiod names a prefix where there are shadow rules, or where the action has none.
+            Action::Deny if self.shadow.is_some() => "istio_dry_run_deny_".to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
+    let mut attached: Vec<&AuthorizationPolicy> = view
+        .policies
+        .authorization
+        .iter()
+        .filter(|(policy, targets)| attaches(view, service, &policy.source.key, targets))
+        .map(|(policy, _)| policy)
+        .collect();
+    // The mesh's own first, so that nobody can speak before it.
+    attached.sort_by_key(|policy| *policy.source.key.namespace != *view.mesh.root_namespace);
+    let mut built = Vec::new();
+    for action in [Action::Log, Action::Deny, Action::Allow] {
+        let of: Vec<&&AuthorizationPolicy> = attached
+            .iter()
+            .filter(|policy| action_of(policy) == action)
+            .collect();
+        if of.is_empty() {
+            continue;
+        }
+        let (mut rules, mut shadow) = (None, None);
+        for policy in of {
+            let dry = policy.dry_run.clone().unwrap_or_default();
+            let into = if dry { &mut shadow } else { &mut rules };
+            let into = into.get_or_insert_with(|| rbac::Rbac {
+                action: action.into(),
+                ..Default::default()
+            });
+            into.policies.extend(policies(view, policy, action, tcp));
+        }
+        built.push(Built {
+            action,
+            rules,
+            shadow,
+        });
+    }
+    built
+}
+
+/// What is not understood denies. CUSTOM asks for an external authoriser, of which this mesh's
+/// configuration knows none: then everything is denied, as in istiod.
+fn action_of(policy: &AuthorizationPolicy) -> Action {
+    match policy.spec.as_ref().map(|spec| spec.action.as_deref()) {
+        Ok(None | Some("ALLOW")) => Action::Allow,
+        Ok(Some("AUDIT")) => Action::Log,
+        _ => Action::Deny,
+    }
+}
+
+fn policies(
+    view: &View<'_>,
+    policy: &AuthorizationPolicy,
+    action: Action,
+    tcp: bool,
+) -> HashMap<String, rbac::Policy> {
+    let key = &policy.source.key;
+    let name = |rule: usize| format!("ns[{}]-policy[{}]-rule[{rule}]", key.namespace, key.name);
+    let problem = |what: String| view.problem(Kind::AuthorizationPolicy, key, what);
+    let spec = match &policy.spec {
+        Ok(spec) => spec,
+        Err(why) => {
+            problem(why.clone());
+            return HashMap::from([(name(0), model::always())]);
+        }
+    };
+    match spec.action.as_deref() {
+        None | Some("ALLOW" | "DENY" | "AUDIT") => {}
+        Some(other) => {
+            problem(format!(
+                "action is {other:?}: a waypoint enforces ALLOW, DENY and AUDIT; this one denies everything"
+            ));
+            return HashMap::from([(name(0), model::always())]);
+        }
+    }
+    of_rules(view, key, spec, action, tcp, name)
+}
+
+fn of_rules(
+    view: &View<'_>,
+    key: &Key,
+    spec: &Spec,
+    action: Action,
+    tcp: bool,
+    name: impl Fn(usize) -> String,
+) -> HashMap<String, rbac::Policy> {
+    if spec.rules.is_empty() {
+        return HashMap::from([(name(0), model::never())]);
+    }
+    let mut all = HashMap::new();
+    for (number, rule) in spec.rules.iter().enumerate() {
+        match model::policy(&key.namespace, rule, action, tcp) {
+            Ok(Some(policy)) => {
+                all.insert(name(number), policy);
+            }
+            Ok(None) => {}
+            Err(problem) => {
+                view.problem(
+                    Kind::AuthorizationPolicy,
+                    key,
+                    format!("rules[{number}]: {problem}"),
+                );
+                if action != Action::Allow {
+                    all.insert(name(number), model::always());
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Whether a policy is attached: to the service (in its own namespace), to the waypoint (in the
+/// waypoint's), or to all waypoints (in the root namespace). In the form of Istio 1.18 a selector
+/// names the waypoint's pods.
+pub(super) fn attaches(
+    view: &View<'_>,
+    service: Option<&Target>,
+    policy: &Key,
+    targets: &Targets,
+) -> bool {
+    if targets.refs.is_empty() {
+        return targets.selector.as_ref().is_some_and(|selector| {
+            !selector.is_empty()
+                && policy.namespace == view.gateway.namespace
+                && selects(selector, &view.labels)
+        });
+    }
+    targets.refs.iter().any(|target| {
+        let group = match target.group.as_str() {
+            "core" => "",
+            other => other,
+        };
+        let own = target.namespace.is_empty() || target.namespace == *policy.namespace;
+        match (group, target.kind.as_str()) {
+            ("", "Service") | ("networking.istio.io", "ServiceEntry") => {
+                service.is_some_and(|service| {
+                    let kind = if service.kind == Kind::Service {
+                        "Service"
+                    } else {
+                        "ServiceEntry"
+                    };
+                    own && target.kind == kind
+                        && *service.key.name == *target.name
+                        && service.key.namespace == policy.namespace
+                })
+            }
+            ("gateway.networking.k8s.io", "Gateway") => {
+                own && *view.gateway.name == *target.name
+                    && policy.namespace == view.gateway.namespace
+            }
+            ("gateway.networking.k8s.io", "GatewayClass") => {
+                target.name == WAYPOINT_CLASS && *policy.namespace == *view.mesh.root_namespace
+            }
+            _ => false,
+        }
+    })
+}

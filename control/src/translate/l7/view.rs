@@ -1,0 +1,304 @@
+//! What a waypoint's resources are made from: its own services, and the objects that speak of them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mesh::proto::workload::AppProtocol;
+
+use crate::objects::authorization_policy::AuthorizationPolicy;
+use crate::objects::destination_rule::DestinationRule;
+use crate::objects::request_authentication::{RequestAuthentication, Targets};
+use crate::objects::virtual_service::VirtualService;
+use crate::objects::{Key, Kind, Labels};
+use crate::translate::Mesh;
+
+/// Everything that one waypoint's resources depend on.
+pub struct View<'a> {
+    /// The mesh.
+    pub mesh: &'a Mesh,
+    /// Its Gateway.
+    pub gateway: Key,
+    /// Its Deployment: the name by which it appears in telemetry.
+    pub deployment: String,
+    /// Labels of its pods, for policies that select it in the form of Istio 1.18.
+    pub labels: Labels,
+    /// The services that it serves, oldest first.
+    pub services: Vec<Target>,
+    /// The addresses of pods whose own addresses it serves.
+    pub pods: Vec<IpAddr>,
+    /// Any service by its host name.
+    pub lookup: &'a dyn Fn(&str) -> Option<Target>,
+    /// The endpoints of a service's port.
+    pub backends: &'a dyn Fn(&Target, &TargetPort) -> Vec<Backend>,
+    /// VirtualServices that apply to the mesh, oldest first: delegates resolved, routes of the
+    /// Gateway API among them.
+    pub routes: Vec<Hosted>,
+    /// DestinationRules, oldest first.
+    pub rules: Vec<Rule>,
+    /// Policies that waypoints enforce.
+    pub policies: Policies,
+    /// Whether requests are logged.
+    pub access_log: bool,
+    /// What in which object can't be used.
+    pub problems: RefCell<BTreeSet<(Kind, Key, String)>>,
+}
+
+/// A service, as its callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its host name.
+    pub host: String,
+    /// Its object.
+    pub key: Key,
+    /// Service or ServiceEntry.
+    pub kind: Kind,
+    /// Its virtual addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its TCP ports.
+    pub ports: Vec<TargetPort>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPort {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 declared.
+    Http,
+    /// HTTP/2 or gRPC declared.
+    Http2,
+    /// Declared to be something else.
+    Tcp,
+    /// TLS that is passed through.
+    Tls,
+    /// Not declared: found out at each connection.
+    Sniffed,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its labels, for subsets.
+    pub labels: Labels,
+    /// Whether it takes HBONE.
+    pub hbone: bool,
+    /// Region, zone, subzone.
+    pub locality: (String, String, String),
+    /// `workload;namespace;canonical name;revision;cluster`, for telemetry.
+    pub workload: String,
+}
+
+/// A VirtualService, or what a route of the Gateway API comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hosted {
+    /// Its object.
+    pub key: Key,
+    /// Which kind it was.
+    pub kind: Kind,
+    /// What it says; hosts are full names.
+    pub spec: Arc<VirtualService>,
+}
+
+/// A DestinationRule; its host is a full name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Its object.
+    pub key: Key,
+    /// The full name of its host, or a wildcard.
+    pub host: String,
+    /// What it says.
+    pub spec: Arc<DestinationRule>,
+}
+
+/// Policies that waypoints enforce, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// AuthorizationPolicies with targets.
+    pub authorization: Vec<(AuthorizationPolicy, Targets)>,
+    /// RequestAuthentications with targets.
+    pub authentication: Vec<(Key, Arc<RequestAuthentication>)>,
+}
+
+impl Protocol {
+    /// From what the port declares.
+    #[must_use]
+    pub fn of(port: &crate::objects::service::ServicePort) -> Self {
+        match super::super::protocol::app_protocol(port) {
+            AppProtocol::Http11 => Self::Http,
+            AppProtocol::Http2 | AppProtocol::Grpc => Self::Http2,
+            AppProtocol::Tls => Self::Tls,
+            AppProtocol::Tcp => Self::Tcp,
+            AppProtocol::Unknown if declared_tcp(port) => Self::Tcp,
+            AppProtocol::Unknown => Self::Sniffed,
+        }
+    }
+
+    pub(super) fn http(self) -> bool {
+        matches!(self, Self::Http | Self::Http2 | Self::Sniffed)
+    }
+
+    pub(super) fn tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::Sniffed)
+    }
+}
+
+/// Protocols that Istio knows and that node proxies are told nothing of: TCP for a waypoint.
+fn declared_tcp(port: &crate::objects::service::ServicePort) -> bool {
+    let name = port
+        .app_protocol
+        .as_deref()
+        .unwrap_or(&port.name)
+        .to_ascii_lowercase();
+    matches!(
+        name.split('-').next(),
+        Some("mongo" | "redis" | "mysql" | "hbone" | "doublehbone")
+    )
+}
+
+impl View<'_> {
+    /// Its own namespace.
+    pub(super) fn namespace(&self) -> &str {
+        &self.gateway.namespace
+    }
+
+    /// Whether this waypoint serves the service.
+    pub(super) fn owns(&self, host: &str) -> bool {
+        self.services.iter().any(|service| service.host == host)
+    }
+
+    /// Notes what can't be used.
+    pub(super) fn problem(&self, kind: Kind, key: &Key, problem: impl Into<String>) {
+        self.problems
+            .borrow_mut()
+            .insert((kind, key.clone(), problem.into()));
+    }
+
+    /// Only routes of the service's namespace or the waypoint's own count.
+    pub(super) fn routes_of(&self, service: &Target) -> Vec<&Hosted> {
+        let here = |of: &Key| {
+            *of.namespace == *self.gateway.namespace || of.namespace == service.key.namespace
+        };
+        let found = self.routes.iter().filter(|hosted| {
+            here(&hosted.key)
+                && hosted
+                    .spec
+                    .hosts
+                    .iter()
+                    .any(|host| covers(host, &service.host))
+        });
+        found.collect()
+    }
+
+    /// The rule of a host: of the waypoint's namespace, the service's, the root; there the most
+    /// exact host, and of the same the oldest, with the subsets of the younger ones.
+    pub(super) fn rule_of(&self, target: &Target) -> Option<Rule> {
+        let root: &str = &self.mesh.root_namespace;
+        let places = [self.namespace(), &target.key.namespace, root];
+        places.iter().find_map(|namespace| {
+            let visible = |rule: &&Rule| {
+                let to = &rule.spec.export_to;
+                let everywhere = to.is_empty() || to.iter().any(|to| to == "*");
+                *rule.key.namespace == **namespace
+                    && covers(&rule.host, &target.host)
+                    && (everywhere
+                        || to.iter().any(|to| to == self.namespace())
+                        || (**namespace == *self.namespace() && to.iter().any(|to| to == ".")))
+            };
+            let mut found: Vec<&Rule> = self.rules.iter().filter(visible).collect();
+            let exact = found
+                .iter()
+                .map(|rule| {
+                    rule.host.trim_start_matches('*').len()
+                        + usize::from(!rule.host.starts_with('*'))
+                })
+                .max()?;
+            found.retain(|rule| {
+                rule.host.trim_start_matches('*').len() + usize::from(!rule.host.starts_with('*'))
+                    == exact
+            });
+            let (first, others) = found.split_first()?;
+            let mut merged = DestinationRule::clone(&first.spec);
+            for other in others {
+                for subset in &other.spec.subsets {
+                    if merged.subsets.iter().all(|known| known.name != subset.name) {
+                        merged.subsets.push(subset.clone());
+                    }
+                }
+                merged.traffic_policy = merged
+                    .traffic_policy
+                    .or_else(|| other.spec.traffic_policy.clone());
+            }
+            Some(Rule {
+                key: first.key.clone(),
+                host: first.host.clone(),
+                spec: Arc::new(merged),
+            })
+        })
+    }
+}
+
+/// Whether a host of an object covers a host name: equal, or under its `*.`.
+#[must_use]
+pub(super) fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+/// `inbound-vip|port|subset|host`.
+pub(super) fn inbound(port: u16, subset: &str, host: &str) -> String {
+    format!("inbound-vip|{port}|{subset}|{host}")
+}
+
+/// `outbound|port|subset|host`.
+pub(super) fn outbound(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound|{port}|{subset}|{host}")
+}
+
+/// The parts of a cluster's name: whether it is of our own service, port, subset without its
+/// protocol, host.
+pub(super) fn parts(name: &str) -> Option<(bool, u16, &str, &str)> {
+    let mut parts = name.splitn(4, '|');
+    let own = match parts.next()? {
+        "inbound-vip" => true,
+        "outbound" => false,
+        _ => return None,
+    };
+    let port = parts.next()?.parse().ok()?;
+    let subset = parts.next()?;
+    let subset = if own {
+        subset.split_once('/').map_or("", |(_, subset)| subset)
+    } else {
+        subset
+    };
+    Some((own, port, subset, parts.next()?))
+}
+
+/// Which subset a rule's name stands for.
+pub(super) fn subset_labels(rule: Option<&Rule>, name: &str) -> Option<BTreeMap<String, String>> {
+    if name.is_empty() {
+        return Some(BTreeMap::new());
+    }
+    let subset = rule?
+        .spec
+        .subsets
+        .iter()
+        .find(|subset| subset.name == name)?;
+    Some(subset.labels.clone())
+}
