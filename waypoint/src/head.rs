@@ -168,7 +168,8 @@ pub fn header_matches(test: &HeaderMatch, headers: &HeaderMap) -> bool {
 /// Whether a test holds of a header's values, or of there being none. Each value is looked at by
 /// itself and one suffices, so that a second header can't hide what the first one says; an inverted
 /// test holds where none of them passes.
-fn values_match<'v>(test: &HeaderMatch, values: impl Iterator<Item = Cow<'v, str>>) -> bool {
+#[must_use]
+pub fn values_match<'v>(test: &HeaderMatch, values: impl Iterator<Item = Cow<'v, str>>) -> bool {
     let mut values = values.peekable();
     let there = values.peek().is_some() || test.missing_as_empty;
     if let HeaderTest::Present(present) = test.test {

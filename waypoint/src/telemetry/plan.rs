@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::HeaderName;
 
+use super::Shared;
+use super::envoy::Requests;
+use super::writer::Writer;
 use crate::model::format::{Format, Operator, Part};
-use crate::model::http::HttpChain;
+use crate::model::http::{HttpChain, HttpFilter, StatsFilter};
 use crate::model::log::{AccessLog, JsonFormat, LogFilter, LogFormat};
 use crate::model::text::HeaderKey;
 
@@ -18,8 +21,14 @@ const KNOWN: usize = 4096;
 /// What one chain's logs and traces look at.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Keeps the chain alive, so that no other can have its address.
-    _chain: Arc<HttpChain>,
+    /// Points at the chain, so that no other can have its address.
+    _chain: Weak<HttpChain>,
+    /// Istio's metrics, where the chain keeps them.
+    pub(super) stats: Option<Arc<StatsFilter>>,
+    /// Envoy's counters of the chain.
+    pub(super) requests: Requests,
+    /// Who writes each of the chain's logs, in their order.
+    pub(super) writers: Vec<Arc<Writer>>,
     /// Headers of requests.
     pub(super) request: Vec<HeaderName>,
     /// Headers of answers.
@@ -32,37 +41,64 @@ pub(super) struct Plan {
 #[derive(Debug, Default)]
 pub(super) struct Plans {
     known: HashMap<usize, Rc<Plan>>,
+    /// The one that was asked for last, which is mostly asked for again.
+    last: Option<(usize, Rc<Plan>)>,
 }
 
 impl Plans {
     /// The plan of a chain.
-    pub(super) fn of(&mut self, chain: &Arc<HttpChain>) -> Rc<Plan> {
+    pub(super) fn of(&mut self, chain: &Arc<HttpChain>, shared: &Shared) -> Rc<Plan> {
         let address = Arc::as_ptr(chain).addr();
-        if let Some(plan) = self.known.get(&address) {
-            return Rc::clone(plan);
+        match &self.last {
+            Some((last, plan)) if *last == address => return Rc::clone(plan),
+            _ => {}
         }
-        if self.known.len() >= KNOWN {
-            self.known.clear();
-        }
-        let plan = Rc::new(Plan::new(chain));
-        self.known.insert(address, Rc::clone(&plan));
+        let plan = match self.known.get(&address) {
+            Some(plan) => Rc::clone(plan),
+            None => {
+                if self.known.len() >= KNOWN {
+                    self.known.clear();
+                }
+                let plan = Rc::new(Plan::new(chain, shared));
+                self.known.insert(address, Rc::clone(&plan));
+                plan
+            }
+        };
+        self.last = Some((address, Rc::clone(&plan)));
         plan
     }
 }
 
 impl Plan {
-    fn new(chain: &Arc<HttpChain>) -> Self {
+    fn new(chain: &Arc<HttpChain>, shared: &Shared) -> Self {
+        let stats = chain.filters.iter().find_map(|filter| match filter {
+            HttpFilter::Stats(stats) => Some(Arc::clone(stats)),
+            _ => None,
+        });
+        let logs = chain.access_logs.iter();
         let mut plan = Self {
-            _chain: Arc::clone(chain),
+            _chain: Arc::downgrade(chain),
+            requests: shared.envoy.of_prefix(&chain.stat_prefix),
+            writers: logs.map(|log| shared.writers.of(&log.to)).collect(),
             request: Vec::new(),
             response: Vec::new(),
             trailers: Vec::new(),
+            stats,
         };
         for log in &chain.access_logs {
             plan.log(log);
         }
         for tag in chain.tracing.iter().flat_map(|tracing| &tracing.tags) {
             plan.format(&tag.value);
+        }
+        if chain.tracing.is_some() {
+            add(&mut plan.request, &HeaderName::from_static("x-request-id"));
+            add(&mut plan.request, &http::header::USER_AGENT);
+        }
+        let changes = plan.stats.clone();
+        let formats = changes.iter().flat_map(|stats| &stats.labels);
+        for format in formats.filter_map(|(_, _, value)| value.as_ref()) {
+            plan.format(format);
         }
         plan
     }

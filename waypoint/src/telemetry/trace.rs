@@ -1,8 +1,11 @@
 //! Traces: whose trace a request belongs to, whether it is sampled, and what the next hop is told.
 //! W3C's `traceparent` and both forms of B3 are understood; what came in is passed on in the same
-//! forms, so that neither end has to change.
+//! forms, so that neither end has to change. Spans that are over go to a collector by [`export`].
 
+pub mod export;
+mod otlp;
 mod propagate;
+mod zipkin;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
