@@ -344,21 +344,4 @@ pub(super) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_told_from_its_port() {
-        assert_eq!(host_and_port("shop.example"), ("shop.example", None));
-        assert_eq!(host_and_port("shop.example:81"), ("shop.example", Some(81)));
-        assert_eq!(host_and_port("[::1]:81"), ("::1", Some(81)));
-        assert_eq!(host_and_port("[::1]"), ("::1", None));
-        assert_eq!(host_and_port("::1"), ("::1", None));
-    }
-
-    #[test]
-    fn an_error_is_told_without_its_number() {
-        let error = io::Error::from_raw_os_error(111);
-        assert_eq!(in_words(&error), "Connection refused");
-    }
-}
+mod tests;

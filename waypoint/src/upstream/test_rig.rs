@@ -16,7 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh::policy::Permit;
 use rustls::ClientConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::{Choice, Refused, Sent, Shared, TlsConfigs, Upstreams};
@@ -200,8 +201,18 @@ where
     Server { address, seen }
 }
 
-async fn serve<F, A>(tcp: TcpStream, protocol: Version, answer: F, book: Rc<RefCell<Seen>>)
+/// Answers every request on a connection with this text.
+pub(super) async fn answer_on<S>(io: S, protocol: Version, text: &'static str)
 where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let answer = move |_| async move { Response::new(Full::from(text)) };
+    serve(io, protocol, answer, Rc::default()).await;
+}
+
+async fn serve<S, F, A>(io: S, protocol: Version, answer: F, book: Rc<RefCell<Seen>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     F: Fn(Request<Incoming>) -> A + Clone + 'static,
     A: Future<Output = Response<Full<Bytes>>> + 'static,
 {
@@ -224,11 +235,11 @@ where
     let _ = match protocol {
         Version::HTTP_2 => {
             let builder = hyper::server::conn::http2::Builder::new(LocalTasks);
-            builder.serve_connection(TokioIo::new(tcp), service).await
+            builder.serve_connection(TokioIo::new(io), service).await
         }
         _ => {
             let builder = hyper::server::conn::http1::Builder::new();
-            builder.serve_connection(TokioIo::new(tcp), service).await
+            builder.serve_connection(TokioIo::new(io), service).await
         }
     };
 }
