@@ -196,6 +196,7 @@ impl Attempts {
             Ended::Failed(failure) => {
                 let kind = match &failure.kind {
                     FailureKind::NoHealthyUpstream
+                    | FailureKind::Dropped
                     | FailureKind::Overflow
                     | FailureKind::Request(_)
                     | FailureKind::Timeout => return Decision::No,

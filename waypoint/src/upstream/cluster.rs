@@ -1,6 +1,8 @@
 //! A cluster as one worker sees it: its endpoints with their pools, and the balancer among them. Made
 //! anew when the endpoints or their standing change; pools of endpoints that stay are kept.
 
+mod now;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,15 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::balance::{Ask, Present, Standing, Table};
+use super::balance::{Ask, Standing, Table};
 use super::choice::Choice;
 use super::connect::{Connector, TUNNEL_PORT, host_and_port};
 use super::failure::FailureKind;
 use super::pool::{Pool, RequestBody};
 use super::shared::{ClusterState, HostState};
-use crate::model::cluster::{Cluster, Discovery, Transport, Warmup};
+use crate::model::cluster::{Cluster, Discovery, Transport};
 use crate::model::endpoint::{Address, Endpoint, EndpointSet, Health};
 use crate::model::snapshot::ClusterEntry;
+use now::{Now, excluded, fits, inner_address};
+
+pub(super) use now::is_among;
 
 /// Destinations that connections brought along, kept for each worker and cluster; when there are
 /// more, those that nothing uses are forgotten.
@@ -89,6 +94,10 @@ impl<B: RequestBody> Local<B> {
             return Ok(self.dynamic(address));
         }
         let set = self.entry.endpoints.load();
+        let mut random = rand::rng();
+        if set.drops.iter().any(|(_, share)| share.holds(&mut random)) {
+            return Err(FailureKind::Dropped);
+        }
         self.refresh(&set);
         drop(set);
         let view = &mut *self.view.borrow_mut();
@@ -104,7 +113,6 @@ impl<B: RequestBody> Local<B> {
                 _ => {}
             }
         }
-        let mut random = rand::rng();
         let present = Now {
             hosts: &view.hosts,
             choice,
@@ -339,81 +347,5 @@ impl<B> Drop for Local<B> {
         for (_, host) in self.dynamic.get_mut().drain() {
             host.pool.retire();
         }
-    }
-}
-
-/// What the balancer looks at besides.
-struct Now<'a, B> {
-    hosts: &'a [Rc<Host<B>>],
-    choice: &'a Choice<'a>,
-    failed: &'a [Arc<Endpoint>],
-    warmup: Option<(&'a Warmup, Instant)>,
-}
-
-impl<B> Present for Now<'_, B> {
-    fn active(&self, index: usize) -> u32 {
-        self.hosts[index].state.active.now()
-    }
-
-    fn share(&self, index: usize) -> f64 {
-        let Some((warmup, now)) = self.warmup else {
-            return 1.0;
-        };
-        let age = now.saturating_duration_since(self.hosts[index].state.since);
-        warm(warmup, age)
-    }
-
-    fn avoid(&self, index: usize) -> bool {
-        let endpoint = &self.hosts[index].endpoint;
-        is_among(endpoint, self.failed)
-            || (self.choice.avoid_tried && is_among(endpoint, self.choice.tried))
-            || !fits(endpoint, self.choice.metadata)
-    }
-}
-
-/// Which part of its share an endpoint of this age gets: Envoy's *slow start*.
-fn warm(warmup: &Warmup, age: std::time::Duration) -> f64 {
-    let (age, window) = (age.as_secs_f64(), warmup.window.as_secs_f64());
-    if age >= window {
-        return 1.0;
-    }
-    let grown = (age.max(1.0) / window).powf(1.0 / warmup.aggression.max(f64::MIN_POSITIVE));
-    grown.max(warmup.minimum_percent / 100.0).clamp(0.01, 1.0)
-}
-
-pub(super) fn is_among(endpoint: &Endpoint, others: &[Arc<Endpoint>]) -> bool {
-    others.iter().any(|other| other.address == endpoint.address)
-}
-
-fn fits(endpoint: &Endpoint, metadata: &[(Box<str>, Box<str>)]) -> bool {
-    metadata.iter().all(|wanted| endpoint.lb.contains(wanted))
-}
-
-/// Priorities that are passed over now: those tried, counted anew every so many attempts.
-fn excluded<B>(choice: &Choice<'_>, hosts: &[Rc<Host<B>>]) -> u32 {
-    let Some(every) = choice.previous_priorities else {
-        return 0;
-    };
-    let tried = choice.tried.len();
-    let counted = tried - tried % (every.max(1) as usize);
-    let mut excluded = 0;
-    for endpoint in &choice.tried[..counted] {
-        let host = hosts
-            .iter()
-            .find(|host| host.endpoint.address == endpoint.address);
-        if let Some(host) = host {
-            excluded |= 1_u32.checked_shl(host.priority).unwrap_or(0);
-        }
-    }
-    excluded
-}
-
-/// The address that an endpoint is known by: of a tunnel the inner one.
-fn inner_address(address: &Address) -> Option<SocketAddr> {
-    match address {
-        Address::Socket(address) => Some(*address),
-        Address::Tunnel { to, .. } => Some(*to),
-        Address::DoubleTunnel { to, .. } => to.parse().ok(),
-        Address::Name(..) => None,
     }
 }

@@ -27,6 +27,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// The cluster has no endpoint that may be used.
     NoHealthyUpstream,
+    /// The control plane has this share of the cluster's requests dropped.
+    Dropped,
     /// A limit of the cluster is reached.
     Overflow,
     /// Connecting failed: what was seen.
@@ -102,6 +104,7 @@ impl Failure {
     pub fn flag(&self) -> &'static str {
         match self.kind {
             FailureKind::NoHealthyUpstream => "UH",
+            FailureKind::Dropped => "DO",
             FailureKind::Overflow => "UO",
             FailureKind::Connect(_) | FailureKind::ConnectTimeout => "UF",
             FailureKind::Reset(Reset::Connection) => "UC",
@@ -117,6 +120,7 @@ impl Failure {
     pub fn reason(&self) -> &'static str {
         match self.kind {
             FailureKind::NoHealthyUpstream => "no healthy upstream",
+            FailureKind::Dropped => "drop overload",
             FailureKind::Overflow => "overflow",
             FailureKind::Connect(_) => "remote connection failure",
             FailureKind::ConnectTimeout => "connection timeout",
@@ -134,6 +138,7 @@ impl Failure {
     pub fn details(&self) -> String {
         match &self.kind {
             FailureKind::NoHealthyUpstream => "no_healthy_upstream".to_owned(),
+            FailureKind::Dropped => "drop_overload".to_owned(),
             FailureKind::Timeout => "response_timeout".to_owned(),
             FailureKind::Request(_) => "downstream_remote_disconnect".to_owned(),
             FailureKind::Connect(text) => format!(
@@ -160,7 +165,9 @@ impl Failure {
     #[must_use]
     pub fn body(&self) -> String {
         match &self.kind {
-            FailureKind::NoHealthyUpstream | FailureKind::Timeout => self.reason().to_owned(),
+            FailureKind::NoHealthyUpstream | FailureKind::Dropped | FailureKind::Timeout => {
+                self.reason().to_owned()
+            }
             _ => {
                 let mut body = format!(
                     "upstream connect error or disconnect/reset before headers. reset reason: {}",

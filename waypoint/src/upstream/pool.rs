@@ -10,6 +10,7 @@
 
 mod http1;
 mod http2;
+mod places;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -26,14 +27,15 @@ use hyper::body::Incoming;
 use mesh::policy::Permit;
 use tokio::sync::{Notify, oneshot};
 
-use super::answer::{Connected, Place, Received, Release, Sent};
+use super::answer::{Connected, Place, Received, Sent};
 use super::choice::Choice;
 use super::connect::{Connector, Opened, Purpose};
-use super::failure::{FailureKind, Reset};
+use super::failure::FailureKind;
 use super::head;
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, UpstreamProtocol};
 use crate::model::endpoint::Endpoint;
+use places::{Alive, Bytewise, Pending, reset_of};
 
 /// Connections that end under a request before anything of it was sent, before a fresh one is made.
 const STALE: u32 = 3;
@@ -100,14 +102,6 @@ struct Ends {
     local: Option<std::net::SocketAddr>,
     peer: Option<std::net::SocketAddr>,
 }
-
-/// A place of a connection in the limits, free again when it is dropped.
-struct Alive<B> {
-    pool: Rc<Pool<B>>,
-}
-
-/// A place among those who wait for a connection, free again when it is dropped.
-struct Pending(Arc<ClusterState>);
 
 impl<B: RequestBody> Pool<B> {
     pub(super) fn new(
@@ -360,57 +354,4 @@ impl<B> Failed<B> {
             request: Some(request),
         }
     }
-}
-
-impl<B> Drop for Alive<B> {
-    fn drop(&mut self) {
-        let pool = &self.pool;
-        pool.alive.set(pool.alive.get() - 1);
-        pool.state.connections.give();
-        pool.host.connections.give();
-        // The place is free: the first who waits takes it, by finding its channel closed.
-        pool.waiting.borrow_mut().pop_front();
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.pending.give();
-    }
-}
-
-/// The place of a connection for bytes.
-struct Bytewise<B>(Alive<B>);
-
-impl<B> Release for Bytewise<B> {
-    fn release(self: Rc<Self>) {
-        self.0.pool.host.active.give();
-    }
-}
-
-/// What an error of hyper means.
-fn reset_of(error: &hyper::Error) -> FailureKind {
-    use std::error::Error;
-    if error.is_user() {
-        let cause = error
-            .source()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        return FailureKind::Request(cause.into());
-    }
-    let h2 = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<h2::Error>());
-    FailureKind::Reset(match h2 {
-        _ if error.is_parse() => Reset::Protocol,
-        Some(h2) if h2.reason() == Some(h2::Reason::REFUSED_STREAM) => Reset::RefusedStream,
-        // Streams that a GOAWAY without an error leaves out were never begun.
-        Some(h2)
-            if h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR) =>
-        {
-            Reset::RefusedStream
-        }
-        Some(h2) if h2.is_reset() && h2.is_remote() => Reset::Remote,
-        Some(h2) if h2.is_library() => Reset::Protocol,
-        _ => Reset::Connection,
-    })
 }

@@ -307,7 +307,10 @@ fn blame(kind: &FailureKind) -> Option<LocalFailure> {
         FailureKind::Connect(_) | FailureKind::ConnectTimeout => Some(LocalFailure::Connect),
         FailureKind::Reset(_) => Some(LocalFailure::Reset),
         FailureKind::Timeout => Some(LocalFailure::Timeout),
-        FailureKind::NoHealthyUpstream | FailureKind::Overflow | FailureKind::Request(_) => None,
+        FailureKind::NoHealthyUpstream
+        | FailureKind::Dropped
+        | FailureKind::Overflow
+        | FailureKind::Request(_) => None,
     }
 }
 
