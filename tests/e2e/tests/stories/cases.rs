@@ -17,12 +17,12 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Play) -> Result<()>,
     /// Whether later stories build upon what it does.
     pub(crate) changes_the_stage: bool,
-    /// Whether it needs a control plane that makes waypoints.
-    pub(crate) of_waypoints: bool,
+    /// The control planes that it is told under.
+    pub(crate) under: &'static [Control],
 }
 
 /// The control planes that make waypoints.
-pub(crate) const WAYPOINTS_UNDER: &[Control] = &[Control::Istiod];
+const WAYPOINTS_UNDER: &[Control] = &[Control::Istiod];
 
 /// Every story, in order.
 pub(crate) const CASES: &[Case] = &[
@@ -60,10 +60,13 @@ pub(crate) const CASES: &[Case] = &[
         "s4_a_waypoint_for_the_namespace_takes_its_traffic",
         waypoints::s4_namespace,
     ),
-    waypoint(
-        "s16_the_control_plane_drives_the_waypoint_and_it_acknowledges",
-        waypoints::s16,
-    ),
+    Case {
+        under: &[Control::Istiod],
+        ..look(
+            "s16_the_unmodified_istiod_drives_the_waypoint_and_it_acknowledges",
+            waypoints::s16,
+        )
+    },
     waypoint(
         "s5_methods_are_allowed_and_denied_at_the_waypoint",
         waypoints::s5,
@@ -119,14 +122,14 @@ pub(crate) const CASES: &[Case] = &[
 
 const fn waypoint(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
     Case {
-        of_waypoints: true,
+        under: WAYPOINTS_UNDER,
         ..look(name, run)
     }
 }
 
 const fn waypoint_step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
     Case {
-        of_waypoints: true,
+        under: WAYPOINTS_UNDER,
         ..step(name, run)
     }
 }
@@ -136,7 +139,7 @@ const fn step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
         name,
         run,
         changes_the_stage: true,
-        of_waypoints: false,
+        under: &Control::ALL,
     }
 }
 
@@ -145,7 +148,7 @@ const fn look(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
         name,
         run,
         changes_the_stage: false,
-        of_waypoints: false,
+        under: &Control::ALL,
     }
 }
 

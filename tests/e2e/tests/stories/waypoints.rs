@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, FRONT, NAMESPACE, PAGE, Verdict};
 use e2e::load::{Load, Outcomes};
 use e2e::mesh::{self, IN_FORCE};
-use e2e::stage::{SYSTEM, Stage};
+use e2e::stage::Stage;
 use e2e::until::until;
 use e2e::{process, waypoint};
+use serde_json::Value;
 
 use crate::cases::Play;
 
@@ -50,39 +51,37 @@ pub(crate) fn s4_namespace(play: &mut Play) -> Result<()> {
     bookstore::nothing_restarted(&play.before, &bookstore::pods(stage)?)
 }
 
-/// S16: the control plane, as it is, has sent the waypoint its configuration, and the waypoint has
-/// acknowledged all of it.
+/// S16: istiod, as it is, has sent the waypoint its configuration, and the waypoint has acknowledged
+/// all of it. istioctl asks istiod itself.
 pub(crate) fn s16(play: &mut Play) -> Result<()> {
     let stage = &play.stage;
     let pods = waypoint::pods(stage, WAYPOINT)?;
     let pod = pods.first().context("no waypoint")?;
-    let control = mesh::control_plane(stage.control()).replace("deployment/", "app=");
-    let list = stage.get(&["pods", "-n", SYSTEM, "-l", &control])?;
-    let name = list["items"][0]["metadata"]["name"]
-        .as_str()
-        .context("the control plane has no pod")?;
-    let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:15014/proxy/debug/syncz");
     until("every push acknowledged", IN_FORCE, || {
-        let said: serde_json::Value = serde_json::from_str(&stage.look(&["get", "--raw", &path])?)
-            .context("syncz is no JSON")?;
-        let proxies = said.as_array().context("syncz is no list")?;
-        let ours = proxies
-            .iter()
-            .find(|proxy| {
-                proxy["proxy"]
-                    .as_str()
-                    .is_some_and(|id| id.contains(&pod.name))
-            })
+        let said = stage.istioctl(&["x", "internal-debug", "syncz"])?;
+        let said: Value = serde_json::from_str(&said).context("syncz is no JSON")?;
+        let ours = said.as_array().into_iter().flatten().find(|proxy| {
+            let id = proxy["proxy"].as_str();
+            id.is_some_and(|id| id.contains(&pod.name))
+        });
+        let ours = ours
+            .and_then(Value::as_object)
             .with_context(|| format!("{} is not connected: {said}", pod.name))?;
-        for kind in ["cluster", "listener", "endpoint"] {
-            let of = |what: &str| ours[format!("{kind}_{what}")].as_str().unwrap_or_default();
-            ensure!(
-                !of("sent").is_empty() && of("sent") == of("acked"),
-                "{kind}: sent {:?}, acknowledged {:?}",
-                of("sent"),
-                of("acked")
-            );
+        let mut acknowledged = 0;
+        for (key, sent) in ours {
+            if let Some(kind) = key.strip_suffix("_sent") {
+                let acked = ours.get(&format!("{kind}_acked"));
+                ensure!(
+                    acked == Some(sent),
+                    "{kind}: sent {sent}, acknowledged {acked:?}"
+                );
+                acknowledged += 1;
+            }
         }
+        ensure!(
+            acknowledged >= 3,
+            "clusters, endpoints and listeners were not all sent: {ours:?}"
+        );
         Ok(())
     })
 }
