@@ -10,6 +10,8 @@ mod flags;
 mod istio;
 mod metrics;
 mod plan;
+#[cfg(test)]
+mod testing;
 pub mod trace;
 mod values;
 mod writer;
@@ -248,3 +250,6 @@ fn note_grpc_status(exchange: &mut Exchange, headers: &HeaderMap) {
         exchange.grpc_status = status.or(exchange.grpc_status);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Tokens: every failure with Envoy's words, where tokens are found, what is passed on, and
-//! requirements of several providers.
+//! requirements of several providers. Long because one table of failures and one of requirements
+//! need the same providers and signer.
 
 use std::time::Duration;
 

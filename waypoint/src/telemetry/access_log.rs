@@ -219,3 +219,6 @@ fn took(start: Instant, end: Option<Instant>) -> u64 {
     took.and_then(|took| took.try_into().ok())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,3 +227,6 @@ fn changing(filter: &StatsFilter, values: &dyn Values, out: &mut String) {
         out.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -375,3 +375,6 @@ fn address(address: Option<SocketAddr>, port: bool, out: &mut String) -> bool {
         .is_ok()
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,3 +201,6 @@ fn write(open: &mut Open, bytes: &[u8]) -> std::io::Result<()> {
         Open::Stderr => std::io::stderr().lock().write_all(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,3 +280,6 @@ fn same(one: &Arc<TraceProvider>, other: &Arc<TraceProvider>) -> bool {
             && one.timeout == other.timeout
             && one.batch == other.batch)
 }
+
+#[cfg(test)]
+mod tests;

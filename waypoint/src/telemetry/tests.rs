@@ -1,0 +1,216 @@
+//! A worker from a request's head to its end: what is kept, what the upstream is told, what is
+//! counted and written.
+
+use std::path::Path;
+
+use http::HeaderName;
+
+use super::testing::{connection, exchange, format, request};
+use super::*;
+use crate::model::format::{Format, Operator};
+use crate::model::http::{
+    Codec, Forwarded, Http1Options, Http2Options, HttpFilter, HttpLimits, PathNormalisation,
+    RequestId, Routes, ServerHeader, StatsFilter, StripPort,
+};
+use crate::model::listener::ChainKind;
+use crate::model::log::{LogFormat, LogTarget, Tracing};
+use crate::model::route::RouteTable;
+use crate::model::text::Fraction;
+
+fn log(path: &Path, line: Format) -> AccessLog {
+    AccessLog {
+        to: LogTarget::File(path.to_owned()),
+        format: LogFormat::Text(line),
+        filter: None,
+    }
+}
+
+fn chain(access_logs: Vec<AccessLog>, traced: Option<Fraction>) -> Arc<HttpChain> {
+    let tracing = traced.map(|random| {
+        Arc::new(Tracing {
+            provider: None,
+            random,
+            client: Fraction::NEVER,
+            overall: Fraction::ALWAYS,
+            tags: Vec::new(),
+            path_limit: 256,
+            upstream_spans: false,
+        })
+    });
+    Arc::new(HttpChain {
+        stat_prefix: "inbound".into(),
+        codec: Codec::Auto,
+        filters: vec![HttpFilter::Stats(Arc::new(StatsFilter::default()))],
+        routes: Routes::Inline(Arc::new(RouteTable::default())),
+        access_logs,
+        tracing,
+        upgrades: Vec::new(),
+        server: ServerHeader::PassThrough,
+        forwarded: Forwarded::default(),
+        paths: PathNormalisation::default(),
+        limits: HttpLimits::default(),
+        http1: Http1Options::default(),
+        http2: Http2Options::default(),
+        request_id: RequestId {
+            generate: true,
+            keep_external: true,
+            in_response: false,
+        },
+        proxy_100_continue: false,
+        strip_port: StripPort::No,
+        strip_trailing_dot: false,
+        via: None,
+    })
+}
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let pairs = lines.iter();
+    pairs
+        .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_request_from_its_head_to_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let response = Operator::Response {
+        key: HeaderName::from_static("x-version"),
+        otherwise: None,
+    };
+    let line = format(&[
+        Err(request("x-user")),
+        Ok(" "),
+        Err(response),
+        Ok(" "),
+        Err(Operator::GrpcStatus { number: true }),
+        Ok("\n"),
+    ]);
+    let telemetry = Telemetry::new(Current::default());
+    let worker = telemetry.worker();
+    let chain = chain(vec![log(&path, line)], None);
+    let mut exchange = exchange();
+    exchange.is_grpc = true;
+    exchange.upstream.attempts = 3;
+    worker.begin(
+        &chain,
+        &mut exchange,
+        &headers(&[("x-user", "jason"), ("x-other", "1")]),
+    );
+    assert!(
+        exchange
+            .request
+            .get(&HeaderName::from_static("x-other"))
+            .is_none(),
+        "nobody asked"
+    );
+    let answer = headers(&[("x-version", "v3"), ("grpc-status", "2")]);
+    worker.answered(&chain, &mut exchange, &answer);
+    worker.trailed(&chain, &mut exchange, &headers(&[("grpc-status", "0")]));
+    worker.finish(&chain, &exchange);
+    telemetry.flush(Duration::from_secs(10));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "jason v3 0\n");
+    let mut metrics = String::new();
+    telemetry.encode(&mut metrics);
+    let cluster = "envoy_cluster_name=\"inbound-vip|9080|http|reviews.bookinfo.svc.cluster.local\"";
+    for line in [
+        "envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"inbound\"} 1".to_owned(),
+        "envoy_http_downstream_rq_xx{envoy_response_code_class=\"2\",envoy_http_conn_manager_prefix=\"inbound\"} 1".to_owned(),
+        format!("envoy_cluster_upstream_rq_total{{{cluster}}} 1"),
+        format!("envoy_cluster_upstream_rq_retry{{{cluster}}} 2"),
+        "culvert_access_log_dropped_total 0".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|known| known == line), "{line} isn't in {metrics}");
+    }
+    assert!(metrics.contains("istio_requests_total{reporter=\"destination\","));
+    // Every line is a comment or a name, a label set and a number.
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok() && !name.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn traces_begin_or_go_on_and_are_told() {
+    let telemetry = Telemetry::default();
+    let worker = telemetry.worker();
+    let untraced = chain(Vec::new(), None);
+    let mut plain = exchange();
+    worker.begin(&untraced, &mut plain, &HeaderMap::new());
+    let mut out = HeaderMap::new();
+    worker.inject(&plain, &mut out);
+    assert!(out.is_empty());
+
+    for (share, flag) in [(Fraction::ALWAYS, "-01"), (Fraction::NEVER, "-00")] {
+        let chain = chain(Vec::new(), Some(share));
+        let mut fresh = exchange();
+        worker.begin(&chain, &mut fresh, &HeaderMap::new());
+        let mut out = HeaderMap::new();
+        worker.inject(&fresh, &mut out);
+        assert!(out["traceparent"].to_str().unwrap().ends_with(flag));
+
+        // What the caller decided counts, in the form that the caller speaks.
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let asked = headers(&[("b3", &format!("{trace}-b7ad6b7169203331-1"))]);
+        let mut goes_on = exchange();
+        worker.begin(&chain, &mut goes_on, &asked);
+        let mut out = HeaderMap::new();
+        worker.inject(&goes_on, &mut out);
+        let told = out["b3"].to_str().unwrap();
+        assert!(
+            told.starts_with(trace) && told.ends_with("-1-b7ad6b7169203331"),
+            "{told}"
+        );
+        assert!(!out.contains_key("traceparent"));
+    }
+}
+
+#[test]
+fn a_connection_is_counted_and_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tcp.log");
+    let tcp = TcpChain {
+        stat_prefix: "tcp".into(),
+        clusters: Vec::new(),
+        total: 0,
+        access_logs: vec![log(
+            &path,
+            format(&[Err(Operator::ResponseFlags), Ok("\n")]),
+        )],
+        idle: None,
+        max_duration: None,
+        connect_attempts: 1,
+        hash_source: false,
+        tunnel: None,
+    };
+    let tcp = Arc::new(tcp);
+    let chain = Chain {
+        name: "inbound-vip|80|tcp|x".into(),
+        tls: None,
+        handshake_timeout: Duration::from_secs(1),
+        rbac: Vec::new(),
+        stats: true,
+        kind: ChainKind::Tcp(Arc::clone(&tcp)),
+    };
+    let telemetry = Telemetry::default();
+    let worker = telemetry.worker();
+    let mut connection = connection();
+    worker.opened(&chain, &connection);
+    worker.moved(&chain, &connection, 3, 4);
+    worker.moved(&chain, &connection, 0, 0);
+    connection.flags = Flags::UPSTREAM_CLOSED;
+    worker.closed(&chain, Some(&tcp), &connection);
+    worker.log_connection(&tcp.access_logs, &connection);
+    telemetry.flush(Duration::from_secs(10));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "UC\nUC\n");
+    let mut metrics = String::new();
+    telemetry.encode(&mut metrics);
+    let ends = |start: &str, value: &str| {
+        let mut lines = metrics.lines();
+        lines.any(|line| line.starts_with(start) && line.ends_with(value))
+    };
+    assert!(ends("istio_tcp_connections_opened_total{", " 1"));
+    assert!(ends("istio_tcp_connections_closed_total{", " 1"));
+    assert!(ends("istio_tcp_sent_bytes_total{", " 4"));
+    assert!(ends("envoy_tcp_downstream_cx_total{", " 1"));
+}
