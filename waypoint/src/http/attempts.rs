@@ -32,6 +32,8 @@ pub(super) struct Attempts {
     pub(super) first: Option<RequestBody>,
     /// The request has no body.
     pub(super) complete: bool,
+    /// Doing it twice does no harm (RFC 9110, section 9.2.2).
+    pub(super) harmless: bool,
 }
 
 /// How an attempt ended.
@@ -204,7 +206,12 @@ impl Attempts {
                     FailureKind::Reset(Reset::RefusedStream) => retry::Reset::Refused,
                     FailureKind::Reset(_) => retry::Reset::Remote,
                 };
-                let sent = !failure.untouched();
+                // The server closed a kept connection while it was idle, and never read the request:
+                // where doing it twice does no harm, it counts as one that was never sent.
+                let (kind, sent) = match failure.stale() && self.harmless {
+                    true => (retry::Reset::Connect, false),
+                    false => (kind, !failure.untouched()),
+                };
                 state.decide(Outcome::Reset { kind, sent })
             }
         }

@@ -128,6 +128,7 @@ async fn send(
         replay,
         first: Some(body),
         complete,
+        harmless: flow.asked.method.is_idempotent(),
     };
     attempts::run(flow, attempts).await
 }

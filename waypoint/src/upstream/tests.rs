@@ -125,6 +125,59 @@ fn a_request_that_was_written_and_not_answered_says_so() {
     });
 }
 
+#[test]
+fn a_kept_connection_that_ends_under_a_request_is_told_from_a_fresh_one() {
+    story(async {
+        // It answers one request, reads the next one and closes.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1024];
+            let _ = tcp.read(&mut buffer).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            tcp.write_all(answer).await.unwrap();
+            let _ = tcp.read(&mut buffer).await.unwrap();
+        });
+        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
+        let refused = ask(&upstreams, &cluster).await.unwrap_err();
+        assert!(refused.failure.stale(), "{:?}", refused.failure);
+        assert!(refused.failure.sent && !refused.failure.untouched());
+    });
+}
+
+#[test]
+fn http2_connections_that_say_goaway_are_replaced_unnoticed() {
+    story(async {
+        // Each connection answers two requests at most, and says so after the first.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Rc::new(std::cell::Cell::new(0));
+        let count = accepted.clone();
+        spawn_local(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                count.set(count.get() + 1);
+                spawn_local(async move {
+                    let mut connection = h2::server::handshake(tcp).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        let mut body = respond.send_response(Response::new(()), false).unwrap();
+                        body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+                        connection.graceful_shutdown();
+                    }
+                });
+            }
+        });
+        let mut cluster = cluster();
+        cluster.http.protocol = UpstreamProtocol::Http2;
+        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        for _ in 0..20 {
+            assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
+        }
+        assert!(accepted.get() >= 10, "{}", accepted.get());
+    });
+}
+
 /// A server that answers when it is told to.
 async fn held(protocol: Version) -> (Server, Rc<Notify>) {
     let go = Rc::new(Notify::new());

@@ -247,7 +247,10 @@ impl<B: RequestBody> Inner<B> {
     fn is_current(&self, entry: &ClusterEntry) -> bool {
         let snapshot = self.current.glance();
         let present = snapshot.clusters.get(&entry.cluster.name);
-        present.is_some_and(|present| Arc::ptr_eq(&present.cluster, &entry.cluster))
+        present.is_some_and(|present| {
+            Arc::ptr_eq(&present.cluster, &entry.cluster)
+                && Arc::ptr_eq(&present.endpoints, &entry.endpoints)
+        })
     }
 
     fn answered(&self, local: &Local<B>, host: &Host<B>, status: StatusCode) {

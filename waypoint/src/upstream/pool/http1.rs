@@ -217,14 +217,14 @@ impl<B> Line<B> {
         longer(self.idle_since.get(), idle) || longer(self.made, http.max_duration)
     }
 
-    fn is_spent(&self, now: Instant) -> bool {
+    fn is_spent(&self) -> bool {
         let http = &self.alive.pool.cluster.http;
         let requests = http
             .max_requests
             .is_some_and(|most| most > 0 && self.requests.get() >= most);
         let age = http
             .max_duration
-            .is_some_and(|most| now.duration_since(self.made) >= most);
+            .is_some_and(|most| self.made.elapsed() >= most);
         requests || age || self.sender.borrow().is_closed()
     }
 
@@ -252,7 +252,7 @@ impl<B> Line<B> {
     pub(super) fn park(self: Rc<Self>) {
         let pool = self.alive.pool.clone();
         let now = Instant::now();
-        if pool.retired.get() || self.is_spent(now) {
+        if pool.retired.get() || self.is_spent() {
             return;
         }
         self.idle_since.set(now);

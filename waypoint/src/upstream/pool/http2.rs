@@ -247,17 +247,17 @@ impl<B> Line<B> {
     fn has_room(&self) -> bool {
         let http = &self.alive.pool.cluster.http;
         let own = http.max_streams.map_or(usize::MAX, |most| most as usize);
-        self.streams.get() < self.most.get().min(own) && !self.is_spent(Instant::now())
+        self.streams.get() < self.most.get().min(own) && !self.is_spent()
     }
 
-    fn is_spent(&self, now: Instant) -> bool {
+    fn is_spent(&self) -> bool {
         let http = &self.alive.pool.cluster.http;
         let requests = http
             .max_requests
             .is_some_and(|most| most > 0 && self.requests.get() >= most);
         let age = http
             .max_duration
-            .is_some_and(|most| now.duration_since(self.made) >= most);
+            .is_some_and(|most| self.made.elapsed() >= most);
         requests || age || self.sender.borrow().is_closed()
     }
 
@@ -265,7 +265,7 @@ impl<B> Line<B> {
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let idle = self.alive.pool.cluster.http.idle;
         let limit = |limit: Duration| now.saturating_duration_since(self.idle_since.get()) >= limit;
-        self.streams.get() == 0 && (idle.is_some_and(limit) || self.is_spent(now))
+        self.streams.get() == 0 && (idle.is_some_and(limit) || self.is_spent())
     }
 
     /// Whether it has no request now.
