@@ -1,1 +1,132 @@
-//! Tests.
+//! Chains of network filters, and what is kept of them between two pushes.
+
+use envoy_types::pb::envoy::extensions::filters::network::rbac::v3::Rbac;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use prost::{Message, Name};
+
+use super::*;
+use crate::proto::stats::PluginConfig;
+
+fn filter<T: Message + Name>(name: &str, message: &T) -> envoy::Filter {
+    envoy::Filter {
+        name: name.into(),
+        config_type: Some(envoy::filter::ConfigType::TypedConfig(Any {
+            type_url: T::type_url(),
+            value: message.encode_to_vec(),
+        })),
+    }
+}
+
+fn unknown(kind: &str) -> envoy::Filter {
+    envoy::Filter {
+        name: "f".into(),
+        config_type: Some(envoy::filter::ConfigType::TypedConfig(Any {
+            type_url: format!("type.googleapis.com/{kind}"),
+            value: Vec::new(),
+        })),
+    }
+}
+
+fn tcp(cluster: &str) -> envoy::Filter {
+    let proxy = TcpProxy {
+        stat_prefix: "s".into(),
+        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    };
+    filter("tcp", &proxy)
+}
+
+fn of(filters: Vec<envoy::Filter>) -> envoy::FilterChain {
+    envoy::FilterChain {
+        name: "c".into(),
+        filters,
+        ..Default::default()
+    }
+}
+
+fn told(filters: Vec<envoy::Filter>) -> String {
+    compile(of(filters), &mut Notes::default())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn filters_before_the_last_are_policy_and_metrics() {
+    let rbac = filter("rbac", &Rbac::default());
+    let stats = filter("stats", &PluginConfig::default());
+    let chain = compile(of(vec![rbac, stats, tcp("up")]), &mut Notes::default()).unwrap();
+    assert_eq!((chain.rbac.len(), chain.stats), (1, true));
+    assert_eq!(chain.handshake_timeout, HANDSHAKE);
+    assert!(matches!(chain.kind, ChainKind::Tcp(tcp) if &*tcp.clusters[0].0 == "up"));
+}
+
+#[test]
+fn filters_that_only_count_are_counted_and_all_others_refused() {
+    let mongo = unknown("envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy");
+    let mut notes = Notes::default();
+    compile(of(vec![mongo, tcp("up")]), &mut notes).unwrap();
+    assert_eq!(notes.iter().count(), 1);
+    for kind in [
+        "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+        "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
+        "envoy.extensions.filters.network.redis_proxy.v3.RedisProxy",
+        "envoy.extensions.filters.network.wasm.v3.Wasm",
+        "nobody.knows.It",
+    ] {
+        let refused = told(vec![unknown(kind), tcp("up")]);
+        let way = format!("filters[\"f\"].typed_config: the filter {kind} is not served");
+        assert!(refused.starts_with(&way), "{refused}");
+    }
+}
+
+#[test]
+fn a_chain_ends_once() {
+    assert!(told(vec![]).starts_with("filters: ends in neither"));
+    assert!(told(vec![filter("rbac", &Rbac::default())]).starts_with("filters: ends in neither"));
+    assert!(told(vec![tcp("a"), tcp("b")]).starts_with("filters[1]: stands behind"));
+    assert!(told(vec![envoy::Filter::default()]).contains("typed_config: must be set"));
+    let nowhere = told(vec![tcp("")]);
+    assert!(
+        nowhere.starts_with("filters[\"tcp\"].typed_config.cluster: must not"),
+        "{nowhere}"
+    );
+}
+
+fn push(cache: &mut ChainCache, listener: &str, clusters: &[&str]) -> Vec<Arc<Chain>> {
+    let mut compiling = cache.begin(listener);
+    let chains = clusters.iter().map(|cluster| {
+        let chain = of(vec![tcp(cluster)]);
+        compiling.chain(chain, &mut Notes::default()).unwrap()
+    });
+    let chains = chains.collect();
+    compiling.end();
+    chains
+}
+
+#[test]
+fn chains_are_compiled_when_they_change_and_forgotten_when_they_go() {
+    let mut cache = ChainCache::default();
+    let first = push(&mut cache, "l", &["a", "b"]);
+    let second = push(&mut cache, "l", &["b", "c"]);
+    assert!(Arc::ptr_eq(&first[1], &second[0]));
+    assert_eq!(cache.len(), 2);
+    let third = push(&mut cache, "l", &["a"]);
+    assert!(!Arc::ptr_eq(&first[0], &third[0]), "it was forgotten");
+    push(&mut cache, "other", &["a", "b"]);
+    assert_eq!(cache.len(), 3);
+    cache.forget("other");
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn a_refused_listener_leaves_what_is_in_force() {
+    let mut cache = ChainCache::default();
+    let before = push(&mut cache, "l", &["a"]);
+    let mut compiling = cache.begin("l");
+    compiling
+        .chain(of(vec![tcp("b")]), &mut Notes::default())
+        .unwrap();
+    drop(compiling);
+    let after = push(&mut cache, "l", &["a"]);
+    assert!(Arc::ptr_eq(&before[0], &after[0]));
+}
