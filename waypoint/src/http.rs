@@ -5,6 +5,7 @@
 mod answer;
 mod attempts;
 mod body;
+pub mod collector;
 mod connection;
 mod filters;
 mod flight;

@@ -129,14 +129,15 @@ impl Telemetry {
     pub fn flush(&self, patience: Duration) {
         self.shared.writers.flush(patience);
     }
-
-    /// Carries spans to their collectors, for as long as it is polled. On one thread only.
-    pub async fn export(&self, caller: impl trace::export::Caller) {
-        self.shared.spans.export(caller).await;
-    }
 }
 
 impl Worker {
+    /// Carries the spans of all workers to their collectors, for as long as it is polled. On one
+    /// thread only.
+    pub async fn export(&self, caller: impl trace::export::Caller) {
+        self.shared.spans.export(caller).await;
+    }
+
     /// A request's head is there, with its `x-request-id`: what logs will want of it is kept, and
     /// its trace begins or goes on. Once, before filters and routing.
     pub fn begin(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {

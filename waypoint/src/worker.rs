@@ -20,6 +20,7 @@ pub use acceptor::Acceptor;
 pub use handle::{Accepted, Place};
 pub use local::{Connection, Entry, Local, Parts, next_id};
 
+use crate::http::collector::Collector;
 use crate::listen;
 use handle::Order;
 
@@ -121,7 +122,8 @@ impl Worker {
             .name(format!("worker-{number}"))
             .spawn(move || {
                 let tasks = LocalSet::new();
-                tasks.spawn_local(obey(parts, incoming));
+                // One thread is enough for what all of them tell.
+                tasks.spawn_local(obey(parts, incoming, number == 0));
                 // Either word is the same: the other side is gone.
                 let _ = runtime.block_on(tasks.run_until(ended));
                 drop(tasks);
@@ -136,8 +138,13 @@ impl Worker {
 }
 
 /// What a thread does: it serves what it is given.
-async fn obey(parts: Parts, mut orders: mpsc::Receiver<Order>) {
+async fn obey(parts: Parts, mut orders: mpsc::Receiver<Order>, carries_spans: bool) {
     let local = Local::new(parts);
+    if carries_spans {
+        let collector = Collector(Rc::clone(&local));
+        let local = Rc::clone(&local);
+        tokio::task::spawn_local(async move { local.telemetry.export(collector).await });
+    }
     while let Some(order) = orders.recv().await {
         match order {
             Order::Serve(accepted) => {

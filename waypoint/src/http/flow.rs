@@ -121,7 +121,10 @@ impl Flow<'_> {
         self.record(&down);
         self.find_route();
         self.check_upgrade()?;
-        filters::run(self, &chain).await?;
+        let filtered = filters::run(self, &chain).await;
+        // What filters wrote down is told by logs and headers, of denied requests too.
+        self.flight.exchange.borrow_mut().metadata = self.metadata.clone();
+        filtered?;
         self.act(landing).await
     }
 

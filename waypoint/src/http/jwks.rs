@@ -172,7 +172,8 @@ async fn get(
     parse(&text).map_err(|error| error.to_string())
 }
 
-fn own() -> Downstream {
+/// The connection that requests of the proxy's own belong to: nobody's.
+pub(super) fn own() -> Downstream {
     let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
     Downstream {
         remote: here,

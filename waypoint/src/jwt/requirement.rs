@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
@@ -376,7 +378,9 @@ fn claim_text(value: &Value) -> Option<String> {
             (None, Some(float)) if float >= 0.0 && float.fract() == 0.0 => format!("{float:.0}"),
             (None, float) => format!("{:.6}", float.unwrap_or_default()),
         },
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        // What is no single value goes as JSON in base64.
+        Value::Array(_) | Value::Object(_) => STANDARD.encode(value.to_string()),
+        Value::Null => return None,
     };
     (!text.is_empty()).then_some(text)
 }

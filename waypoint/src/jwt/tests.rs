@@ -268,7 +268,7 @@ fn what_is_found_where_and_passed_on() {
     let token = sign(
         "s1",
         None,
-        &json!({"iss": "me", "scope": "a  b", "n": 7, "f": 1.5, "deep": {"x": true}}),
+        &json!({"iss": "me", "scope": "a  b", "n": 7, "f": 1.5, "list": ["a", 1], "deep": {"x": true}}),
     );
     let payload = token.split('.').nth(1).unwrap();
     let mut me = provider("me", "s1");
@@ -281,6 +281,7 @@ fn what_is_found_where_and_passed_on() {
         claim("x-n", "n"),
         claim("x-f", "f"),
         claim("x-deep", "deep.x"),
+        claim("x-list", "list"),
         claim("x-none", "none"),
     ];
     me.from = vec![
@@ -309,6 +310,7 @@ fn what_is_found_where_and_passed_on() {
         ("x-n", "7"),
         ("x-f", "1.500000"),
         ("x-deep", "true"),
+        ("x-list", "WyJhIiwxXQ=="),
     ];
     assert_eq!(set, expected);
     assert!(by_header.clear_route_cache);

@@ -102,7 +102,8 @@ impl Spans {
             return;
         }
         waiting.push_back(finished);
-        if waiting.len() == batch {
+        // The first wakes whoever sends, and so does one that fills a batch.
+        if waiting.len() == 1 || waiting.len() == batch {
             self.ready.notify_one();
         }
     }
@@ -116,6 +117,7 @@ impl Spans {
     pub(in crate::telemetry) async fn export(&self, caller: impl Caller) {
         let mut last_failed = false;
         loop {
+            self.ready.notified().await;
             // Either a batch is full or a while has passed: both send what is there.
             let _ = tokio::time::timeout(PAUSE, self.ready.notified()).await;
             while let Some((provider, spans)) = self.take() {

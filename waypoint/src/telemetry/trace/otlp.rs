@@ -32,7 +32,6 @@ pub(super) fn grpc(provider: &TraceProvider, spans: &[Finished]) -> http::Result
     Request::builder()
         .method(Method::POST)
         .uri(format!("http://{}{EXPORT}", provider.authority))
-        .version(http::Version::HTTP_2)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .body(body.freeze())
