@@ -10,6 +10,7 @@ pub mod drain;
 pub mod file;
 pub mod hbone;
 pub mod identity;
+pub mod pages;
 pub mod policy;
 pub mod proto;
 pub mod tls;

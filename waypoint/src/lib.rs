@@ -1,6 +1,7 @@
 //! The L7 proxy, in the order a request meets it: configuration comes in (`intake`, `source`), is
 //! kept as a `model`, and a request goes through its listener, decisions and upstream.
 
+pub mod admin;
 pub mod config;
 pub mod connection;
 pub mod cors;
@@ -10,11 +11,13 @@ pub mod http;
 pub mod intake;
 pub mod jwt;
 pub mod listen;
+pub mod log;
 pub mod model;
 pub mod path;
 pub mod policy;
 pub mod proto;
 pub mod route;
+pub mod shutdown;
 pub mod source;
 pub mod tcp;
 pub mod telemetry;

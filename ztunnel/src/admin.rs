@@ -6,10 +6,10 @@ mod dump;
 use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 
-use crate::http::{Request, Response, serve, text};
 use crate::pod::Shared;
 use crate::shutdown::AskToStop;
 use crate::telemetry::log::LogFilter;
+use mesh::pages::{Request, Response, serve, text};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

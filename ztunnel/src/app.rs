@@ -10,6 +10,7 @@ use mesh::ca;
 use mesh::certificate::Certificates;
 use mesh::drain::{self, Drained, Signal};
 use mesh::hbone::Pool;
+use mesh::pages;
 use mesh::world::{SharedWorld, World};
 use mesh::{file, xds};
 use prometheus_client::registry::Registry;
@@ -26,7 +27,7 @@ use crate::telemetry::log::LogFilter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process::Process;
 use crate::telemetry::readings;
-use crate::{admin, http, telemetry};
+use crate::{admin, telemetry};
 
 /// Runs the proxy until it is asked to stop and has drained.
 pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {
@@ -229,9 +230,9 @@ async fn serve_people(
     log: LogFilter,
     stop: AskToStop,
 ) -> anyhow::Result<()> {
-    let probes = http::listen(flags.readiness_addr, "readiness (READINESS_ADDR)").await?;
-    let stats = http::listen(flags.stats_addr, "metrics (STATS_ADDR)").await?;
-    let people = http::listen(flags.admin_addr, "the admin interface (ADMIN_ADDR)").await?;
+    let probes = pages::listen(flags.readiness_addr, "readiness (READINESS_ADDR)").await?;
+    let stats = pages::listen(flags.stats_addr, "metrics (STATS_ADDR)").await?;
+    let people = pages::listen(flags.admin_addr, "the admin interface (ADMIN_ADDR)").await?;
     tokio::spawn(readiness.clone().serve(probes));
     tokio::spawn(telemetry::metrics::show(registry, stats));
     tokio::spawn(admin::Admin::new(shared.clone(), log, stop).serve(people));

@@ -30,7 +30,6 @@ pub mod app;
 
 mod copying;
 mod error;
-pub mod http;
 mod reset;
 
 #[cfg(test)]

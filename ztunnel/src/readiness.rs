@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use http::StatusCode;
 use tokio::net::TcpListener;
 
-use crate::http::{Request, Response, serve, text};
+use mesh::pages::{Request, Response, serve, text};
 
 /// What has to happen before this proxy is ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::labels::{Labels, Reporter};
 use super::traffic::{Counts, Traffic};
-use crate::http::{Request, Response, serve, text};
+use mesh::pages::{Request, Response, serve, text};
 
 /// The media type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

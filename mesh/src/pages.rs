@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A port that can't be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {purpose} (is another ztunnel running here?)")]
+#[error("cannot listen on {address} for {purpose} (is another one running here?)")]
 pub struct Error {
     address: SocketAddr,
     purpose: &'static str,
