@@ -153,7 +153,7 @@ fn feed(flags: &Flags, shared: &Shared, readiness: &Readiness, registry: &mut Re
     if let Some(path) = &flags.local_xds_path {
         tokio::spawn(file::Source::new(path, shared.world.clone()).run());
     } else {
-        let client = xds::Client::new(xds_config(flags), shared.world.clone());
+        let client = xds::into_world(xds_config(flags), shared.world.clone());
         readings::xds(registry, &client.counters());
         tokio::spawn(client.run());
     }
@@ -177,7 +177,8 @@ fn xds_config(flags: &Flags) -> xds::Config {
             namespace: flags.pod_namespace.clone(),
             node_name: flags.node_name.clone(),
             ..xds::Node::default()
-        },
+        }
+        .message(&flags.cluster_id),
     }
 }
 

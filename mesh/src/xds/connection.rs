@@ -10,7 +10,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::backoff::Backoff;
-use super::{Client, Config, Kind, Termination};
+use super::subscription::Subscription;
+use super::{Client, Config, Sink, Termination};
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
@@ -22,9 +23,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest response, in bytes (Istio's limit).
 const MAX_RESPONSE: usize = 200 << 20;
-/// Requests that wait for the connection to take them: both subscriptions' first ones and
-/// answers. When full, no further response is read.
-const REQUESTS: usize = 8;
+/// Requests that wait for the connection to take them: the subscriptions' first ones, answers, and
+/// names. When full, no further response is read.
+const REQUESTS: usize = 32;
 
 /// How a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +58,9 @@ struct Session {
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
-impl Client {
-    /// Keeps the world up to date, forever. While the control plane can't be reached the world
-    /// stays as it is.
+impl<S: Sink> Client<S> {
+    /// Keeps what takes the resources up to date, forever. While the control plane can't be reached
+    /// everything stays as it is.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
@@ -93,45 +94,62 @@ impl Client {
         let broke = |status| SessionError::stream(&address, status);
         while let Some(response) = session.responses.message().await.map_err(broke)? {
             backoff.reset();
-            let Some(answer) = self.take(response) else {
-                continue;
-            };
-            if session.requests.send(answer).await.is_err() {
-                break;
+            for request in self.take(response) {
+                if session.requests.send(request).await.is_err() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// Applies a response and gives the answer.
-    fn take(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
+    /// Applies a response. Gives the answer, and requests for other names that it leads to.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Vec<DeltaDiscoveryRequest> {
         let mut subscriptions = self.subscriptions.iter_mut();
-        let wanted = |kind: Kind| kind.type_url() == response.type_url;
-        let Some(subscription) = subscriptions.find(|s| wanted(s.kind())) else {
+        let wanted = |type_url: &str| type_url == response.type_url;
+        let Some(subscription) = subscriptions.find(|s| wanted(s.type_url())) else {
             tracing::debug!(type_url = response.type_url, "a response nobody asked for");
-            return None;
+            return Vec::new();
         };
-        let received = subscription.receive(response);
-        let kind = subscription.kind();
+        let (type_url, sink) = (subscription.type_url(), &mut self.sink);
+        let received = subscription.receive(response, |arrived| sink.take(type_url, arrived));
         self.counters
-            .message(kind, received.bytes, received.rejected.len());
+            .message(type_url, received.bytes, received.rejected.len());
         for rejected in &received.rejected {
             tracing::warn!(
-                type_url = kind.type_url(),
+                type_url,
                 error = %rejected,
                 "resource refused, its last good version stays in force"
             );
         }
-        self.world.update(|world| received.changes.apply(world));
-        Some(received.answer)
+        let mut requests = vec![received.answer];
+        requests.extend(self.wanted(true));
+        requests
+    }
+
+    /// Notes the names that are wanted. Gives the requests for what has changed, where a stream
+    /// stands.
+    fn wanted(&mut self, stands: bool) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests = Vec::new();
+        for (type_url, names) in self.sink.wanted() {
+            let mut subscriptions = self.subscriptions.iter_mut();
+            let subscription = subscriptions.find(|s| s.type_url() == type_url);
+            requests.extend(subscription.and_then(|it| it.want(names, stands)));
+        }
+        requests
     }
 
     async fn open(&mut self) -> Result<Session, SessionError> {
         let channel = connect(&self.config).await?;
         let (requests, queue) = mpsc::channel(REQUESTS);
-        for subscription in &mut self.subscriptions {
+        self.wanted(false);
+        let opening = self.subscriptions.iter_mut().filter_map(Subscription::open);
+        // The node is named once a stream.
+        let mut node = Some(self.config.node.clone());
+        for mut request in opening {
+            request.node = node.take();
             // The queue is empty and large enough.
-            let _ = requests.try_send(subscription.open());
+            let _ = requests.try_send(request);
         }
         let mut request = Request::new(ReceiverStream::new(queue));
         if let Some(path) = &self.config.token {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The kinds of resources that are subscribed to.
+/// The kinds of resources that a node proxy subscribes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Workloads and services.
@@ -27,10 +27,10 @@ pub enum Termination {
 pub struct Counters {
     connected: AtomicBool,
     terminations: [AtomicU64; 3],
-    kinds: [Counts; 2],
+    types: Vec<(&'static str, Counts)>,
 }
 
-/// Counts of one kind of resource.
+/// Counts of one type of resources.
 #[derive(Debug, Default)]
 struct Counts {
     messages: AtomicU64,
@@ -80,22 +80,47 @@ impl Counters {
         self.terminations[how as usize].load(Ordering::Relaxed)
     }
 
+    /// The types that are subscribed to, by their URLs.
+    pub fn types(&self) -> impl Iterator<Item = &'static str> {
+        self.types.iter().map(|(type_url, _)| *type_url)
+    }
+
     /// Responses received.
     #[must_use]
-    pub fn messages(&self, kind: Kind) -> u64 {
-        self.kinds[kind as usize].messages.load(Ordering::Relaxed)
+    pub fn messages(&self, type_url: &str) -> u64 {
+        self.read(type_url, |counts| &counts.messages)
     }
 
     /// Bytes of the resources received.
     #[must_use]
-    pub fn bytes(&self, kind: Kind) -> u64 {
-        self.kinds[kind as usize].bytes.load(Ordering::Relaxed)
+    pub fn bytes(&self, type_url: &str) -> u64 {
+        self.read(type_url, |counts| &counts.bytes)
     }
 
     /// Resources refused.
     #[must_use]
-    pub fn rejected(&self, kind: Kind) -> u64 {
-        self.kinds[kind as usize].rejected.load(Ordering::Relaxed)
+    pub fn rejected(&self, type_url: &str) -> u64 {
+        self.read(type_url, |counts| &counts.rejected)
+    }
+
+    /// Counters of these types, all zero.
+    #[must_use]
+    pub fn new(types: impl IntoIterator<Item = &'static str>) -> Self {
+        let types = types.into_iter();
+        Self {
+            types: types.map(|url| (url, Counts::default())).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn of(&self, type_url: &str) -> Option<&Counts> {
+        let mut types = self.types.iter();
+        types.find(|(url, _)| *url == type_url).map(|(_, of)| of)
+    }
+
+    fn read(&self, type_url: &str, which: fn(&Counts) -> &AtomicU64) -> u64 {
+        let counts = self.of(type_url);
+        counts.map_or(0, |counts| which(counts).load(Ordering::Relaxed))
     }
 
     pub(super) fn stands(&self, connected: bool) {
@@ -107,8 +132,10 @@ impl Counters {
         self.terminations[how as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn message(&self, kind: Kind, bytes: usize, rejected: usize) {
-        let counts = &self.kinds[kind as usize];
+    pub(super) fn message(&self, type_url: &str, bytes: usize, rejected: usize) {
+        let Some(counts) = self.of(type_url) else {
+            return;
+        };
         let count = |of: &AtomicU64, n: usize| {
             of.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed)
         };

@@ -1,7 +1,8 @@
-//! The delta xDS protocol for one type, without IO: a subscription to everything (`*`).
+//! The delta xDS protocol for one type, without IO: a subscription to everything (`*`), or to
+//! resources by name.
 //!
 //! ```text
-//!                 open: subscribe *, versions held     receive: ACK or NACK
+//!                 open: subscribe, versions held       receive: ACK or NACK; want: other names
 //!     ┌──────┐ ─────────────────────────────────► ┌──────┐ ──────┐
 //!     │closed│                                    │ open │       │
 //!     └──────┘ ◄───────────────────────────────── └──────┘ ◄─────┘
@@ -14,18 +15,12 @@
 //! that naming them would exceed what servers take, nothing is named, and the first response, which
 //! is then complete, says what has gone by not having it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use prost::Message;
-
-use super::Kind;
-use crate::policy::{Authorization, PolicyName};
+use super::{Arrived, Rejected, Resource};
 use crate::proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Envelope, Status,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Envelope, Status,
 };
-use crate::proto::{security, workload as proto};
-use crate::workload::{self, Resource};
-use crate::world::{Synced, World};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`, the code of a NACK.
 const INVALID_ARGUMENT: i32 = 3;
@@ -35,22 +30,23 @@ const MAX_NAMED_BYTES: usize = 3 << 20;
 /// Bad resources that a NACK names; of more, only the number is told.
 const MAX_NAMED: usize = 20;
 
-/// A subscription to all resources of one type.
+/// A subscription to resources of one type.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    kind: Kind,
-    node: Node,
+    type_url: &'static str,
+    /// The names wanted; all resources where none.
+    names: Option<BTreeSet<String>>,
+    /// It has been asked for on this stream.
+    is_open: bool,
     /// The version of each resource that was taken, by name.
     versions: HashMap<String, String>,
     /// The next response is complete: what it doesn't have is gone.
     next_is_complete: bool,
 }
 
-/// What a response means.
+/// What came of a response.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// What to do to the world, before `answer` is sent.
-    pub(super) changes: Changes,
     /// The ACK, or the NACK that names the bad resources.
     pub(super) answer: DeltaDiscoveryRequest,
     /// The bad resources, and what is wrong with each.
@@ -59,67 +55,96 @@ pub(super) struct Received {
     pub(super) bytes: usize,
 }
 
-/// Changes to the world from one response, applied together.
-#[derive(Debug)]
-pub(super) struct Changes {
-    kind: Kind,
-    updated: Vec<Update>,
-    removed: Vec<String>,
-}
-
-/// A resource that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: {reason}")]
-pub(super) struct Rejected {
-    /// The resource's name.
-    pub(super) name: String,
-    /// What is wrong with it.
-    pub(super) reason: String,
-}
-
-#[derive(Debug)]
-enum Update {
-    Address(Resource),
-    Authorization(Authorization),
-}
-
 impl Subscription {
-    pub(super) fn new(kind: Kind, node: Node) -> Self {
+    /// A subscription to all resources of a type.
+    pub(super) fn to_all(type_url: &'static str) -> Self {
         Self {
-            kind,
-            node,
+            type_url,
+            names: None,
+            is_open: false,
             versions: HashMap::new(),
             next_is_complete: false,
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
+    /// A subscription to resources of a type by their names, none at first.
+    pub(super) fn by_name(type_url: &'static str) -> Self {
+        Self {
+            names: Some(BTreeSet::new()),
+            ..Self::to_all(type_url)
+        }
     }
 
-    /// The first request of a new stream.
-    pub(super) fn open(&mut self) -> DeltaDiscoveryRequest {
+    pub(super) fn type_url(&self) -> &'static str {
+        self.type_url
+    }
+
+    /// The first request of a new stream; none where nothing is wanted, which a server would take
+    /// for a wish for everything.
+    pub(super) fn open(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let subscribe = match &self.names {
+            None => vec!["*".to_owned()],
+            Some(names) => names.iter().cloned().collect(),
+        };
+        self.is_open = !subscribe.is_empty();
+        self.is_open.then(|| self.first(subscribe))
+    }
+
+    fn first(&mut self, subscribe: Vec<String>) -> DeltaDiscoveryRequest {
         let versions = self.versions.iter();
         let bytes: usize = versions
             .map(|(name, version)| name.len() + version.len())
             .sum();
-        self.next_is_complete = bytes > MAX_NAMED_BYTES;
-        let versions = if self.next_is_complete {
+        let too_many = bytes > MAX_NAMED_BYTES;
+        // Of resources by name the server says itself which there are none of.
+        self.next_is_complete = too_many && self.names.is_none();
+        let versions = if too_many {
             HashMap::new()
         } else {
             self.versions.clone()
         };
         DeltaDiscoveryRequest {
-            node: Some(self.node.clone()),
-            type_url: self.kind.type_url().to_owned(),
-            resource_names_subscribe: vec!["*".to_owned()],
+            type_url: self.type_url.to_owned(),
+            resource_names_subscribe: subscribe,
             initial_resource_versions: versions,
             ..DeltaDiscoveryRequest::default()
         }
     }
 
-    /// Takes a response of this type.
-    pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received {
+    /// Wants these names from now on. The request for what differs, if there is a stream.
+    pub(super) fn want(
+        &mut self,
+        wanted: BTreeSet<String>,
+        stands: bool,
+    ) -> Option<DeltaDiscoveryRequest> {
+        let before = self.names.replace(wanted)?;
+        let wanted = self.names.as_ref()?;
+        let subscribe: Vec<_> = wanted.difference(&before).cloned().collect();
+        let unsubscribe: Vec<_> = before.difference(wanted).cloned().collect();
+        for name in &unsubscribe {
+            self.versions.remove(name);
+        }
+        if !stands || (subscribe.is_empty() && unsubscribe.is_empty()) {
+            return None;
+        }
+        if !std::mem::replace(&mut self.is_open, true) {
+            return Some(self.first(subscribe));
+        }
+        Some(DeltaDiscoveryRequest {
+            type_url: self.type_url.to_owned(),
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
+            ..DeltaDiscoveryRequest::default()
+        })
+    }
+
+    /// Takes a response of this type: what can be taken is given to `sink`, which says what of it is
+    /// refused.
+    pub(super) fn receive(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+        sink: impl FnOnce(Arrived) -> Vec<Rejected>,
+    ) -> Received {
         let mut removed = response.removed_resources;
         if std::mem::take(&mut self.next_is_complete) {
             let there: HashSet<_> = response.resources.iter().map(|r| r.name.as_str()).collect();
@@ -135,104 +160,57 @@ impl Subscription {
         }
         let mut updated = Vec::with_capacity(response.resources.len());
         let mut rejected = Vec::new();
+        let mut versions = Vec::with_capacity(response.resources.len());
         let mut bytes = 0;
         for envelope in response.resources {
             bytes += envelope.resource.as_ref().map_or(0, |any| any.value.len());
-            match parse(self.kind, &envelope) {
-                Ok(update) => {
-                    updated.push(update);
-                    self.versions.insert(envelope.name, envelope.version);
+            match self.open_envelope(envelope) {
+                Ok(resource) => {
+                    versions.push((resource.name.clone(), resource.version.clone()));
+                    updated.push(resource);
                 }
-                // Its last good version stays, here as in the world.
-                Err(reason) => rejected.push(Rejected {
-                    name: envelope.name,
-                    reason,
-                }),
+                Err(refused) => rejected.push(refused),
             }
         }
+        rejected.extend(sink(Arrived { updated, removed }));
+        // The last good version of a bad resource stays, here as with the sink.
+        let bad: HashSet<_> = rejected.iter().map(|bad| bad.name.as_str()).collect();
+        versions.retain(|(name, _)| !bad.contains(name.as_str()));
+        self.versions.extend(versions);
         let answer = DeltaDiscoveryRequest {
-            type_url: self.kind.type_url().to_owned(),
+            type_url: self.type_url.to_owned(),
             response_nonce: response.nonce,
             error_detail: refusal(&rejected),
             ..DeltaDiscoveryRequest::default()
         };
-        let kind = self.kind;
         Received {
-            changes: Changes {
-                kind,
-                updated,
-                removed,
-            },
             answer,
             rejected,
             bytes,
         }
     }
-}
 
-impl Changes {
-    /// Brings the world up to date, removals first. The first response of a type is complete, so the type counts
-    /// as synced from here on.
-    pub(super) fn apply(self, world: &mut World) {
-        for name in &self.removed {
-            match self.kind {
-                Kind::Address => {
-                    world.remove(name);
-                }
-                Kind::Authorization => {
-                    if let Ok(name) = name.parse::<PolicyName>() {
-                        world.remove_policy(&name);
-                    }
-                }
-            }
+    fn open_envelope(&self, envelope: Envelope) -> Result<Resource, Rejected> {
+        let Envelope {
+            version,
+            resource,
+            name,
+            aliases: _,
+        } = envelope;
+        let refused = |name: String, reason: String| Err(Rejected { name, reason });
+        let Some(any) = resource else {
+            return refused(name, "the resource has no content".to_owned());
+        };
+        if any.type_url != self.type_url {
+            let reason = format!("of type {:?}, not {:?}", any.type_url, self.type_url);
+            return refused(name, reason);
         }
-        for update in self.updated {
-            match update {
-                Update::Address(resource) => world.insert(resource),
-                Update::Authorization(policy) => world.insert_policy(policy),
-            }
-        }
-        world.mark_synced(Synced {
-            workloads: self.kind == Kind::Address,
-            policies: self.kind == Kind::Authorization,
-        });
+        Ok(Resource {
+            name,
+            version,
+            content: any.value.into(),
+        })
     }
-}
-
-fn parse(kind: Kind, envelope: &Envelope) -> Result<Update, String> {
-    let any = envelope
-        .resource
-        .as_ref()
-        .ok_or("the resource has no content")?;
-    if any.type_url != kind.type_url() {
-        return Err(format!(
-            "of type {:?}, not {:?}",
-            any.type_url,
-            kind.type_url()
-        ));
-    }
-    let content = any.value.as_slice();
-    let (name, update) = match kind {
-        Kind::Address => {
-            let message = proto::Address::decode(content).map_err(|e| e.to_string())?;
-            let resource = workload::address(message).map_err(|e| e.to_string())?;
-            let name = match &resource {
-                Resource::Workload(workload) => workload.uid.to_string(),
-                Resource::Service(service) => service.key.to_string(),
-            };
-            (name, Update::Address(resource))
-        }
-        Kind::Authorization => {
-            let message = security::Authorization::decode(content).map_err(|e| e.to_string())?;
-            let policy = Authorization::try_from(message).map_err(|e| e.to_string())?;
-            (policy.name.to_string(), Update::Authorization(policy))
-        }
-    };
-    // A removal names the envelope: under another name the resource would never go away.
-    if name != envelope.name {
-        return Err(format!("its content names {name:?}"));
-    }
-    Ok(update)
 }
 
 /// The error of a NACK, none for an ACK.

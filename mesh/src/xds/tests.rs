@@ -157,7 +157,8 @@ fn config(address: String, folder: &Path) -> Config {
             namespace: "istio-system".to_owned(),
             node_name: "node-1".to_owned(),
             metadata: [("MESH_ID".to_owned(), "m".to_owned())].into(),
-        },
+        }
+        .message("Kubernetes"),
     }
 }
 
@@ -185,7 +186,7 @@ async fn a_world_is_filled_over_tls_and_kept_over_a_disconnect() {
         folder.path(),
     );
     let world = SharedWorld::new(World::new("node-1"));
-    let client = Client::new(config, world.clone());
+    let client = into_world(config, world.clone());
     let counters = client.counters();
     let running = tokio::spawn(client.run());
 
@@ -195,6 +196,7 @@ async fn a_world_is_filled_over_tls_and_kept_over_a_disconnect() {
     let [addresses, policies] = stream.opening().await;
     assert_eq!(addresses.type_url, Kind::Address.type_url());
     assert_eq!(policies.type_url, Kind::Authorization.type_url());
+    assert!(policies.node.is_none(), "the node is named once a stream");
     let node = addresses.node.unwrap();
     assert_eq!(
         node.id,
@@ -245,8 +247,8 @@ async fn a_world_is_filled_over_tls_and_kept_over_a_disconnect() {
     held.sort();
     assert_eq!(held, ["b", "c"]);
     assert_eq!(counters.terminations(Termination::Complete), 1);
-    assert_eq!(counters.messages(Kind::Address), 2);
-    assert!(counters.bytes(Kind::Address) > 0);
+    assert_eq!(counters.messages(Kind::Address.type_url()), 2);
+    assert!(counters.bytes(Kind::Address.type_url()) > 0);
     running.abort();
 }
 
@@ -261,7 +263,7 @@ async fn a_wrong_root_is_refused_and_a_right_one_is_noticed() {
         format!("https://localhost:{}", address.port()),
         folder.path(),
     );
-    let client = Client::new(config, SharedWorld::new(World::new("node-1")));
+    let client = into_world(config, SharedWorld::new(World::new("node-1")));
     let counters = client.counters();
     let running = tokio::spawn(client.run());
     until(&counters, |c| {
@@ -286,7 +288,7 @@ async fn the_certificate_must_have_the_right_name() {
     std::fs::write(folder.path().join("root.pem"), root).unwrap();
     let (address, mut streams) = serve(Some(identity)).await;
     let by_ip = config(format!("https://{address}"), folder.path());
-    let client = Client::new(by_ip.clone(), SharedWorld::new(World::new("node-1")));
+    let client = into_world(by_ip.clone(), SharedWorld::new(World::new("node-1")));
     let counters = client.counters();
     let running = tokio::spawn(client.run());
     until(&counters, |c| {
@@ -303,7 +305,7 @@ async fn the_certificate_must_have_the_right_name() {
         server_name: Some("istiod.test".to_owned()),
         ..by_ip
     };
-    let client = Client::new(named, SharedWorld::new(World::new("node-1")));
+    let client = into_world(named, SharedWorld::new(World::new("node-1")));
     let running = tokio::spawn(client.run());
     assert!(streams.recv().await.is_some());
     running.abort();
@@ -315,7 +317,7 @@ async fn a_refused_token_is_tried_again_when_it_is_a_new_one() {
     let (address, mut streams) = serve(None).await;
     let config = config(format!("http://{address}"), folder.path());
     std::fs::write(folder.path().join("token"), "expired").unwrap();
-    let client = Client::new(config, SharedWorld::new(World::new("node-1")));
+    let client = into_world(config, SharedWorld::new(World::new("node-1")));
     let counters = client.counters();
     let running = tokio::spawn(client.run());
     until(&counters, |c| c.terminations(Termination::Error) >= 2).await;
@@ -334,7 +336,7 @@ async fn what_is_missing_is_named() {
     let world = || SharedWorld::new(World::new("node-1"));
     let good = config("https://localhost:1".to_owned(), folder.path());
     let error = |config: Config| async move {
-        let mut client = Client::new(config, world());
+        let mut client = into_world(config, world());
         client.once().await.unwrap_err().to_string()
     };
     let no_file = error(good.clone()).await;

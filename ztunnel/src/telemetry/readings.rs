@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh::certificate::{Certificates, Held};
 use mesh::hbone::Pool;
-use mesh::xds::{Counters, Kind, Termination};
+use mesh::xds::{Counters, Termination};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -16,9 +16,9 @@ use crate::capture::Capture;
 /// One number with its label, if it has one.
 type Number = (Option<(&'static str, &'static str)>, u64);
 
-/// A counter of the subscription that there is for each kind of resource: its name, its meaning,
+/// A counter of the subscription that there is for each type of resources: its name, its meaning,
 /// and how it is read.
-type ByKind = (&'static str, &'static str, fn(&Counters, Kind) -> u64);
+type ByType = (&'static str, &'static str, fn(&Counters, &str) -> u64);
 
 /// A metric whose values are read elsewhere.
 struct Reading<F> {
@@ -54,7 +54,7 @@ pub fn xds(registry: &mut Registry, counters: &Arc<Counters>) {
                 .to_vec()
         },
     );
-    let by_kind: [ByKind; 3] = [
+    let by_type: [ByType; 3] = [
         (
             "istio_xds_message",
             "Responses from the control plane, by type",
@@ -71,12 +71,12 @@ pub fn xds(registry: &mut Registry, counters: &Arc<Counters>) {
             Counters::rejected,
         ),
     ];
-    for (name, help, count) in by_kind {
+    for (name, help, count) in by_type {
         let read = Arc::clone(counters);
         counter(registry, name, help, move || {
-            Kind::ALL
-                .map(|kind| (Some(("url", kind.type_url())), count(&read, kind)))
-                .to_vec()
+            read.types()
+                .map(|url| (Some(("url", url)), count(&read, url)))
+                .collect()
         });
     }
 }
@@ -183,12 +183,15 @@ impl Collector for KernelCounters {
 
 #[cfg(test)]
 mod tests {
+    use mesh::xds::Kind;
+
     use super::*;
 
     #[test]
     fn numbers_of_other_rooms_are_read_when_asked_for() {
         let mut registry = Registry::default();
-        xds(&mut registry, &Arc::default());
+        let types = Kind::ALL.map(Kind::type_url);
+        xds(&mut registry, &Arc::new(Counters::new(types)));
         counter(&mut registry, "culvert_answers", "Answers", || {
             vec![(Some(("kind", "good")), 3)]
         });

@@ -2,19 +2,16 @@
 
 mod model;
 
+use prost::Message as _;
 use prost_types::Any;
 
 use super::*;
+use crate::proto::{security, workload as proto};
+use crate::world::{Synced, World};
+use crate::xds::{Kind, into_world};
 
 fn subscription(kind: Kind) -> Subscription {
-    let id = "ztunnel~10.0.0.1~z.istio-system~istio-system.svc.cluster.local".to_owned();
-    Subscription::new(
-        kind,
-        Node {
-            id,
-            ..Node::default()
-        },
-    )
+    Subscription::to_all(kind.type_url())
 }
 
 fn envelope(kind: Kind, name: &str, version: &str, content: Vec<u8>) -> Envelope {
@@ -87,15 +84,25 @@ fn response(
     }
 }
 
+fn receive(
+    subscription: &mut Subscription,
+    world: &mut World,
+    response: DeltaDiscoveryResponse,
+) -> Received {
+    let mut kinds = Kind::ALL.into_iter();
+    let kind = kinds.find(|kind| kind.type_url() == response.type_url);
+    subscription.receive(response, |arrived| {
+        into_world::take(kind.unwrap(), arrived, world)
+    })
+}
+
 /// Takes a response and gives the answer.
 fn take(
     subscription: &mut Subscription,
     world: &mut World,
     response: DeltaDiscoveryResponse,
 ) -> DeltaDiscoveryRequest {
-    let received = subscription.receive(response);
-    received.changes.apply(world);
-    received.answer
+    receive(subscription, world, response).answer
 }
 
 fn node_of(world: &World, uid: &str) -> Option<String> {
@@ -105,14 +112,13 @@ fn node_of(world: &World, uid: &str) -> Option<String> {
 
 #[test]
 fn it_asks_for_everything() {
-    let request = subscription(Kind::Address).open();
+    let request = subscription(Kind::Address).open().unwrap();
     assert_eq!(
         request.type_url,
         "type.googleapis.com/istio.workload.Address"
     );
     assert_eq!(request.resource_names_subscribe, ["*"]);
     assert!(request.initial_resource_versions.is_empty());
-    assert!(request.node.unwrap().id.starts_with("ztunnel~10.0.0.1~"));
     assert!(request.response_nonce.is_empty());
 }
 
@@ -170,7 +176,7 @@ fn what_is_bad_is_named_and_its_last_good_version_stays() {
         "a good one was held back"
     );
     assert_eq!(node_of(&world, "c"), None);
-    let versions = subscription.open().initial_resource_versions;
+    let versions = subscription.open().unwrap().initial_resource_versions;
     let held = |name: &str| versions.get(name).map(String::as_str);
     assert_eq!(
         (held("a"), held("b"), held("c")),
@@ -229,8 +235,11 @@ fn whatever_is_wrong_with_an_envelope_is_told() {
         (other_name, "b: its content names \"a\""),
         (empty, "a: address: type: neither a workload nor a service"),
     ] {
-        let received =
-            subscription(Kind::Address).receive(response(Kind::Address, "1", vec![envelope], &[]));
+        let received = receive(
+            &mut subscription(Kind::Address),
+            &mut World::new("n1"),
+            response(Kind::Address, "1", vec![envelope], &[]),
+        );
         let message = received.answer.error_detail.unwrap().message;
         assert!(
             message.starts_with(reason),
@@ -244,7 +253,11 @@ fn a_nack_names_a_bounded_number() {
     let bad = (0..50)
         .map(|i| bad_workload(&format!("w{i}"), "1"))
         .collect();
-    let received = subscription(Kind::Address).receive(response(Kind::Address, "1", bad, &[]));
+    let received = receive(
+        &mut subscription(Kind::Address),
+        &mut World::new("n1"),
+        response(Kind::Address, "1", bad, &[]),
+    );
     assert_eq!(received.rejected.len(), 50);
     let message = received.answer.error_detail.unwrap().message;
     assert!(
@@ -269,7 +282,7 @@ fn what_is_removed_is_gone_and_forgotten() {
         response(Kind::Address, "2", Vec::new(), &["a", "never"]),
     );
     assert_eq!(node_of(&world, "a"), None);
-    let versions = subscription.open().initial_resource_versions;
+    let versions = subscription.open().unwrap().initial_resource_versions;
     assert_eq!(versions.keys().collect::<Vec<_>>(), ["b"]);
 }
 
@@ -303,7 +316,10 @@ fn in_both_lists_means_there() {
     let both = response(Kind::Address, "1", vec![workload("a", "1")], &["a"]);
     take(&mut subscription, &mut world, both);
     assert!(node_of(&world, "a").is_some());
-    assert_eq!(subscription.open().initial_resource_versions.len(), 1);
+    assert_eq!(
+        subscription.open().unwrap().initial_resource_versions.len(),
+        1
+    );
 }
 
 /// More than a server would take in one request.
@@ -321,7 +337,13 @@ fn very_many_resources_are_not_named_but_what_has_gone_is_noticed() {
         &mut world,
         response(Kind::Address, "1", all(0), &[]),
     );
-    assert!(subscription.open().initial_resource_versions.is_empty());
+    assert!(
+        subscription
+            .open()
+            .unwrap()
+            .initial_resource_versions
+            .is_empty()
+    );
     let mut again: Vec<_> = all(2);
     again.push(bad_workload(&format!("{long}1"), "2"));
     take(
@@ -349,4 +371,54 @@ fn very_many_resources_are_not_named_but_what_has_gone_is_noticed() {
         29_999,
         "only the first response is complete"
     );
+}
+
+fn named(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Takes a response of resources that are all good.
+fn good(subscription: &mut Subscription, names: &[&str], removed: &[&str]) {
+    let resources = names.iter().map(|name| workload(name, "1")).collect();
+    let response = response(Kind::Address, "1", resources, removed);
+    let received = subscription.receive(response, |_| Vec::new());
+    assert!(received.rejected.is_empty());
+}
+
+#[test]
+fn names_are_asked_for_as_they_come_and_go() {
+    let mut subscription = Subscription::by_name(Kind::Address.type_url());
+    assert!(
+        subscription.open().is_none(),
+        "a request without names would be one for everything"
+    );
+    let first = subscription.want(named(&["a", "b"]), true).unwrap();
+    assert_eq!(first.resource_names_subscribe, ["a", "b"]);
+    assert!(first.resource_names_unsubscribe.is_empty());
+    good(&mut subscription, &["a"], &["b"]);
+    assert!(subscription.want(named(&["a", "b"]), true).is_none());
+    let other = subscription.want(named(&["b", "c"]), true).unwrap();
+    assert_eq!(other.resource_names_subscribe, ["c"]);
+    assert_eq!(other.resource_names_unsubscribe, ["a"]);
+    good(&mut subscription, &["c"], &[]);
+    let none = subscription.want(named(&[]), true).unwrap();
+    assert_eq!(none.resource_names_unsubscribe, ["b", "c"]);
+    assert!(subscription.open().is_none());
+}
+
+#[test]
+fn a_new_stream_names_all_that_is_wanted_and_what_is_held_of_it() {
+    let mut subscription = Subscription::by_name(Kind::Address.type_url());
+    subscription.open();
+    subscription.want(named(&["a", "b"]), true);
+    good(&mut subscription, &["a", "b"], &[]);
+    // While no stream stands, wishes change too.
+    assert!(subscription.want(named(&["b", "c"]), false).is_none());
+    let request = subscription.open().unwrap();
+    assert_eq!(request.resource_names_subscribe, ["b", "c"]);
+    let held: Vec<_> = request.initial_resource_versions.keys().collect();
+    assert_eq!(held, ["b"]);
+    let more = subscription.want(named(&["b", "c", "d"]), true).unwrap();
+    assert_eq!(more.resource_names_subscribe, ["d"]);
+    assert!(more.initial_resource_versions.is_empty());
 }

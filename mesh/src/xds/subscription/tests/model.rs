@@ -83,7 +83,7 @@ proptest! {
                 Step::Remove(name) => {
                     server.resources.remove(&format!("w{name}"));
                 }
-                Step::Reconnect => server.welcome(&subscription.open()),
+                Step::Reconnect => server.welcome(&subscription.open().unwrap()),
                 Step::Push => {
                     let response = server.push();
                     for sent in &response.resources {
