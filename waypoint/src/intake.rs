@@ -4,6 +4,8 @@
 
 mod action;
 pub mod chain;
+pub mod cluster;
+pub mod endpoint;
 pub mod error;
 mod filter_state;
 mod filters;
@@ -24,6 +26,7 @@ mod protocol;
 pub mod rbac;
 mod retry;
 pub mod route;
+pub mod secret;
 pub mod served;
 mod stats;
 mod tcp;
@@ -33,3 +36,4 @@ pub mod tls;
 mod tracing;
 mod tunnel;
 pub mod typed;
+pub mod workload;

@@ -2,6 +2,7 @@
 //! snapshot that everything else reads.
 
 pub mod compile;
+pub mod envoy;
 pub mod folder;
 pub mod json;
 pub mod kind;

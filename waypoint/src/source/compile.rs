@@ -10,7 +10,8 @@ use crate::model::listener::Listener;
 use crate::model::route::RouteTable;
 use crate::model::tls::Secret;
 
-/// What makes the model of resources. Each gives the name that the resource has inside with it.
+/// What makes the model of resources. A resource that has another name inside is refused: it could
+/// never be removed.
 pub trait Compile {
     /// A cluster.
     ///
@@ -22,11 +23,11 @@ pub trait Compile {
     /// # Errors
     /// They are refused.
     fn endpoints(&mut self, name: &str, bytes: &[u8]) -> Result<EndpointSet, Refused>;
-    /// A listener.
+    /// A listener; none where it is a step within the proxy that the engine takes by itself.
     ///
     /// # Errors
     /// It is refused.
-    fn listener(&mut self, name: &str, bytes: &[u8]) -> Result<Listener, Refused>;
+    fn listener(&mut self, name: &str, bytes: &[u8]) -> Result<Option<Listener>, Refused>;
     /// A table of routes.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub struct Store<C> {
     arrived: BTreeSet<Kind>,
     wants: Wants,
     clusters: BTreeMap<Arc<str>, Slot<Arc<Cluster>>>,
-    listeners: BTreeMap<Arc<str>, Slot<Arc<Listener>>>,
+    listeners: BTreeMap<Arc<str>, Slot<Option<Arc<Listener>>>>,
     /// Clusters and listeners that were taken but are not in force yet.
     fresh: BTreeSet<Reference>,
     /// Clusters that were removed, and when they go.

@@ -69,7 +69,7 @@ pub(super) fn upstream(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = options.common;
-    unserved!(notes, "HttpProtocolOptions":
+    unserved!(notes, "upstreams.HttpProtocolOptions":
         override_auto_sni_header, max_connection_duration_jitter, max_headers_count,
         max_response_headers_kb, max_stream_duration, headers_with_underscores_action);
     let max_requests = plain::number(max_requests_per_connection).or(most);
@@ -113,7 +113,7 @@ fn newer(options: pb::HttpProtocolOptions, notes: &mut Notes) -> Result<Options,
         .into_iter()
         .filter(|filter| filter.name != "envoy.filters.http.upstream_codec")
         .collect();
-    unserved!(notes, "HttpProtocolOptions":
+    unserved!(notes, "upstreams.HttpProtocolOptions":
         http_filters, header_validation_config, outlier_detection, request_mirror_policies,
         hash_policy, retry_policy);
     let (protocol, http1, http2) = match upstream_protocol_options {
@@ -138,7 +138,7 @@ fn newer(options: pb::HttpProtocolOptions, notes: &mut Notes) -> Result<Options,
             http2_protocol_options,
             http3_protocol_options,
         })) => {
-            unserved!(notes, "HttpProtocolOptions": http3_protocol_options);
+            unserved!(notes, "upstreams.HttpProtocolOptions": http3_protocol_options);
             let protocol = UpstreamProtocol::Downstream;
             (protocol, http_protocol_options, http2_protocol_options)
         }
@@ -148,7 +148,7 @@ fn newer(options: pb::HttpProtocolOptions, notes: &mut Notes) -> Result<Options,
             http3_protocol_options,
             alternate_protocols_cache_options,
         })) => {
-            unserved!(notes, "HttpProtocolOptions":
+            unserved!(notes, "upstreams.HttpProtocolOptions":
                 http3_protocol_options, alternate_protocols_cache_options);
             let protocol = UpstreamProtocol::Alpn;
             (protocol, http_protocol_options, http2_protocol_options)

@@ -108,13 +108,13 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         Refused,
-        "HttpProtocolOptions",
+        "upstreams.HttpProtocolOptions",
         &["http_filters", "request_mirror_policies", "retry_policy"],
         "requests are changed, mirrored and retried by their route",
     ),
     (
         Counted,
-        "HttpProtocolOptions",
+        "upstreams.HttpProtocolOptions",
         &[
             "header_validation_config",
             "outlier_detection",

@@ -49,7 +49,10 @@ impl<C: Compile> Store<C> {
                 let Some((listener, needed)) = taken else {
                     continue;
                 };
-                self.next.listeners.insert(name, listener);
+                match listener {
+                    Some(listener) => drop(self.next.listeners.insert(name, listener)),
+                    None => drop(self.next.listeners.remove(&name)),
+                }
                 needed
             };
             self.release(&needed);

@@ -51,10 +51,12 @@ impl<C: Compile> Store<C> {
                     return Ok(());
                 }
                 let listener = self.compile.listener(&name, &raw.bytes).map_err(told)?;
-                let needs = references::of_listener(&listener);
+                let listener = listener.map(Arc::new);
+                let needs = listener.as_deref().map(references::of_listener);
+                let needs = needs.unwrap_or_default();
                 self.refer(&needs, now);
                 let slots = &mut self.listeners;
-                let given_up = put(slots, name.clone(), raw, Arc::new(listener), needs);
+                let given_up = put(slots, name.clone(), raw, listener, needs);
                 self.release(&given_up);
                 self.fresh.insert((kind, name));
             }

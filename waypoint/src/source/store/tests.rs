@@ -110,9 +110,12 @@ impl Compile for Words {
         Ok(set(&words(bytes)?))
     }
 
-    fn listener(&mut self, name: &str, bytes: &[u8]) -> Result<Listener, Refused> {
+    fn listener(&mut self, name: &str, bytes: &[u8]) -> Result<Option<Listener>, Refused> {
         self.compiled += 1;
         let text = words(bytes)?;
+        if text.contains("step") {
+            return Ok(None);
+        }
         let routes = word(&text, "rds:");
         let chain = Arc::new(Chain {
             name: text.into(),
@@ -122,7 +125,7 @@ impl Compile for Words {
             stats: false,
             kind: ChainKind::Http(Arc::new(http(routes))),
         });
-        Ok(Listener {
+        Ok(Some(Listener {
             name: name.into(),
             kind: ListenerKind::Internal(Dispatch {
                 chains: vec![chain.clone()],
@@ -132,7 +135,7 @@ impl Compile for Words {
                 detect_timeout: Duration::ZERO,
             }),
             access_logs: Vec::new(),
-        })
+        }))
     }
 
     fn routes(&mut self, _: &str, bytes: &[u8]) -> Result<RouteTable, Refused> {
@@ -417,6 +420,17 @@ fn a_removed_cluster_lingers_and_may_come_back() {
     world.pass(LINGER);
     assert!(world.told().is_empty());
     assert!(world.store.wanted(Kind::Endpoints).is_empty());
+}
+
+#[test]
+fn a_step_within_the_proxy_is_taken_but_not_served() {
+    let mut world = World::new();
+    world.change(Kind::Cluster, &[], &[]);
+    world.change(Kind::Listener, &[("l", "v1"), ("m", "step")], &[]);
+    assert_eq!(world.told(), ["listener l: v1"]);
+    assert_eq!(world.store.resources(Kind::Listener).len(), 2);
+    world.change(Kind::Listener, &[("l", "step")], &[]);
+    assert!(world.told().is_empty());
 }
 
 #[test]
