@@ -55,6 +55,9 @@ pub struct Config {
     pub cluster_id: String,
     /// Validity to ask for; the CA may give less.
     pub validity: Duration,
+    /// Certificates are asked for on behalf of others, as a node proxy does for its pods; otherwise
+    /// the token's own. A CA refuses the first to anybody but node proxies.
+    pub for_others: bool,
 }
 
 /// Why no certificate was issued.
@@ -124,7 +127,7 @@ impl Client {
         let message = IstioCertificateRequest {
             csr: signing_request(identity, &key)?,
             validity_duration: i64::try_from(self.config.validity.as_secs()).unwrap_or(i64::MAX),
-            metadata: Some(impersonate(identity)),
+            metadata: self.config.for_others.then(|| impersonate(identity)),
         };
         let mut request = tonic::Request::new(message);
         request.set_timeout(REQUEST_TIMEOUT);

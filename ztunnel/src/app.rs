@@ -144,6 +144,7 @@ fn certificates(flags: &Flags) -> Certificates {
         token: flags.token_path.clone(),
         cluster_id: flags.cluster_id.clone(),
         validity: flags.secret_ttl,
+        for_others: true,
     });
     Certificates::new(Arc::new(issuer), vec![flags.trust_domain.clone()])
 }

@@ -111,6 +111,7 @@ impl Rig {
             token: folder.path().join("token"),
             cluster_id: "Kubernetes".to_owned(),
             validity: Duration::from_secs(3600),
+            for_others: true,
         });
         Self {
             service,

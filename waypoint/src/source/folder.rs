@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 
 use super::compile::Compile;
+use super::feed::Feed;
 use super::json::{Descriptors, JsonError};
 use super::kind::Kind;
-use super::store::{Change, Store, Update};
+use super::store::{Change, Update};
 
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -117,32 +117,25 @@ impl Folder {
         }
     }
 
-    /// Keeps `store` like the folder, forever.
-    pub async fn run<C: Compile>(mut self, store: Arc<Mutex<Store<C>>>) {
+    /// Keeps `feed` like the folder, forever.
+    pub async fn run<C: Compile>(mut self, feed: Feed<C>) {
         loop {
             let (changes, errors) = self.look();
             for error in errors {
                 tracing::warn!(%error, "file refused, its last good contents stay in force");
             }
-            let next = {
-                let mut store = store.lock();
-                let now = Instant::now();
-                for change in changes {
-                    let kind = change.kind.short();
-                    for rejected in store.apply(change, now) {
-                        tracing::warn!(
-                            kind,
-                            name = %rejected.name,
-                            error = rejected.reason,
-                            "resource refused, its last good version stays in force"
-                        );
-                    }
+            for change in changes {
+                let kind = change.kind.short();
+                for rejected in feed.apply(change) {
+                    tracing::warn!(
+                        kind,
+                        name = %rejected.name,
+                        error = rejected.reason,
+                        "resource refused, its last good version stays in force"
+                    );
                 }
-                store.settle(now)
-            };
-            let poll = Instant::now() + POLL;
-            let next = next.map_or(poll, |next| next.min(poll));
-            tokio::time::sleep_until(next.into()).await;
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 

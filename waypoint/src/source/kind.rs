@@ -31,7 +31,7 @@ impl Kind {
 
     /// The type's URL in xDS.
     #[must_use]
-    pub fn type_url(self) -> &'static str {
+    pub const fn type_url(self) -> &'static str {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
