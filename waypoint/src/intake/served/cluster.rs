@@ -210,10 +210,4 @@ pub(super) const ROWS: &[Row] = &[
         &["observability_name"],
         "endpoints are called by their addresses",
     ),
-    (
-        Refused,
-        "Secret",
-        &["session_ticket_keys", "generic_secret"],
-        "secrets are certificates and roots",
-    ),
 ];
