@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Response;
@@ -52,6 +52,12 @@ pub struct Place(Option<Rc<dyn Release>>);
 pub(super) trait Release {
     /// The one who held it is done.
     fn release(self: Rc<Self>);
+
+    /// Lets the connection go on that this is a place of, where it has no task of its own; false
+    /// where it has, or has ended.
+    fn drive(&self, _cx: &mut Context<'_>) -> bool {
+        false
+    }
 }
 
 /// The body of an answer. Dropping it before its end gives up the stream, and with HTTP/1 the
@@ -64,6 +70,10 @@ pub struct Received {
 impl Place {
     pub(super) fn new(of: Rc<dyn Release>) -> Self {
         Self(Some(of))
+    }
+
+    fn drive(&self, cx: &mut Context<'_>) -> bool {
+        self.0.as_ref().is_some_and(|held| held.drive(cx))
     }
 }
 
@@ -95,7 +105,18 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        let this = &mut *self;
+        let mut unwoken = Context::from_waker(Waker::noop());
+        // What the connection has read already needs neither it nor a waker.
+        if let ready @ Poll::Ready(_) = Pin::new(&mut this.incoming).poll_frame(&mut unwoken) {
+            return ready;
+        }
+        let incoming = Pin::new(&mut this.incoming);
+        match this.place.drive(cx) {
+            // Nothing but the connection brings more, and it wakes whoever drove it.
+            true => incoming.poll_frame(&mut unwoken),
+            false => incoming.poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

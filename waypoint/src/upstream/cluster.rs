@@ -14,7 +14,7 @@ use super::balance::{Ask, Standing, Table};
 use super::choice::Choice;
 use super::connect::{Connector, TUNNEL_PORT, host_and_port};
 use super::failure::FailureKind;
-use super::pool::{Pool, RequestBody};
+use super::pool::{Closing, Pool, RequestBody};
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, Discovery, Transport};
 use crate::model::endpoint::{Address, Endpoint, EndpointSet, Health};
@@ -38,6 +38,7 @@ pub(super) struct Local<B> {
     pub(super) entry: Arc<ClusterEntry>,
     pub(super) state: Arc<ClusterState>,
     connector: Rc<Connector>,
+    closing: Rc<Closing>,
     view: RefCell<View<B>>,
     /// Endpoints of clusters that have no list of them.
     dynamic: RefCell<HashMap<Address, Rc<Host<B>>>>,
@@ -66,11 +67,13 @@ impl<B: RequestBody> Local<B> {
         entry: Arc<ClusterEntry>,
         state: Arc<ClusterState>,
         connector: Rc<Connector>,
+        closing: Rc<Closing>,
     ) -> Self {
         Self {
             entry,
             state,
             connector,
+            closing,
             view: RefCell::new(View {
                 set: Arc::default(),
                 standing: 0,
@@ -323,6 +326,7 @@ impl<B: RequestBody> Local<B> {
                     self.state.clone(),
                     state.clone(),
                     self.connector.clone(),
+                    self.closing.clone(),
                 )
             }
         };

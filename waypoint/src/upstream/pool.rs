@@ -8,6 +8,7 @@
 //!                     no room ──▶ wait for one of ours, as one of the cluster's pending requests
 //! ```
 
+mod closing;
 mod http1;
 mod http2;
 mod places;
@@ -35,6 +36,7 @@ use super::head;
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, UpstreamProtocol};
 use crate::model::endpoint::Endpoint;
+pub(super) use closing::Closing;
 use places::{Alive, Bytewise, Pending, reset_of};
 
 /// Connections that end under a request before anything of it was sent, before a fresh one is made.
@@ -59,6 +61,7 @@ pub(super) struct Pool<B> {
     pub(super) state: Arc<ClusterState>,
     pub(super) host: Arc<HostState>,
     connector: Rc<Connector>,
+    closing: Rc<Closing>,
     /// HTTP/1 connections that wait for a request, the latest last.
     idle: RefCell<Vec<Rc<http1::Line<B>>>>,
     /// HTTP/2 connections.
@@ -110,6 +113,7 @@ impl<B: RequestBody> Pool<B> {
         state: Arc<ClusterState>,
         host: Arc<HostState>,
         connector: Rc<Connector>,
+        closing: Rc<Closing>,
     ) -> Rc<Self> {
         Rc::new(Self {
             endpoint: RefCell::new(endpoint),
@@ -117,6 +121,7 @@ impl<B: RequestBody> Pool<B> {
             state,
             host,
             connector,
+            closing,
             idle: RefCell::default(),
             shared: RefCell::default(),
             waiting: RefCell::default(),

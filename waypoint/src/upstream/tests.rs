@@ -1,5 +1,6 @@
 //! Requests through pools to real sockets: what is kept, what is limited, what is tried again.
 
+mod bodies;
 mod choosing;
 
 use std::collections::BTreeSet;

@@ -17,7 +17,7 @@ use super::cluster::{Host, Local, is_among};
 use super::connect::{Connector, Identified, TlsConfigs};
 use super::failure::{Failure, FailureKind, Refused};
 use super::outlier::LocalFailure;
-use super::pool::{Failed, RequestBody};
+use super::pool::{Closing, Failed, RequestBody};
 use super::shared::{RetryPlace, Shared};
 use crate::model::endpoint::Endpoint;
 use crate::model::snapshot::{ClusterEntry, Current};
@@ -34,6 +34,7 @@ struct Inner<B> {
     shared: Shared,
     current: Current,
     connector: Rc<Connector>,
+    closing: Rc<Closing>,
     clusters: RefCell<HashMap<u32, Rc<Local<B>>>>,
 }
 
@@ -63,6 +64,7 @@ impl<B: RequestBody> Upstreams<B> {
             shared,
             current,
             connector,
+            closing: Closing::start(),
             clusters: RefCell::default(),
         });
         tokio::task::spawn_local(look_after(Rc::downgrade(&inner)));
@@ -237,7 +239,12 @@ impl<B: RequestBody> Inner<B> {
             }
         }
         let state = self.shared.cluster(entry.id);
-        let local = Rc::new(Local::new(entry.clone(), state, self.connector.clone()));
+        let local = Rc::new(Local::new(
+            entry.clone(),
+            state,
+            self.connector.clone(),
+            self.closing.clone(),
+        ));
         let before = self.clusters.borrow_mut().insert(entry.id, local.clone());
         // Its connections may be of another transport than what counts now.
         drop(before);

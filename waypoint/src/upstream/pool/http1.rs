@@ -1,15 +1,22 @@
 //! HTTP/1.1 connections: one request at a time, kept for the next one.
+//!
+//! A connection has no task of its own. Whoever waits for its answer, or reads it, drives it on the
+//! way ([`Release::drive`]): two wake-ups less a request. Idle ones are driven when they are looked
+//! at, which is also when it shows that one has been closed.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use mesh::policy::Permit;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::spawn_local;
 
 use super::wire::{Wire, Written};
 use super::{Alive, By, Ends, Failed, Pool, RequestBody, reset_of};
@@ -25,9 +32,14 @@ const BUFFER: usize = 64 << 10;
 /// A connection of one downstream connection is kept for so long without requests.
 const OWNED_IDLE: Duration = Duration::from_secs(60);
 
+/// hyper's side of a connection.
+pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+
 /// A connection.
 pub(super) struct Line<B> {
     sender: RefCell<SendRequest<B>>,
+    /// hyper's side of it; none once it has ended or somebody else drives it.
+    driver: RefCell<Option<Driver>>,
     alive: Alive<B>,
     ends: Ends,
     written: Written,
@@ -36,14 +48,6 @@ pub(super) struct Line<B> {
     idle_since: Cell<Instant>,
     /// The downstream connection that it belongs to, where each has its own.
     owner: Option<u64>,
-}
-
-/// What the idle connections have to offer.
-enum Idle<B> {
-    Ready(Rc<Line<B>>),
-    /// One whose last answer was read, but that has not noticed yet.
-    Settling,
-    None,
 }
 
 impl<B: RequestBody> Pool<B> {
@@ -70,16 +74,32 @@ impl<B: RequestBody> Pool<B> {
         let opened = line.ends;
         // From here on the connection is given back whatever happens, dropped futures included.
         let place = Place::new(line.clone());
-        let sending = line.sender.borrow_mut().try_send_request(request);
-        match sending.await {
-            Ok(response) => Ok((
-                response,
-                By {
-                    place,
-                    reused,
-                    opened,
-                },
-            )),
+        let connects = request.method() == Method::CONNECT;
+        let mut sending = pin!(line.sender.borrow_mut().try_send_request(request));
+        let answered = poll_fn(|cx| {
+            // Nothing but the connection brings the answer, so that nothing else need wake us.
+            match line.drive(cx) {
+                true => sending
+                    .as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop())),
+                false => sending.as_mut().poll(cx),
+            }
+        });
+        match answered.await {
+            Ok(response) => {
+                let status = response.status();
+                if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
+                    line.hand_over();
+                }
+                Ok((
+                    response,
+                    By {
+                        place,
+                        reused,
+                        opened,
+                    },
+                ))
+            }
             Err(mut error) => {
                 let request = error.take_message();
                 let sent = request.is_none() && line.written.now() > before;
@@ -104,18 +124,8 @@ impl<B: RequestBody> Pool<B> {
             .cluster
             .connection_per_downstream
             .then_some(choice.down.id);
-        if !fresh {
-            match self.take_idle(owner) {
-                Idle::Ready(line) => return Ok(line),
-                Idle::Settling => {
-                    // Its task runs before this one does again.
-                    yield_now().await;
-                    if let Idle::Ready(line) = self.take_idle(owner) {
-                        return Ok(line);
-                    }
-                }
-                Idle::None => {}
-            }
+        if !fresh && let Some(line) = self.take_idle(owner) {
+            return Ok(line);
         }
         let _pending = self.pending().ok_or(FailureKind::Overflow)?;
         let alive = loop {
@@ -125,7 +135,7 @@ impl<B: RequestBody> Pool<B> {
             let (sender, receiver) = oneshot::channel();
             self.waiting.borrow_mut().push_back(sender);
             if let Ok(line) = receiver.await
-                && line.settle().await
+                && line.is_ready()
             {
                 return Ok(line);
             }
@@ -152,8 +162,10 @@ impl<B: RequestBody> Pool<B> {
             .await
             .map_err(|_| FailureKind::Reset(Reset::Connection))?;
         let now = Instant::now();
+        let driver: Driver = Box::pin(connection.with_upgrades());
         let line = Rc::new(Line {
             sender: RefCell::new(sender),
+            driver: RefCell::new(Some(driver)),
             alive,
             ends: Ends { local, peer },
             written,
@@ -162,45 +174,54 @@ impl<B: RequestBody> Pool<B> {
             idle_since: Cell::new(now),
             owner,
         });
-        let end = Rc::downgrade(&line);
-        spawn_local(async move {
-            // How it ended is the business of the request on it, which learns it by itself.
-            let _ = connection.with_upgrades().await;
-            if let Some(line) = end.upgrade() {
-                line.ended();
-            }
-        });
         Ok(line)
     }
 
-    fn take_idle(&self, owner: Option<u64>) -> Idle<B> {
-        let mut idle = self.idle.borrow_mut();
-        let mut settling = false;
-        let mut place = idle.len();
+    /// The connection that was used last and still stands. Those found closed are dropped.
+    fn take_idle(&self, owner: Option<u64>) -> Option<Rc<Line<B>>> {
+        let mut place = self.idle.borrow().len();
         while place > 0 {
             place -= 1;
-            let line = &idle[place];
-            if line.owner != owner {
+            let mut idle = self.idle.borrow_mut();
+            if idle.get(place)?.owner != owner {
                 continue;
             }
-            if line.sender.borrow().is_ready() {
-                return Idle::Ready(idle.remove(place));
+            let line = idle.remove(place);
+            // Its end takes part in the pool's books: not while they are borrowed.
+            drop(idle);
+            if line.is_ready() {
+                return Some(line);
             }
-            settling |= !line.sender.borrow().is_closed();
         }
-        match settling {
-            true => Idle::Settling,
-            false => Idle::None,
-        }
+        None
     }
 }
 
 impl<B> Line<B> {
-    /// Waits until it takes a request; false if it ended instead.
-    async fn settle(&self) -> bool {
-        std::future::poll_fn(|cx| self.sender.borrow_mut().poll_ready(cx))
-            .await
-            .is_ok()
+    /// Whether it takes a request now, as far as can be seen.
+    fn is_ready(&self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.borrow().is_ready()
+    }
+
+    /// Lets the connection go on. False where there is nothing to drive (any more).
+    fn drive(&self, cx: &mut Context<'_>) -> bool {
+        let mut driver = self.driver.borrow_mut();
+        let Some(driving) = &mut *driver else {
+            return false;
+        };
+        // How it ended is the business of the request on it, which learns it by itself.
+        let ended = driving.as_mut().poll(cx).is_ready();
+        if ended {
+            *driver = None;
+        }
+        !ended
+    }
+
+    /// It speaks another protocol from here on, and no more requests come by it.
+    fn hand_over(&self) {
+        if let Some(driver) = self.driver.take() {
+            spawn_local(driver);
+        }
     }
 
     /// Whether it has been idle, or open, for too long.
@@ -214,7 +235,9 @@ impl<B> Line<B> {
             Some(_) => Some(http.idle.map_or(OWNED_IDLE, |idle| idle.min(OWNED_IDLE))),
             None => http.idle,
         };
-        longer(self.idle_since.get(), idle) || longer(self.made, http.max_duration)
+        longer(self.idle_since.get(), idle)
+            || longer(self.made, http.max_duration)
+            || !self.is_ready()
     }
 
     fn is_spent(&self) -> bool {
@@ -225,17 +248,7 @@ impl<B> Line<B> {
         let age = http
             .max_duration
             .is_some_and(|most| self.made.elapsed() >= most);
-        requests || age || self.sender.borrow().is_closed()
-    }
-
-    /// The connection has ended: it is not for anybody any more.
-    fn ended(self: Rc<Self>) {
-        let pool = &self.alive.pool;
-        let mut idle = pool.idle.borrow_mut();
-        let place = idle.iter().position(|line| Rc::ptr_eq(line, &self));
-        let removed = place.map(|place| idle.remove(place));
-        drop(idle);
-        drop(removed);
+        requests || age || !self.sender.borrow().is_ready() && !self.is_ready()
     }
 }
 
@@ -244,6 +257,21 @@ impl<B> Release for Line<B> {
     fn release(self: Rc<Self>) {
         self.alive.pool.done();
         self.park();
+    }
+
+    fn drive(&self, cx: &mut Context<'_>) -> bool {
+        Line::drive(self, cx)
+    }
+}
+
+impl<B> Drop for Line<B> {
+    /// One that rests is closed in an orderly way, which takes a while: in TLS and in tunnels a peer
+    /// could take a sudden end for a broken one. One that doesn't just ends.
+    fn drop(&mut self) {
+        let rests = self.sender.borrow().is_ready();
+        if let Some(driver) = self.driver.take().filter(|_| rests) {
+            self.alive.pool.closing.put(driver);
+        }
     }
 }
 
