@@ -3,12 +3,14 @@
 //!
 //! | room | is |
 //! |---|---|
-//! | [`program`], [`resources`], [`subject`] | the proxies under test |
-//! | [`script`](self), [`backend`] | what they send requests to |
+//! | [`program`], [`resources`], [`ads`], [`subject`] | the proxies under test |
+//! | [`backend`] | what they send requests to |
 //! | [`wire`] | what sends requests to them |
 //! | [`theme`] | tables of cases, and the resources made of them |
-//! | [`observe`], [`expect`], [`differ`] | what happened, whether it should have, whether both agree |
+//! | [`observe`], [`expect`], [`differ`], [`run`] | what happened, whether it should have, whether both agree |
+//! | [`bench`] | what it costs |
 
+pub mod ads;
 pub mod backend;
 pub mod bench;
 pub mod differ;

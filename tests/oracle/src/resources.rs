@@ -2,7 +2,7 @@
 //! the static part of a bootstrap to Envoy. Where a subject listens is the only thing that differs.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -40,6 +40,19 @@ impl Resources {
     /// When a file can't be written.
     pub fn write_folder(&self, folder: &Path, listen: Ipv4Addr) -> Result<()> {
         fs::create_dir_all(folder)?;
+        for (number, resource) in self.rendered(listen)?.into_iter().enumerate() {
+            let path = folder.join(format!("{number:05}.json"));
+            fs::write(&path, serde_json::to_string_pretty(&resource)?)
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// All of them with their `@type`, for a subject that listens on this address.
+    ///
+    /// # Errors
+    /// Never for JSON values; the serialiser's signature has one.
+    pub fn rendered(&self, listen: Ipv4Addr) -> Result<Vec<Value>> {
         let typed = |kind: &str, resource: &Value| {
             let mut resource = resource.clone();
             resource["@type"] = kind.into();
@@ -48,13 +61,13 @@ impl Resources {
         let clusters = self.clusters.iter().map(|c| typed(CLUSTER, c));
         let listeners = self.listeners.iter().map(|l| typed(LISTENER, l));
         let all = clusters.chain(listeners).chain(self.others.iter().cloned());
-        for (number, resource) in all.enumerate() {
-            let path = folder.join(format!("{number:05}.json"));
-            let text = serde_json::to_string_pretty(&resource)?;
-            fs::write(&path, text.replace(LISTEN, &listen.to_string()))
-                .with_context(|| path.display().to_string())?;
-        }
-        Ok(())
+        let render = |resource: Value| {
+            let text = serde_json::to_string(&resource)?;
+            Ok(serde_json::from_str(
+                &text.replace(LISTEN, &listen.to_string()),
+            )?)
+        };
+        all.map(render).collect()
     }
 
     /// Envoy's bootstrap with the same resources, as text.
@@ -81,6 +94,43 @@ impl Resources {
         static_secrets(&mut bootstrap["static_resources"]);
         Ok(serde_json::to_string_pretty(&bootstrap)?.replace(LISTEN, &listen.to_string()))
     }
+}
+
+/// Envoy's bootstrap where everything comes from a control plane by delta ADS.
+///
+/// # Errors
+/// Never for JSON values; the serialiser's signature has one.
+pub fn following(ads: SocketAddr, listen: Ipv4Addr, admin: u16) -> Result<String> {
+    let by_ads = json!({"ads": {}, "resource_api_version": "V3"});
+    let bootstrap = json!({
+        "node": {"id": "oracle", "cluster": "oracle"},
+        "admin": {"address": {"socket_address": {
+            "address": listen.to_string(), "port_value": admin}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}],
+            },
+            "cds_config": by_ads,
+            "lds_config": by_ads,
+        },
+        "static_resources": {"clusters": [{
+            "name": "ads",
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": "ads", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": {"socket_address": {
+                    "address": ads.ip().to_string(), "port_value": ads.port()}}}},
+            ]}]},
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            },
+        }]},
+    });
+    Ok(serde_json::to_string_pretty(&bootstrap)?)
 }
 
 /// Envoy takes a secret from its own bootstrap where no source is named, and wants no type there.

@@ -13,8 +13,9 @@ use lab::patience;
 use lab::process::{Process, describe};
 use serde_json::Value;
 
+use crate::ads::Ads;
 use crate::program;
-use crate::resources::Resources;
+use crate::resources::{self, Resources};
 use crate::wire;
 
 /// Longest that a proxy may take until it is ready; a loaded machine included.
@@ -63,15 +64,35 @@ impl Subject {
         scratch: &Path,
         concurrency: usize,
     ) -> Result<Self> {
-        static NUMBER: AtomicU8 = AtomicU8::new(1);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let listen = loopback(number);
-        let folder = scratch.join(format!("{}-{number}", kind.name()));
-        fs::create_dir_all(&folder)?;
-        let mut command = match kind {
-            Kind::Envoy => envoy(resources, &folder, listen, concurrency)?,
+        let listen = loopback();
+        let folder = folder(kind, listen, scratch)?;
+        let command = match kind {
+            Kind::Envoy => envoy(&resources.bootstrap(listen, ADMIN)?, &folder, concurrency)?,
             Kind::Waypoint => waypoint(resources, &folder, listen, concurrency)?,
         };
+        Self::run(kind, listen, folder, command).await
+    }
+
+    /// Starts it as a follower of a control plane, with one worker, on an address from
+    /// [`loopback`], and waits until it is ready: the control plane must have its resources.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn follow(kind: Kind, ads: &Ads, listen: Ipv4Addr, scratch: &Path) -> Result<Self> {
+        let folder = folder(kind, listen, scratch)?;
+        let command = match kind {
+            Kind::Envoy => envoy(&resources::following(ads.at, listen, ADMIN)?, &folder, 1)?,
+            Kind::Waypoint => follower(ads, &folder, listen)?,
+        };
+        Self::run(kind, listen, folder, command).await
+    }
+
+    async fn run(
+        kind: Kind,
+        listen: Ipv4Addr,
+        folder: PathBuf,
+        mut command: Command,
+    ) -> Result<Self> {
         command
             .stdin(Stdio::null())
             .stdout(File::create(folder.join("access.log"))?)
@@ -171,20 +192,25 @@ impl Subject {
     }
 }
 
+fn folder(kind: Kind, listen: Ipv4Addr, scratch: &Path) -> Result<PathBuf> {
+    let [_, _, _, number] = listen.octets();
+    let folder = scratch.join(format!("{}-{number}", kind.name()));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 /// An address that no other subject of this process has, and hardly one of another process.
-fn loopback(number: u8) -> Ipv4Addr {
+#[must_use]
+pub fn loopback() -> Ipv4Addr {
+    static NUMBER: AtomicU8 = AtomicU8::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | (high & 63), low, number)
 }
 
-fn envoy(
-    resources: &Resources,
-    folder: &Path,
-    listen: Ipv4Addr,
-    concurrency: usize,
-) -> Result<Command> {
+fn envoy(text: &str, folder: &Path, concurrency: usize) -> Result<Command> {
     let bootstrap = folder.join("bootstrap.json");
-    fs::write(&bootstrap, resources.bootstrap(listen, ADMIN)?)?;
+    fs::write(&bootstrap, text)?;
     let mut command = Command::new(program::envoy()?);
     command
         .arg("--config-path")
@@ -211,5 +237,31 @@ fn waypoint(
         .arg(written)
         .args(["--concurrency", &concurrency.to_string()])
         .args(["--admin", &SocketAddr::from((listen, ADMIN)).to_string()]);
+    Ok(command)
+}
+
+/// As istiod's template starts it in a pod, with every port on the subject's own address.
+fn follower(ads: &Ads, folder: &Path, listen: Ipv4Addr) -> Result<Command> {
+    let (token, root) = (folder.join("token"), folder.join("root.pem"));
+    fs::write(&token, ads.token())?;
+    fs::write(&root, ads.authority.root())?;
+    let at = |port: u16| SocketAddr::from((listen, port)).to_string();
+    let config = serde_json::json!({"discoveryAddress": format!("http://{}", ads.at)});
+    let mut command = Command::new(program::waypoint()?);
+    command
+        .args(["proxy", "waypoint", "--concurrency", "1"])
+        .env("POD_NAME", "waypoint-1")
+        .env("POD_NAMESPACE", "bookinfo")
+        .env("SERVICE_ACCOUNT", "waypoint")
+        .env("INSTANCE_IP", listen.to_string())
+        .env("CA_ADDR", ads.authority.url())
+        .env("PROXY_CONFIG", config.to_string())
+        .env("TOKEN_PATH", token)
+        .env("XDS_ROOT_CA", root)
+        .env("POD_INFO_PATH", folder)
+        .env("ADMIN_ADDR", at(ADMIN))
+        .env("STATS_ADDR", at(15020))
+        .env("READINESS_ADDR", at(15021))
+        .env("ENVOY_STATS_ADDR", at(15090));
     Ok(command)
 }

@@ -1,7 +1,6 @@
-//! The large configuration: 5,000 routes, 1,000 services, 20,000 endpoints. What stays resident, how
-//! long one changed route takes to be in effect, and what that change costs.
+//! The large configuration, by delta ADS: 5,000 routes, 1,000 services, 20,000 endpoints. What stays
+//! resident, how long one changed resource takes to be in effect, and what that change costs.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,18 +11,21 @@ use serde_json::{Value, json};
 use super::process::usage_of;
 use super::serve::Ports;
 use super::setup::{cluster, filters, near, route, with_hosts};
-use crate::resources::{LISTEN, Resources};
-use crate::subject::{Kind, Subject};
-use crate::wire::{Ask, Caller, Over};
+use crate::ads::Ads;
+use crate::resources::Resources;
+use crate::subject::{Kind, Subject, loopback};
+use crate::wire::{Answer, Ask, Caller, Over};
 
 const SERVICES: usize = 1_000;
 const ROUTES: usize = 5;
 const ENDPOINTS: usize = 20;
 const PORT: u16 = 22_000;
+/// The service that changes.
+const CHANGING: usize = SERVICES / 2;
 /// A change that isn't in effect after this long never will be.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often each change is made.
-const CHANGES: usize = 5;
+const CHANGES: usize = 9;
 
 /// What was measured of one proxy.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +33,18 @@ pub(crate) struct Scale {
     pub(crate) kind: Kind,
     /// Megabytes.
     pub(crate) resident: f64,
-    /// From a written file to an answer that shows it, the median, in milliseconds. Our waypoint
-    /// looks at its folder twice a second, Envoy is told by the kernel.
+    /// One route of the 5,000.
+    pub(crate) route: Change,
+    /// The endpoints of one service.
+    pub(crate) endpoint: Change,
+}
+
+/// Medians.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// From the push to an answer that shows it, in milliseconds.
     pub(crate) effect: f64,
-    /// Processor milliseconds of one changed route, the median.
+    /// Processor milliseconds.
     pub(crate) cost: f64,
 }
 
@@ -51,68 +61,75 @@ pub(crate) async fn measure(kinds: &[Kind], server: &Ports, scratch: &Path) -> R
 }
 
 async fn one(kind: Kind, server: &Ports, scratch: &Path) -> Result<Scale> {
-    let folder = scratch.join(format!("scale-{}", kind.name()));
-    fs::create_dir_all(&folder)?;
-    let routes = folder.join("routes.json");
-    // Envoy reads its routes from a file that is replaced; ours finds them in its folder.
-    let mut resources = resources(server, &routes);
-    write(&routes, &configuration(0))?;
-    if kind == Kind::Waypoint {
-        resources.others.push(configuration(0));
-    }
-    let subject = Subject::start(kind, &resources, scratch, 1).await?;
-    let file = match kind {
-        Kind::Envoy => routes,
-        Kind::Waypoint => subject.resources().join(file_of(&resources)),
-    };
+    let ads = Ads::start().await?;
+    let listen = loopback();
+    ads.set(resources().rendered(listen)?)?;
+    ads.set((0..SERVICES).map(|n| endpoints(n, server.http, ENDPOINTS)))?;
+    ads.set([routes(0)])?;
+    let subject = Subject::follow(kind, &ads, listen, scratch).await?;
     let at = subject.at(PORT);
-    wait_for(at, 0).await?;
+    let shows = |wanted: usize| move |answer: &Answer| answer.body == wanted.to_string().as_bytes();
+    until(at, "/size/change", shows(0)).await?;
     let resident = usage_of(subject.pid())?.resident;
-    let (mut effects, mut costs) = (Vec::new(), Vec::new());
+    let mut pushes = Vec::new();
     for change in 1..=CHANGES {
+        let push = ads.encode([routes(change)])?;
         let before = usage_of(subject.pid())?;
         let begun = Instant::now();
-        write(&file, &configuration(change))?;
-        wait_for(at, change).await?;
-        effects.push(begun.elapsed().as_secs_f64() * 1e3);
-        costs.push(usage_of(subject.pid())?.since(&before).as_secs_f64() * 1e3);
+        ads.publish(push);
+        until(at, "/size/change", shows(change)).await?;
+        pushes.push((begun.elapsed(), usage_of(subject.pid())?.since(&before)));
+    }
+    let route = median(&pushes);
+    pushes.clear();
+    for change in 0..CHANGES {
+        // There and gone by turns.
+        let count = if change % 2 == 0 { 0 } else { ENDPOINTS };
+        let wanted = if count == 0 { 503 } else { 200 };
+        let push = ads.encode([endpoints(CHANGING, server.http, count)])?;
+        let before = usage_of(subject.pid())?;
+        let begun = Instant::now();
+        ads.publish(push);
+        until(at, "/size/1", |answer| answer.status == wanted).await?;
+        pushes.push((begun.elapsed(), usage_of(subject.pid())?.since(&before)));
     }
     Ok(Scale {
         kind,
         resident,
-        effect: median(effects),
-        cost: median(costs),
+        route,
+        endpoint: median(&pushes),
     })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn median(pushes: &[(Duration, Duration)]) -> Change {
+    let middle = |of: fn(&(Duration, Duration)) -> Duration| {
+        let mut values: Vec<_> = pushes.iter().map(of).collect();
+        values.sort();
+        values[values.len() / 2].as_secs_f64() * 1e3
+    };
+    Change {
+        effect: middle(|push| push.0),
+        cost: middle(|push| push.1),
+    }
 }
 
-/// The file that a folder keeps the routes in: the last one.
-fn file_of(resources: &Resources) -> String {
-    let before = resources.clusters.len() + resources.listeners.len();
-    format!("{before:05}.json")
-}
-
-fn resources(server: &Ports, routes: &Path) -> Resources {
-    let endpoints = [server.http; ENDPOINTS];
-    let clusters = (0..SERVICES).map(|n| cluster(&service(n), &endpoints, false));
+fn resources() -> Resources {
+    let by_ads = json!({"ads": {}, "resource_api_version": "V3"});
+    let clusters = (0..SERVICES).map(|number| {
+        let mut cluster = cluster(&service(number), &[], false);
+        cluster["type"] = "EDS".into();
+        cluster["eds_cluster_config"] = json!({"eds_config": by_ads});
+        if let Some(cluster) = cluster.as_object_mut() {
+            cluster.remove("load_assignment");
+        }
+        cluster
+    });
     let mut listener = with_hosts("large", PORT, &json!([]), filters(&near()), None);
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
     if let Some(manager) = manager.as_object_mut() {
         manager.remove("route_config");
-        manager.insert(
-            "rds".into(),
-            json!({
-                "route_config_name": "large",
-                "config_source": {
-                    "path_config_source": {"path": routes.to_string_lossy()},
-                    "resource_api_version": "V3",
-                },
-            }),
-        );
+        let rds = json!({"route_config_name": "large", "config_source": by_ads});
+        manager.insert("rds".into(), rds);
     }
     Resources {
         listeners: vec![listener],
@@ -125,8 +142,35 @@ fn service(number: usize) -> String {
     format!("inbound-vip|9080|http|service-{number}.scale.svc.cluster.local")
 }
 
+fn endpoints(number: usize, server: SocketAddr, count: usize) -> Value {
+    let endpoint = json!({
+        "endpoint": {"address": {"socket_address": {
+            "address": server.ip().to_string(), "port_value": server.port()}}},
+        "health_status": "HEALTHY",
+        "load_balancing_weight": 1,
+    });
+    // Each on a loopback address of its own, where the server listens on none but the first.
+    let each = (0..count).map(|n| {
+        let mut endpoint = endpoint.clone();
+        if number != CHANGING {
+            let address = format!("127.200.{}.{n}", number % 250);
+            endpoint["endpoint"]["address"]["socket_address"]["address"] = address.into();
+        }
+        endpoint
+    });
+    // The one that changes has a single endpoint, because only one server listens.
+    let each: Vec<Value> = each
+        .take(if number == CHANGING { 1 } else { count })
+        .collect();
+    json!({
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": service(number),
+        "endpoints": [{"locality": {}, "lb_endpoints": each}],
+    })
+}
+
 /// All routes; a direct response tells which change is in effect.
-fn configuration(change: usize) -> Value {
+fn routes(change: usize) -> Value {
     let hosts: Vec<Value> = (0..SERVICES)
         .map(|number| {
             let routes = (0..ROUTES).map(|r| {
@@ -136,9 +180,10 @@ fn configuration(change: usize) -> Value {
                        "route": route(&service(number))})
             });
             let mut routes: Vec<Value> = routes.collect();
-            if number == SERVICES / 2 {
+            if number == CHANGING {
                 routes[0] = json!({"match": {"path": "/size/change"}, "direct_response":
                     {"status": 200, "body": {"inline_string": change.to_string()}}});
+                routes[1] = json!({"match": {"prefix": "/"}, "route": route(&service(number))});
             }
             let name = service(number);
             let host = name.rsplit('|').next().unwrap_or_default();
@@ -148,27 +193,18 @@ fn configuration(change: usize) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": "large",
-        "validate_clusters": false,
         "virtual_hosts": hosts,
     })
 }
 
-/// Replaces the file in one step, as both proxies want it.
-fn write(file: &Path, configuration: &Value) -> Result<()> {
-    let partial = file.with_extension("partial");
-    let text = serde_json::to_string(&json!({"resources": [configuration]}))?;
-    fs::write(&partial, text.replace(LISTEN, "127.0.0.1"))?;
-    Ok(fs::rename(partial, file)?)
-}
-
-async fn wait_for(at: SocketAddr, change: usize) -> Result<()> {
-    let host = format!("service-{}.scale.svc.cluster.local", SERVICES / 2);
-    let ask = Ask::get(&host, "/size/change");
-    let what = format!("change {change} to be in effect");
+async fn until(at: SocketAddr, path: &str, shows: impl Fn(&Answer) -> bool) -> Result<()> {
+    let host = format!("service-{CHANGING}.scale.svc.cluster.local");
+    let ask = Ask::get(&host, path);
+    let what = format!("a change to be in effect at {path}");
     lab::patience::some(&what, PATIENCE, async || {
         let mut caller = Caller::connect(at, Over::H1).await.ok()?;
         let answer = caller.ask(&ask).await.ok()?;
-        (answer.body == change.to_string().as_bytes()).then_some(())
+        shows(&answer).then_some(())
     })
     .await
 }
