@@ -2,10 +2,13 @@
 //! which RequestAuthentication becomes. Pure: `now` is an argument, and keys that must be fetched
 //! are asked of a [`KeySets`], so that the flow fetches them and asks again.
 
+mod claims;
 pub mod keys;
 mod requirement;
+mod seen;
 mod token;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -16,6 +19,7 @@ use crate::model::jwt::{JwtAuthn, KeySet, Provider, Requirement};
 use crate::model::route::FilterOverrides;
 use crate::route::Ask;
 
+pub use seen::Seen;
 pub use token::Failure;
 
 /// The filter's name, under which it writes claims down.
@@ -26,6 +30,11 @@ pub trait KeySets {
     /// The keys of a provider ([`crate::model::jwt::KeySource::Remote`]); none where they must be
     /// fetched first, an error where that failed.
     fn keys(&self, provider: &Provider) -> Option<Result<Arc<KeySet>, Unreachable>>;
+
+    /// Tokens that this worker found good before; none where each is verified anew.
+    fn seen(&self) -> Option<&RefCell<Seen>> {
+        None
+    }
 }
 
 /// Keys could not be fetched.

@@ -143,7 +143,10 @@ impl Worker {
     pub fn begin(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {
         let plan = self.plans.borrow_mut().of(chain, &self.shared);
         exchange.request.keep(&plan.request, headers);
-        if let Some(tracing) = &chain.tracing {
+        // Without a collector the headers of a trace pass as they came: a span that nobody gets
+        // would only tear a hole into it.
+        let tracing = chain.tracing.as_deref();
+        if let Some(tracing) = tracing.filter(|tracing| tracing.provider.is_some()) {
             let span = trace::Span::start(tracing, headers, &mut rand::rng());
             exchange.span = Some(Box::new(span));
         }

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::body::RequestBody;
 use crate::connection::Downstream;
 use crate::jwt::keys::parse;
-use crate::jwt::{KeySets, Unreachable};
+use crate::jwt::{KeySets, Seen, Unreachable};
 use crate::model::jwt::{KeySet, KeySource, Provider};
 use crate::model::snapshot::Snapshot;
 use crate::upstream::Choice;
@@ -32,9 +32,9 @@ const FAILURE: Duration = Duration::from_secs(2);
 /// Issuers that are known at a time; beyond, all are forgotten.
 const KNOWN: usize = 256;
 
-/// The keys that one worker has fetched, by address.
+/// The keys that one worker has fetched, by address, and the tokens that it found good.
 #[derive(Debug, Default)]
-pub struct Keys(RefCell<HashMap<Box<str>, Entry>>);
+pub struct Keys(RefCell<HashMap<Box<str>, Entry>>, RefCell<Seen>);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -56,6 +56,10 @@ impl KeySets for Keys {
             .fresh_until
             .is_some_and(|until| Instant::now() < until);
         fresh.then(|| entry.good.clone().ok_or(Unreachable))
+    }
+
+    fn seen(&self) -> Option<&RefCell<Seen>> {
+        Some(&self.1)
     }
 }
 

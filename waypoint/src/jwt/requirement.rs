@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::claims::{claim, claim_text, normalised};
+use super::seen::Keys;
 use super::token::{Failure, Token};
 use super::{Changes, Checked, Denial, KeySets, authenticate};
 use crate::head::{Head, decode, parameters, without_parameters};
@@ -191,20 +191,33 @@ impl<'w> Walk<'w> {
         token
             .check_claims(provider, audiences, self.now)
             .map_err(Stop::Failed)?;
+        self.verify(provider, token)?;
+        self.note(provider, token, place);
+        Ok(())
+    }
+
+    /// Verifies a token's signature, unless these keys did before.
+    fn verify(&self, provider: &Arc<Provider>, token: &Token<'_>) -> Result<(), Stop> {
         let remote;
-        let keys = match &provider.keys {
-            KeySource::Inline(keys) => keys,
+        let (keys, known_as) = match &provider.keys {
+            KeySource::Inline(keys) => (keys, Keys::inline(provider)),
             KeySource::Remote { .. } => match self.keys.keys(provider) {
                 None => return Err(Stop::Fetch(Arc::clone(provider))),
                 Some(Err(_)) => return Err(Stop::Failed(Failure::Fetch)),
                 Some(Ok(keys)) => {
                     remote = keys;
-                    &*remote
+                    (&*remote, Keys::fetched(&remote))
                 }
             },
         };
+        let seen = self.keys.seen();
+        if seen.is_some_and(|seen| seen.borrow().has(token.text, &known_as)) {
+            return Ok(());
+        }
         token.verify(keys).map_err(Stop::Failed)?;
-        self.note(provider, token, place);
+        if let Some(seen) = seen {
+            seen.borrow_mut().keep(token.text, known_as);
+        }
         Ok(())
     }
 
@@ -359,42 +372,4 @@ fn set(changes: &mut Changes, name: &HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         changes.set.push((name.clone(), value));
     }
-}
-
-/// A claim by its path, whose names are separated by dots.
-fn claim<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
-    let mut names = path.split('.');
-    let first = claims.get(names.next()?)?;
-    names.try_fold(first, |value, name| value.get(name))
-}
-
-/// A claim as a header's text. Numbers look as Envoy writes them; an empty text sets nothing.
-fn claim_text(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Number(number) => match (number.as_u64(), number.as_f64()) {
-            (Some(whole), _) => whole.to_string(),
-            (None, Some(float)) if float >= 0.0 && float.fract() == 0.0 => format!("{float:.0}"),
-            (None, float) => format!("{:.6}", float.unwrap_or_default()),
-        },
-        // What is no single value goes as JSON in base64.
-        Value::Array(_) | Value::Object(_) => STANDARD.encode(value.to_string()),
-        Value::Null => return None,
-    };
-    (!text.is_empty()).then_some(text)
-}
-
-/// The claims as later filters see them: lists that came as text are lists.
-fn normalised(claims: &Map<String, Value>, delimited: &[Box<str>]) -> Value {
-    let mut claims = claims.clone();
-    for name in delimited {
-        if let Some(value) = claims.get_mut(&**name)
-            && let Some(text) = value.as_str()
-        {
-            let list = text.split(' ').filter(|one| !one.is_empty());
-            *value = Value::Array(list.map(Value::from).collect());
-        }
-    }
-    Value::Object(claims)
 }

@@ -73,7 +73,26 @@ impl KeySets for Fetched {
     }
 }
 
-fn ask(filter: &JwtAuthn, path: &str, lines: &[(&'static str, &str)], keys: &Fetched) -> Checked {
+/// Remembers what it found good.
+#[derive(Default)]
+struct Remembers(RefCell<Seen>);
+
+impl KeySets for Remembers {
+    fn keys(&self, _: &Provider) -> Option<Result<Arc<KeySet>, Unreachable>> {
+        None
+    }
+
+    fn seen(&self) -> Option<&RefCell<Seen>> {
+        Some(&self.0)
+    }
+}
+
+fn ask(
+    filter: &JwtAuthn,
+    path: &str,
+    lines: &[(&'static str, &str)],
+    keys: &dyn KeySets,
+) -> Checked {
     let pairs = lines.iter();
     let headers: HeaderMap = pairs
         .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
@@ -355,6 +374,43 @@ fn of_two_tokens_both_must_be_valid() {
     };
     assert!(matches!(both(&good), Checked::Pass(_)));
     assert!(matches!(both("forged"), Checked::Deny(_)));
+}
+
+#[test]
+fn a_token_seen_before_is_good_only_as_long_as_its_keys_and_its_time() {
+    let remembers = Remembers::default();
+    let build = |secret: &str| {
+        filter(
+            vec![provider("me", secret)],
+            Requirement::Provider(0, vec![]),
+        )
+    };
+    let passes = |filter: &JwtAuthn, token: &str| {
+        let bearer = format!("Bearer {token}");
+        let asked = ask(filter, "/", &[("authorization", &bearer)], &remembers);
+        matches!(asked, Checked::Pass(_))
+    };
+    let (before, token) = (build("s1"), sign("s1", None, &json!({"iss": "me"})));
+    assert!(passes(&before, &token) && passes(&before, &token));
+    let keys = seen::Keys::inline(&before.providers[0]);
+    assert!(remembers.0.borrow().has(&token, &keys), "it is remembered");
+    // Its neighbour with another signature isn't it, and new keys mean that nothing is known.
+    let forged = format!("{}AAAA", &token[..token.len() - 4]);
+    assert!(!passes(&before, &forged));
+    assert!(!remembers.0.borrow().has(&forged, &keys));
+    assert!(!passes(&build("s2"), &token));
+    assert!(passes(&build("s1"), &token));
+    // A remembered token that has expired is refused all the same.
+    let old = sign("s1", None, &json!({"iss": "me", "exp": NOW - 100}));
+    remembers.0.borrow_mut().keep(&old, keys);
+    assert!(!passes(&before, &old));
+    let long = sign("s1", None, &json!({"iss": "me", "x": "x".repeat(4096)}));
+    assert!(passes(&before, &long));
+    let keys = seen::Keys::inline(&before.providers[0]);
+    assert!(
+        !remembers.0.borrow().has(&long, &keys),
+        "it is too long to be kept"
+    );
 }
 
 #[test]

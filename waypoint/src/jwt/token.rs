@@ -96,6 +96,8 @@ failures! {
 /// A token taken apart. Nothing of it is believed before [`Token::verify`].
 #[derive(Debug)]
 pub(super) struct Token<'t> {
+    /// The whole of it.
+    pub(super) text: &'t str,
     /// Header and payload as they were signed.
     signed: &'t str,
     /// The payload as it came.
@@ -143,6 +145,7 @@ impl<'t> Token<'t> {
             .decode(signature)
             .map_err(|_| Failure::SignatureBase64)?;
         Ok(Self {
+            text,
             signed,
             payload_text,
             signature,

@@ -13,7 +13,7 @@ use crate::model::http::{
     RequestId, Routes, ServerHeader, StatsFilter, StripPort,
 };
 use crate::model::listener::ChainKind;
-use crate::model::log::{LogFormat, LogTarget, Tracing};
+use crate::model::log::{LogFormat, LogTarget, TraceProtocol, TraceProvider, Tracing};
 use crate::model::route::RouteTable;
 use crate::model::text::Fraction;
 
@@ -25,10 +25,30 @@ fn log(path: &Path, line: Format) -> AccessLog {
     }
 }
 
+fn provider() -> Option<Arc<TraceProvider>> {
+    Some(Arc::new(TraceProvider {
+        protocol: TraceProtocol::OtlpGrpc,
+        cluster: "collector".into(),
+        service: "waypoint".into(),
+        authority: "collector".into(),
+        path: "".into(),
+        timeout: Duration::from_secs(1),
+        batch: 0,
+    }))
+}
+
 fn chain(access_logs: Vec<AccessLog>, traced: Option<Fraction>) -> Arc<HttpChain> {
+    chain_to(access_logs, traced, provider())
+}
+
+fn chain_to(
+    access_logs: Vec<AccessLog>,
+    traced: Option<Fraction>,
+    provider: Option<Arc<TraceProvider>>,
+) -> Arc<HttpChain> {
     let tracing = traced.map(|random| {
         Arc::new(Tracing {
-            provider: None,
+            provider,
             random,
             client: Fraction::NEVER,
             overall: Fraction::ALWAYS,
@@ -134,12 +154,14 @@ fn a_request_from_its_head_to_its_line() {
 fn traces_begin_or_go_on_and_are_told() {
     let telemetry = Telemetry::default();
     let worker = telemetry.worker();
-    let untraced = chain(Vec::new(), None);
-    let mut plain = exchange();
-    worker.begin(&untraced, &mut plain, &HeaderMap::new());
-    let mut out = HeaderMap::new();
-    worker.inject(&plain, &mut out);
-    assert!(out.is_empty());
+    let collects_nothing = chain_to(Vec::new(), Some(Fraction::ALWAYS), None);
+    for untraced in [chain(Vec::new(), None), collects_nothing] {
+        let mut plain = exchange();
+        worker.begin(&untraced, &mut plain, &HeaderMap::new());
+        let mut out = HeaderMap::new();
+        worker.inject(&plain, &mut out);
+        assert!(out.is_empty());
+    }
 
     for (share, flag) in [(Fraction::ALWAYS, "-01"), (Fraction::NEVER, "-00")] {
         let chain = chain(Vec::new(), Some(share));
