@@ -20,7 +20,6 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use mesh::pages::{Request, Response, serve, text};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -28,9 +27,10 @@ use crate::log::LogFilter;
 use crate::model::snapshot::Current;
 use crate::shutdown::AskToStop;
 use crate::source::compile::Compile;
+use crate::source::feed::Feed;
 use crate::source::kind::Kind;
 use crate::source::secret::Secrets;
-use crate::source::store::{Raw, Store};
+use crate::source::store::Raw;
 use crate::telemetry::Telemetry;
 use crate::upstream;
 
@@ -63,21 +63,22 @@ pub trait Taken: Send + Sync + 'static {
     fn is_complete(&self) -> bool;
 }
 
-impl<C: Compile + Send + 'static> Taken for Mutex<Store<C>> {
+impl<C: Compile + Send + 'static> Taken for Feed<C> {
     fn resources(&self, kind: Kind) -> Vec<(Arc<str>, Raw)> {
-        self.lock().resources(kind)
+        self.look(|store| store.resources(kind))
     }
 
     fn refused(&self) -> Vec<(Kind, Arc<str>, String)> {
-        let store = self.lock();
-        let refused = store.refused().iter();
-        refused
-            .map(|((kind, name), reason)| (*kind, name.clone(), reason.clone()))
-            .collect()
+        self.look(|store| {
+            let refused = store.refused().iter();
+            refused
+                .map(|((kind, name), reason)| (*kind, name.clone(), reason.clone()))
+                .collect()
+        })
     }
 
     fn is_complete(&self) -> bool {
-        self.lock().is_ready()
+        self.look(|store| store.is_ready())
     }
 }
 

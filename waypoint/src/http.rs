@@ -23,7 +23,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upgrade;
-mod values;
 mod view;
 
 pub use body::{BodyError, RequestBody, ResponseBody};

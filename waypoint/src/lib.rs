@@ -2,6 +2,7 @@
 //! kept as a `model`, and a request goes through its listener, decisions and upstream.
 
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod connection;
 pub mod cors;

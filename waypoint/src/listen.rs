@@ -23,6 +23,7 @@ use crate::connection::Downstream;
 use crate::head::Metadata;
 use crate::http;
 use crate::model::listener::{Chain, ChainKind, Dispatch, ListenerKind};
+use crate::model::log::AccessLog;
 use crate::policy::{self, Subject};
 use crate::tcp;
 use crate::worker::{Accepted, Connection, Entry, Local};
@@ -51,7 +52,7 @@ pub async fn serve(local: Rc<Local>, accepted: Accepted) {
     let (remote, to) = (canonical(accepted.remote), canonical(accepted.local));
     match &listener.kind {
         ListenerKind::Socket(socket) => {
-            socket::serve(local, &listener.name, socket, tcp, remote, to).await;
+            socket::serve(local, &listener, socket, tcp, remote, to).await;
         }
         ListenerKind::Tunnel(tunnel) => {
             let (name, place) = (&listener.name, accepted.place);
@@ -72,7 +73,7 @@ struct Arrived {
 }
 
 /// Finds out what a connection carries, which chain takes it, and has that done.
-async fn take(local: Rc<Local>, mut arrived: Arrived, dispatch: &Dispatch) {
+async fn take(local: Rc<Local>, mut arrived: Arrived, dispatch: &Dispatch, logs: &[AccessLog]) {
     let down = &mut arrived.down;
     let port = down.port();
     let (http, tls) = dispatch.looks_for(port);
@@ -102,7 +103,7 @@ async fn take(local: Rc<Local>, mut arrived: Arrived, dispatch: &Dispatch) {
         alpn: &hello.alpn,
     };
     let Some(chain) = dispatch.chain(&facts).cloned() else {
-        tcp::refused(&local, &arrived.listener, &arrived.down);
+        tcp::refused(&local, &arrived.listener, logs, arrived.down);
         return;
     };
     let carrier = arrived.carrier;

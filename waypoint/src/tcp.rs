@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::connection::Downstream;
 use crate::model::listener::ChainKind;
+use crate::model::log::AccessLog;
 use crate::telemetry::{self, Flags};
 use crate::worker::{Connection, Local};
 
@@ -30,7 +31,12 @@ pub fn denied(connection: &Connection, details: String) {
 }
 
 /// Notes a connection that no chain takes.
-pub fn refused(_local: &Rc<Local>, listener: &Arc<str>, down: &Downstream) {
-    let flag = Flags::NO_ROUTE;
-    tracing::debug!(%listener, remote = %down.remote, to = %down.local, %flag, "no filter chain found");
+pub fn refused(local: &Rc<Local>, listener: &str, logs: &[AccessLog], down: Downstream) {
+    tracing::debug!(listener, remote = %down.remote, to = %down.local, "no filter chain found");
+    let now = Instant::now();
+    let mut record = telemetry::Connection::new(Arc::new(down), now, SystemTime::now());
+    record.flags |= Flags::NO_ROUTE;
+    record.details = "filter_chain_not_found".into();
+    record.end = Some(now);
+    local.telemetry.log_connection(logs, &record);
 }

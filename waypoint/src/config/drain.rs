@@ -41,6 +41,9 @@ pub struct ProxyConfig {
     pub termination_drain_duration: Option<String>,
     /// Further variables of the environment.
     pub proxy_metadata: std::collections::BTreeMap<String, String>,
+    /// All of it, as it came: the control plane wants it back.
+    #[serde(skip)]
+    pub text: String,
 }
 
 impl Drain {
@@ -78,8 +81,9 @@ impl ProxyConfig {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = serde_json::from_str(if text.is_empty() { "{}" } else { text })
+        let mut config: Self = serde_json::from_str(if text.is_empty() { "{}" } else { text })
             .map_err(|error| format!("no ProxyConfig in JSON: {error}"))?;
+        text.clone_into(&mut config.text);
         match config.termination_drain_duration.as_deref() {
             Some(text) => duration::parse(text).map(|_| config.clone()),
             None => Ok(config),

@@ -16,7 +16,6 @@ use super::flow::Flow;
 use super::forwarded::REQUEST_ID;
 use super::reply::Reply;
 use super::upgrade;
-use super::values::Known;
 use crate::cors;
 use crate::model::http::{Cors, ServerHeader};
 use crate::model::route::{Destination, Route, RouteAction, VirtualHost, Weighted};
@@ -160,7 +159,7 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
             route: &changes.route,
             weighted,
         };
-        layers.response(headers, &Known(exchange));
+        layers.response(headers, exchange);
     }
     for cookie in &after.cookies {
         headers.append(header::SET_COOKIE, cookie.clone());

@@ -18,7 +18,6 @@ use super::flight::Landing;
 use super::flow::Flow;
 use super::replay::Replay;
 use super::reply::Reply;
-use super::values::Known;
 use super::{mirror, upgrade};
 use crate::model::cluster::Discovery;
 use crate::model::route::{Destination, Forward, Retry, Route, VirtualHost};
@@ -172,7 +171,7 @@ fn change_head(
         weighted: weighted.and_then(|at| answer::weighted(route, at)),
     };
     let exchange = flow.flight.exchange.borrow();
-    layers.request(&mut flow.asked.headers, &Known(&exchange));
+    layers.request(&mut flow.asked.headers, &*exchange);
 }
 
 /// Another host and path; whether the host is to be the endpoint's.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -11,7 +10,7 @@ use tracing::debug;
 use super::io::{Replay, Wire};
 use super::{Arrived, proxy_protocol, take};
 use crate::connection::Downstream;
-use crate::model::listener::SocketListener;
+use crate::model::listener::{Listener, SocketListener};
 use crate::worker::{Entry, Local, next_id};
 
 /// How long a client may take to say who it stands for.
@@ -19,13 +18,13 @@ const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(
     local: Rc<Local>,
-    name: &Arc<str>,
-    listener: &SocketListener,
+    listener: &Listener,
+    socket: &SocketListener,
     mut tcp: TcpStream,
     mut remote: SocketAddr,
     mut to: SocketAddr,
 ) {
-    if listener.proxy_protocol {
+    if socket.proxy_protocol {
         let header = proxy_protocol::read(&mut tcp);
         match tokio::time::timeout(PROXY_HEADER_TIMEOUT, header).await {
             Ok(Ok(Some((from, destination)))) => (remote, to) = (from, destination),
@@ -56,8 +55,8 @@ pub(super) async fn serve(
     let arrived = Arrived {
         carrier: Replay::new(Wire::Socket(tcp)),
         down,
-        listener: name.clone(),
-        entry: Entry::new(&local, name),
+        listener: listener.name.clone(),
+        entry: Entry::new(&local, &listener.name),
     };
-    take(local, arrived, &listener.dispatch).await;
+    take(local, arrived, &socket.dispatch, &listener.access_logs).await;
 }

@@ -17,6 +17,7 @@ use super::io::{Replay, Wire};
 use super::{Arrived, take};
 use crate::connection::{Downstream, PeerCertificate};
 use crate::model::listener::{Dispatch, ListenerKind, Protocol, TunnelListener};
+use crate::tcp;
 use crate::worker::{Entry, Local, Place, next_id};
 
 /// What all streams of a tunnel share.
@@ -101,14 +102,17 @@ impl Tunnel {
     /// Serves one stream to its end.
     async fn stream(self: Rc<Self>, request: hbone::Request, _place: Place) {
         let snapshot = self.local.current.snapshot();
-        let listener = snapshot.listeners.get(&self.to);
-        let Some(ListenerKind::Internal(dispatch)) = listener.map(|listener| &listener.kind) else {
+        let Some(listener) = snapshot.listeners.get(&self.to) else {
+            return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let ListenerKind::Internal(dispatch) = &listener.kind else {
             return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
         let down = self.downstream(request.destination());
         if !leads_anywhere(dispatch, &down) {
             debug!(to = %request.destination(), peer = ?down.principal(), "no chain for a tunnel's stream");
-            return request.refuse(StatusCode::NOT_FOUND);
+            request.refuse(StatusCode::NOT_FOUND);
+            return tcp::refused(&self.local, &self.to, &listener.access_logs, down);
         }
         // The peer is verified; each request inside is decided by the chain's own policies.
         let Ok(stream) = request.accept(Permit::by_waypoint()) else {
@@ -120,7 +124,7 @@ impl Tunnel {
             listener: self.to.clone(),
             entry: Entry::new(&self.local, &self.to),
         };
-        take(self.local.clone(), arrived, dispatch).await;
+        take(self.local.clone(), arrived, dispatch, &listener.access_logs).await;
     }
 
     fn downstream(&self, to: &Destination) -> Downstream {

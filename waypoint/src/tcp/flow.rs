@@ -124,7 +124,7 @@ async fn copy(
     upstream: &mut Connected,
     record: &mut telemetry::Connection,
 ) {
-    let moved = Moved::default();
+    let (moved, reported) = (Moved::default(), Moved::default());
     let began = tokio::time::Instant::now();
     moved.last.set(Some(began));
     let ended = {
@@ -137,7 +137,7 @@ async fn copy(
             moved.count(&moved.sent, bytes);
         });
         let both = async { tokio::try_join!(up, down) };
-        let watch = watch(connection, chain, record, &moved, began);
+        let watch = watch(connection, chain, record, &moved, &reported, began);
         let mut both = pin!(both);
         let mut watch = pin!(watch);
         std::future::poll_fn(|cx| match both.as_mut().poll(cx) {
@@ -147,6 +147,7 @@ async fn copy(
         })
         .await
     };
+    report(connection, record, &moved, &reported);
     record.received = moved.received.get();
     record.sent = moved.sent.get();
     if let Some(why) = ended {
@@ -161,9 +162,9 @@ async fn watch(
     chain: &TcpChain,
     record: &telemetry::Connection,
     moved: &Moved,
+    reported: &Moved,
     began: tokio::time::Instant,
 ) -> &'static str {
-    let mut reported = (0, 0);
     let mut next_report = began + REPORT;
     loop {
         let idle_at = chain
@@ -184,13 +185,25 @@ async fn watch(
         }
         if next_report <= now {
             next_report = now + REPORT;
-            let totals = (moved.received.get(), moved.sent.get());
-            let (received, sent) = (totals.0 - reported.0, totals.1 - reported.1);
-            reported = totals;
-            let telemetry = &connection.local.telemetry;
-            telemetry.moved(&connection.chain, record, received, sent);
+            report(connection, record, moved, reported);
         }
     }
+}
+
+/// Reports what has moved since the last report.
+fn report(
+    connection: &Connection,
+    record: &telemetry::Connection,
+    moved: &Moved,
+    reported: &Moved,
+) {
+    let since = |now: &std::cell::Cell<u64>, then: &std::cell::Cell<u64>| {
+        now.get() - then.replace(now.get())
+    };
+    let received = since(&moved.received, &reported.received);
+    let sent = since(&moved.sent, &reported.sent);
+    let telemetry = &connection.local.telemetry;
+    telemetry.moved(&connection.chain, record, received, sent);
 }
 
 /// One way; its end is passed on as an end.
