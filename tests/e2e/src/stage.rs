@@ -83,6 +83,17 @@ impl Stage {
         }
     }
 
+    /// A cluster of our own that is up already.
+    #[must_use]
+    pub fn again(cluster: Cluster, control: Control, registry: &str, narrator: Narrator) -> Self {
+        Self {
+            ground: Ground::Made(cluster),
+            control,
+            registry: registry.to_owned(),
+            narrator,
+        }
+    }
+
     /// A cluster that the user has. It needs the images of `registry`.
     #[must_use]
     pub fn given(kubeconfig: &Path, control: Control, registry: &str, narrator: Narrator) -> Self {

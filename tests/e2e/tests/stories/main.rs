@@ -35,6 +35,9 @@ struct Command {
     /// Leave the cluster up at the end, for a look.
     #[arg(long)]
     keep: bool,
+    /// Play on the cluster that `--keep` left, and tell only what the filter picks.
+    #[arg(long)]
+    again: bool,
     /// Show each command and what it said.
     #[arg(long)]
     verbose: bool,
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
                 "the stage is set after {:.1} s",
                 begun.elapsed().as_secs_f32()
             );
-            perform(&mut play, command.filter.as_deref(), begun, &mut tally);
+            perform(&mut play, &command, begun, &mut tally);
         }
         Err(error) => {
             println!("test the_stage_is_set ... FAILED\n    {error:#}");
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     {
         look_around(&cluster, command.control);
     }
-    if command.keep {
+    if command.keep || command.again {
         println!(
             "cluster {name} is left up; remove it with `cargo xtask cluster down --name {name}`"
         );
@@ -109,6 +112,11 @@ fn set(
     images: &std::path::Path,
     narrator: Narrator,
 ) -> Result<Play> {
+    if command.again {
+        let cluster = Cluster::open(name).context("no cluster was left with --keep")?;
+        let stage = Stage::again(cluster, command.control, REGISTRY, narrator);
+        return Play::begin(stage);
+    }
     Cluster::down(name, &|_| {}).context("removing what an earlier run left")?;
     let stage = Stage::make(name, command.control, images, REGISTRY, narrator)?;
     if !command.keep {
@@ -122,7 +130,8 @@ fn set(
 
 /// Runs the stories in order. One that fails leaves those that build upon it no ground: they are
 /// counted as failed too, with the reason.
-fn perform(play: &mut Play, filter: Option<&str>, begun: Instant, tally: &mut Tally) {
+fn perform(play: &mut Play, command: &Command, begun: Instant, tally: &mut Tally) {
+    let filter = command.filter.as_deref();
     let last = CASES
         .iter()
         .rposition(|case| filter.is_none_or(|word| case.name.contains(word)))
@@ -130,7 +139,8 @@ fn perform(play: &mut Play, filter: Option<&str>, begun: Instant, tally: &mut Ta
     let mut broken: Option<&str> = None;
     for (at, case) in CASES.iter().enumerate() {
         let begins = Instant::now();
-        let wanted = filter.is_none_or(|word| case.name.contains(word)) || case.changes_the_stage;
+        let wanted = filter.is_none_or(|word| case.name.contains(word))
+            || (case.changes_the_stage && !command.again);
         if at >= last || !wanted {
             tally.skipped += 1;
             continue;
