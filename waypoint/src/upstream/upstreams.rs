@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Request, StatusCode};
 use mesh::policy::Permit;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::answer::{Connected, Sent};
 use super::choice::Choice;
@@ -164,6 +165,8 @@ impl<B: RequestBody> Upstreams<B> {
             };
             match back {
                 Some(back) if again => {
+                    let endpoint = &host.endpoint.address;
+                    debug!(?endpoint, %failure, "nothing was sent: another endpoint is tried");
                     request = back;
                     failed.push(host.endpoint.clone());
                     last = Some(failure);
