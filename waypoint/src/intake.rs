@@ -3,7 +3,9 @@
 //! field that is not served is a decision that stands in the code and in docs/envoy-support.md.
 
 mod action;
+mod answer;
 pub mod chain;
+mod client;
 pub mod cluster;
 pub mod endpoint;
 pub mod error;
@@ -18,6 +20,7 @@ mod jwt;
 pub mod listener;
 pub mod log;
 mod matcher;
+mod matches;
 pub mod metadata;
 mod overrides;
 pub mod plain;

@@ -124,17 +124,6 @@ fn tunnels_end_only_for_the_meshs_own_clients() {
 }
 
 #[test]
-fn what_opens_tunnels_is_recognised() {
-    for name in [
-        "connect_originate",
-        "inner_connect_originate",
-        "outer_connect_originate",
-    ] {
-        assert!(listener(name).is_none(), "{name}");
-    }
-}
-
-#[test]
 fn a_connection_finds_its_chain_by_address_port_and_protocol() {
     let dispatch = dispatch();
     assert_eq!(dispatch.chains.len(), 6);

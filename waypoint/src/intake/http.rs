@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as envoy;
-use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig;
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 
 use super::error::{At as _, Refused, each, need};
 use super::route::Scope;
 use super::served::Notes;
-use super::{filters, log, plain, protocol, route, tracing, typed};
+use super::{client, filters, log, plain, protocol, route, tracing, typed};
 use crate::model::http::{
-    ClientCert, ClientCertDetails, Codec, EscapedSlashes, Forwarded, HttpChain, HttpFilter,
-    HttpLimits, PathNormalisation, RequestId, Routes, ServerHeader, StripPort,
+    ClientCertDetails, Codec, EscapedSlashes, Forwarded, HttpChain, HttpFilter, HttpLimits,
+    PathNormalisation, RequestId, Routes, ServerHeader, StripPort,
 };
 use crate::unserved;
 
@@ -116,16 +115,16 @@ pub(super) fn chain(
         trusted_hops: xff_num_trusted_hops,
         skip_append: skip_xff_append,
         append_port: append_x_forwarded_port,
-        client_cert: client_cert(forward_client_cert_details)?,
+        client_cert: client::certificate(forward_client_cert_details)?,
         client_cert_details: match set_current_client_cert_details {
             None => ClientCertDetails::default(),
             Some(details) => {
-                client_cert_details(details, notes).at("set_current_client_cert_details")?
+                client::certificate_details(details, notes).at("set_current_client_cert_details")?
             }
         },
-        scheme: scheme(scheme_header_transformation, notes)?,
+        scheme: client::scheme(scheme_header_transformation, notes)?,
     };
-    client(original_ip_detection_extensions, &mut forwarded, notes)
+    client::address(original_ip_detection_extensions, &mut forwarded, notes)
         .at("original_ip_detection_extensions")?;
     if let Some(extension) = request_id_extension {
         request_ids(extension, notes).at("request_id_extension")?;
@@ -275,93 +274,6 @@ fn server(name: String, transformation: i32) -> Result<ServerHeader, Refused> {
             Err(Refused::new(reason).under("server_header_transformation"))
         }
     }
-}
-
-fn client_cert(details: i32) -> Result<ClientCert, Refused> {
-    use envoy::http_connection_manager::ForwardClientCertDetails as Details;
-
-    match Details::try_from(details) {
-        Ok(Details::Sanitize) => Ok(ClientCert::Sanitize),
-        Ok(Details::ForwardOnly) => Ok(ClientCert::ForwardOnly),
-        Ok(Details::AppendForward) => Ok(ClientCert::AppendForward),
-        Ok(Details::SanitizeSet) => Ok(ClientCert::SanitizeSet),
-        Ok(Details::AlwaysForwardOnly) => Ok(ClientCert::AlwaysForwardOnly),
-        Err(_) => {
-            let reason = format!("{details} is none of Envoy's");
-            Err(Refused::new(reason).under("forward_client_cert_details"))
-        }
-    }
-}
-
-fn client_cert_details(
-    details: envoy::http_connection_manager::SetCurrentClientCertDetails,
-    notes: &mut Notes,
-) -> Result<ClientCertDetails, Refused> {
-    let envoy::http_connection_manager::SetCurrentClientCertDetails {
-        subject,
-        cert,
-        chain,
-        dns,
-        uri,
-        issuer,
-        format,
-    } = details;
-    unserved!(notes, "SetCurrentClientCertDetails": issuer, format);
-    Ok(ClientCertDetails {
-        subject: plain::on(subject),
-        cert,
-        chain,
-        dns,
-        uri,
-    })
-}
-
-fn scheme(
-    transformation: Option<core::SchemeHeaderTransformation>,
-    notes: &mut Notes,
-) -> Result<Option<Box<str>>, Refused> {
-    use core::scheme_header_transformation::Transformation::SchemeToOverwrite;
-
-    let core::SchemeHeaderTransformation {
-        match_upstream,
-        transformation,
-    } = transformation.unwrap_or_default();
-    unserved!(notes, "SchemeHeaderTransformation": match_upstream);
-    match transformation {
-        None => Ok(None),
-        Some(SchemeToOverwrite(scheme)) if matches!(scheme.as_str(), "http" | "https") => {
-            Ok(Some(scheme.into()))
-        }
-        Some(SchemeToOverwrite(scheme)) => {
-            let reason = format!("{scheme:?} is neither http nor https");
-            Err(Refused::new(reason).under("scheme_header_transformation.scheme_to_overwrite"))
-        }
-    }
-}
-
-/// How the client's address is found, where an extension says so.
-fn client(
-    extensions: Vec<core::TypedExtensionConfig>,
-    forwarded: &mut Forwarded,
-    notes: &mut Notes,
-) -> Result<(), Refused> {
-    for (index, extension) in extensions.into_iter().enumerate() {
-        let config = need(extension.typed_config, "typed_config").item(index)?;
-        let XffConfig {
-            xff_num_trusted_hops,
-            xff_trusted_cidrs,
-            skip_xff_append,
-        } = typed::unpack_whole(&config)
-            .at("typed_config")
-            .item(index)?;
-        notes
-            .field("XffConfig", "xff_trusted_cidrs", &xff_trusted_cidrs)
-            .at("typed_config")
-            .item(index)?;
-        forwarded.trusted_hops = xff_num_trusted_hops;
-        forwarded.skip_append = plain::on_or(skip_xff_append, true);
-    }
-    Ok(())
 }
 
 fn request_ids(extension: envoy::RequestIdExtension, notes: &mut Notes) -> Result<(), Refused> {

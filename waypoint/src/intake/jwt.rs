@@ -11,7 +11,7 @@ use envoy_types::pb::google::protobuf as google;
 
 use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
-use super::{jwks, plain, route, text};
+use super::{jwks, matches, plain, text};
 use crate::model::jwt::{JwtAuthn, JwtRule, KeySource, Provider, Requirement, TokenPlace};
 use crate::unserved;
 
@@ -88,7 +88,7 @@ fn rule(
         requirement_type,
     } = rule;
     Ok(JwtRule {
-        matches: route::matches(need(r#match, "match")?, notes).at("match")?,
+        matches: matches::compile(need(r#match, "match")?, notes).at("match")?,
         requires: match requirement_type {
             None => Requirement::Nothing,
             Some(RequirementType::Requires(requirement)) => {

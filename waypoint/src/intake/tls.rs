@@ -2,6 +2,8 @@
 //! `ROOTCA` from its agent, are the proxy's own certificate and the mesh's roots. Whatever would
 //! make the check of a certificate stricter and isn't served is refused.
 
+mod secrets;
+
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -11,11 +13,11 @@ use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
 use super::{plain, text, typed};
 use crate::model::text::TextMatch;
-use crate::model::tls::{ClientTls, Secret, SecretRef, ServerTls, TlsVersions};
+use crate::model::tls::{ClientTls, SecretRef, ServerTls, TlsVersions};
 use crate::unserved;
 
-/// Where distributions keep the roots that everybody trusts.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub use secrets::certificate;
+use secrets::{SYSTEM_ROOTS, secret};
 
 /// What both sides have.
 struct Both {
@@ -131,11 +133,8 @@ fn both(context: tls::CommonTlsContext, notes: &mut Notes) -> Result<Both, Refus
         tls_certificate_provider_instance, custom_tls_certificate_selector,
         tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance,
         custom_handshaker, key_log);
-    let own = each("tls_certificates", tls_certificates, |certificate| {
-        Ok(SecretRef::Inline(Arc::new(self::certificate(
-            certificate,
-            notes,
-        )?)))
+    let own = each("tls_certificates", tls_certificates, |one| {
+        Ok(SecretRef::Inline(Arc::new(certificate(one, notes)?)))
     })?;
     let subscribed = each(
         "tls_certificate_sds_secret_configs",
@@ -247,25 +246,12 @@ pub fn validation(
     )?);
     let roots = match (trusted_ca, system_root_certs) {
         (None, None) => None,
-        (Some(source), _) => Some(self::roots(source).at("trusted_ca")?),
+        (Some(source), _) => Some(secrets::roots(source).at("trusted_ca")?),
         (None, Some(tls::certificate_validation_context::SystemRootCerts {})) => {
             Some(SecretRef::File(SYSTEM_ROOTS.into()))
         }
     };
     Ok((roots, names))
-}
-
-fn roots(source: core::DataSource) -> Result<SecretRef, Refused> {
-    use core::data_source::Specifier;
-
-    if let Some(Specifier::Filename(path)) = &source.specifier {
-        return Ok(SecretRef::File(path.as_str().into()));
-    }
-    let secret = Secret {
-        roots: pem(source)?,
-        ..Secret::default()
-    };
-    Ok(SecretRef::Inline(Arc::new(secret)))
 }
 
 fn name(matcher: tls::SubjectAltNameMatcher) -> Result<TextMatch, Refused> {
@@ -283,81 +269,6 @@ fn name(matcher: tls::SubjectAltNameMatcher) -> Result<TextMatch, Refused> {
             Err(Refused::new(reason).under("san_type"))
         }
     }
-}
-
-/// A certificate and its key that stand in the configuration.
-///
-/// # Errors
-/// One of them is missing, isn't PEM, or lies in a file.
-pub fn certificate(certificate: tls::TlsCertificate, notes: &mut Notes) -> Result<Secret, Refused> {
-    let tls::TlsCertificate {
-        certificate_chain,
-        private_key,
-        pkcs12,
-        watched_directory,
-        private_key_provider,
-        password,
-        ocsp_staple,
-        signed_certificate_timestamp,
-        tls_params,
-    } = certificate;
-    unserved!(notes, "TlsCertificate":
-        pkcs12, watched_directory, private_key_provider, password, ocsp_staple,
-        signed_certificate_timestamp, tls_params);
-    Ok(Secret {
-        chain: pem(need(certificate_chain, "certificate_chain")?).at("certificate_chain")?,
-        key: pem(need(private_key, "private_key")?).at("private_key")?,
-        roots: Vec::new(),
-    })
-}
-
-fn pem(source: core::DataSource) -> Result<Vec<u8>, Refused> {
-    const BEGIN: &[u8] = b"-----BEGIN ";
-    let data = plain::data(source)?;
-    match data.windows(BEGIN.len()).any(|window| window == BEGIN) {
-        true => Ok(data),
-        false => Err(Refused::new("is no PEM")),
-    }
-}
-
-/// Which secret is subscribed to.
-fn secret(config: tls::SdsSecretConfig) -> Result<SecretRef, Refused> {
-    let tls::SdsSecretConfig { name, sds_config } = config;
-    if name.is_empty() {
-        return Err(Refused::new("must not be empty").under("name"));
-    }
-    if !sds_config.as_ref().is_some_and(by_agent) {
-        return Ok(SecretRef::Named(name.into()));
-    }
-    match name.as_str() {
-        "default" | "ROOTCA" => Ok(SecretRef::Workload),
-        "file-root:system" => Ok(SecretRef::File(SYSTEM_ROOTS.into())),
-        _ => match name.strip_prefix("file-root:") {
-            Some(path) => Ok(SecretRef::File(path.into())),
-            None => {
-                let reason = format!(
-                    "{name:?} is for Istio's agent, which there is none of here; put the \
-                     certificate into a secret and name it by credentialName"
-                );
-                Err(Refused::new(reason).under("name"))
-            }
-        },
-    }
-}
-
-/// Whether secrets come from Istio's agent: by gRPC from the cluster `sds-grpc`.
-fn by_agent(source: &core::ConfigSource) -> bool {
-    use core::config_source::ConfigSourceSpecifier::ApiConfigSource;
-    use core::grpc_service::TargetSpecifier::EnvoyGrpc;
-
-    let Some(ApiConfigSource(api)) = &source.config_source_specifier else {
-        return false;
-    };
-    let agent = |service: &core::GrpcService| match &service.target_specifier {
-        Some(EnvoyGrpc(envoy)) => envoy.cluster_name == "sds-grpc",
-        _ => false,
-    };
-    api.grpc_services.iter().any(agent)
 }
 
 fn versions(parameters: tls::TlsParameters, notes: &mut Notes) -> Result<TlsVersions, Refused> {

@@ -272,30 +272,3 @@ fn upgrades_and_subsets_are_kept_by_name() {
     assert_eq!(forward.upgrades, [("websocket".into(), false)]);
     assert_eq!(forward.endpoint_metadata, [("version".into(), "v1".into())]);
 }
-
-#[test]
-fn answers_from_here_have_a_status_and_no_more_than_the_tables_limit() {
-    let answer = |status, body: &str| {
-        let message = route::DirectResponseAction {
-            status,
-            body: Some(core::DataSource {
-                specifier: Some(core::data_source::Specifier::InlineString(body.into())),
-                ..Default::default()
-            }),
-            body_format: None,
-        };
-        direct(message, &Scope::default(), &mut Notes::default())
-    };
-    let RouteAction::Direct { status, body } = answer(503, "no").unwrap() else {
-        panic!("it is answered here");
-    };
-    assert_eq!((status.as_u16(), &body[..]), (503, &b"no"[..]));
-    for (status, body, told) in [
-        (199, "", "status: 199 isn't"),
-        (600, "", "status: 600 isn't"),
-        (200, &*"x".repeat(4097), "body: is 4097 bytes long"),
-    ] {
-        let refused = answer(status, body).unwrap_err().to_string();
-        assert!(refused.starts_with(told), "{refused}");
-    }
-}

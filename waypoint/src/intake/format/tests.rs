@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::operators::VALUELESS;
 use super::*;
 
 fn parts(source: &str) -> Vec<Part> {

@@ -3,10 +3,12 @@
 use envoy::http_connection_manager as hcm;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig;
 use envoy_types::pb::google::protobuf as google;
 use prost::{Message, Name};
 
 use super::*;
+use crate::model::http::ClientCert;
 
 type Change = fn(&mut envoy::HttpConnectionManager);
 
