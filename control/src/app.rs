@@ -18,7 +18,7 @@ use crate::admin::{self, Face};
 use crate::authentication::{Authenticator, Roles};
 use crate::ca::service::{Certificates, Lifetimes};
 use crate::ca::{roots, secret};
-use crate::deployer::manifest::Settings;
+use crate::deployer::settings::Settings;
 use crate::index::Index;
 use crate::kubernetes::review::KubernetesReviewer;
 use crate::kubernetes::watch;
@@ -41,6 +41,9 @@ pub struct Options {
     /// The trust domain of all identities.
     #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
     pub trust_domain: String,
+    /// Former trust domains whose identities waypoints still take.
+    #[arg(long, env = "TRUST_DOMAIN_ALIASES", value_delimiter = ',')]
+    pub trust_domain_aliases: Vec<String>,
     /// The cluster's name, in workload UIDs and telemetry.
     #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
@@ -138,6 +141,12 @@ impl Options {
             cluster: self.cluster_id.clone(),
             domain: self.domain_suffix.clone(),
             trust_domain: self.trust_domain.clone(),
+            trust_domain_aliases: self
+                .trust_domain_aliases
+                .iter()
+                .filter(|alias| !alias.is_empty())
+                .cloned()
+                .collect(),
             network: self.network.clone(),
             root_namespace: self.namespace.clone(),
         }

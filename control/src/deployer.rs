@@ -15,6 +15,7 @@
 pub mod apply;
 pub mod manifest;
 pub mod overlay;
+pub mod settings;
 pub mod status;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::objects::{Gateway, Key};
 use apply::Cluster;
-use manifest::Settings;
+use settings::Settings;
 
 /// How often everything is applied anew.
 const RESYNC: Duration = Duration::from_secs(60);

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::deployer::{Plan, Plans};
+use crate::objects::gateway_route::GatewayRoute;
 use crate::objects::waypoint_use::GATEWAY_NAME;
 use crate::objects::{
     Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node, Object, Pod,
@@ -95,10 +96,12 @@ pub struct Update {
 /// A status that should be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
-    /// AuthorizationPolicy or PeerAuthentication.
+    /// Which kind of object.
     pub kind: Kind,
-    /// The policy, as it was read.
+    /// The object, as it was read.
     pub source: PolicySource,
+    /// A route of the Gateway API, whose status speaks of each parent.
+    pub route: Option<Box<GatewayRoute>>,
     /// What its status should say.
     pub verdict: Verdict,
 }

@@ -19,7 +19,7 @@
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
 //! | cluster       | gateways, gatewayclasses                                 | list, watch               | who goes through a waypoint  |
 //! | cluster       | virtualservices, destinationrules, requestauthentications, telemetries, httproutes, grpcroutes, tcproutes, tlsroutes, referencegrants | list, watch | what waypoints do |
-//! | cluster       | the status of Istio's among them                         | patch                     | telling what came of it      |
+//! | cluster       | the status of these                                      | patch                     | telling what came of it      |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
 //! | cluster       | gatewayclasses, their and gateways' status               | create, patch             | the class, and what came of a waypoint |
 //! | cluster       | serviceaccounts, deployments, services                   | get, create, patch        | running waypoints            |

@@ -4,6 +4,7 @@
 //! look. Writing is idempotent: a condition that says the same already is left alone, so that
 //! several replicas do not fight.
 
+pub mod route;
 pub mod writer;
 
 use std::collections::BTreeSet;

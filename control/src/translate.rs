@@ -23,6 +23,8 @@ pub struct Mesh {
     pub domain: String,
     /// The trust domain of identities.
     pub trust_domain: String,
+    /// Further trust domains whose identities are of this mesh: former names of it.
+    pub trust_domain_aliases: Vec<String>,
     /// The network that all addresses are in; empty for the default.
     pub network: String,
     /// Where mesh-wide policies live.
@@ -35,6 +37,7 @@ impl Default for Mesh {
             cluster: "Kubernetes".to_owned(),
             domain: "cluster.local".to_owned(),
             trust_domain: "cluster.local".to_owned(),
+            trust_domain_aliases: Vec::new(),
             network: String::new(),
             root_namespace: "istio-system".to_owned(),
         }

@@ -4,5 +4,6 @@
 mod server {
     pub(crate) mod certificates;
     pub(crate) mod discovery;
+    pub(crate) mod waypoints;
     pub(crate) mod world;
 }

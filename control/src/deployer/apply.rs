@@ -11,8 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Plan;
-use super::manifest::{Settings, manifests};
+use super::manifest::manifests;
 use super::overlay::overlaid;
+use super::settings::Settings;
 use super::status::{Outcome, status};
 use crate::kubernetes::watch::custom_resource;
 use crate::objects::gateway::{CONTROLLER, WAYPOINT_CLASS};

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::settings::Settings;
 use crate::objects::waypoint_use::{GATEWAY_NAME, MESH_CONTROLLER};
 use crate::objects::{Gateway, Labels};
 
@@ -21,33 +22,6 @@ const NOT_PASSED_ON: [&str; 5] = [
     "gateway.istio.io/controller-version",
     crate::objects::gateway::FOR_SERVICE_ACCOUNT,
 ];
-
-/// What an installation decides for all waypoints.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The image.
-    pub image: String,
-    /// When it is pulled.
-    pub pull_policy: String,
-    /// Secrets to pull it with.
-    pub pull_secrets: Vec<String>,
-    /// `resources` of the container.
-    pub resources: Value,
-    /// Where control is, `host:port`.
-    pub control: String,
-    /// The DNS suffix of services.
-    pub domain: String,
-    /// The trust domain.
-    pub trust_domain: String,
-    /// The cluster's name.
-    pub cluster: String,
-    /// The network; empty for the default.
-    pub network: String,
-    /// How much waypoints log.
-    pub log_level: String,
-    /// Whether they log as JSON.
-    pub log_json: bool,
-}
 
 /// The names that a Gateway gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,8 @@ use crate::translate::authorization::{Translated, authorization};
 pub(super) struct InForce {
     pub(super) authorization: Option<Authorization>,
     pub(super) selector: Option<Labels>,
+    /// The policy as it was read last, for its status.
+    pub(super) source: PolicySource,
     /// The policy itself, where it is for waypoints.
     pub(super) for_waypoints: Option<(AuthorizationPolicy, Targets)>,
     /// The generation that is enforced, if all of it was right.
@@ -61,7 +63,12 @@ impl Index {
         let for_waypoints = for_waypoints(&policy);
         // A namespace's policy for a waypoint is none for its node proxy.
         let (authorization, verdict) = match &for_waypoints {
-            Some((_, targets)) if targets.refs.is_empty() => (None, None),
+            Some((_, targets)) if targets.refs.is_empty() => {
+                (None, Some(Verdict::accepted().for_waypoints()))
+            }
+            Some(_) if verdict.is_none() => {
+                (authorization, Some(Verdict::accepted().for_waypoints()))
+            }
             _ => (authorization, verdict),
         };
         if old.is_none_or(|old| old.for_waypoints != for_waypoints)
@@ -80,6 +87,7 @@ impl Index {
             Some(InForce {
                 authorization,
                 selector,
+                source: policy.source.clone(),
                 for_waypoints,
                 good,
             }),
@@ -196,6 +204,7 @@ impl Index {
                 Wish {
                     kind,
                     source,
+                    route: None,
                     verdict,
                 },
             );

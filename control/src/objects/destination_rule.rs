@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::Labels;
 use super::duration::Duration;
-use super::virtual_service::{Percent, PortSelector};
+use super::virtual_service::PortSelector;
 
 /// `spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -282,7 +282,7 @@ pub struct ProxyProtocol {
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryBudget {
     /// Of the requests under way.
-    pub percent: Option<Percent>,
+    pub percent: Option<f64>,
     /// These always.
     pub min_retry_concurrency: u32,
 }

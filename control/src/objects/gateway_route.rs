@@ -250,6 +250,15 @@ pub struct Retry {
     pub backoff: Option<super::duration::Duration>,
 }
 
+impl ParentRef {
+    /// Whether it is a service: then the route is one of the mesh.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        matches!(self.group.as_deref(), Some("" | "core"))
+            && self.kind.as_deref() == Some("Service")
+    }
+}
+
 impl GatewayRoute {
     pub(super) fn read(object: &DynamicObject) -> Result<Self, String> {
         let Spec {

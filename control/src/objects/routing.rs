@@ -45,6 +45,15 @@ pub enum Spec {
 }
 
 impl Routing {
+    /// The route of the Gateway API that it is, if it is one and could be read.
+    #[must_use]
+    pub fn route(&self) -> Option<Box<GatewayRoute>> {
+        match self.spec.as_deref() {
+            Ok(Spec::GatewayRoute(route)) => Some(Box::new(route.clone())),
+            _ => None,
+        }
+    }
+
     /// Reads an object of this kind; `None` for a kind that is none of the routing API.
     #[must_use]
     pub fn read(kind: Kind, object: &DynamicObject) -> Option<Self> {

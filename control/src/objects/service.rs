@@ -16,6 +16,8 @@ pub struct Service {
     pub key: Key,
     /// Virtual addresses; empty for a headless service.
     pub addresses: Vec<IpAddr>,
+    /// `clusterIP: None`: its pods are called by their own addresses.
+    pub headless: bool,
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Which pods of its namespace are its endpoints; `None` when EndpointSlices are written by
@@ -97,6 +99,7 @@ impl Service {
             _ => spec.cluster_ip.clone().into_iter().collect(),
         };
         Some(Self {
+            headless: listed.iter().any(|ip| ip == "None"),
             addresses: listed.iter().filter_map(|ip| ip.parse().ok()).collect(),
             ports: spec.ports.iter().flatten().filter_map(port).collect(),
             selector: spec

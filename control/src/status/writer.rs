@@ -105,8 +105,13 @@ async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
         .ok()
         .and_then(|now| now.format(&Rfc3339).ok());
     let now = now.unwrap_or_default();
-    let Some(conditions) = conditions(&source.conditions, &wish.verdict, source.generation, &now)
-    else {
+    let status = match &wish.route {
+        Some(route) => super::route::parents(route, &wish.verdict, source.generation, &now)
+            .map(|parents| json!({"parents": parents})),
+        None => conditions(&source.conditions, &wish.verdict, source.generation, &now)
+            .map(|conditions| json!({"conditions": conditions})),
+    };
+    let Some(status) = status else {
         return Ok(false);
     };
     if !wish.verdict.accepted {
@@ -120,7 +125,7 @@ async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
     );
     let patch = json!({
         "metadata": {"resourceVersion": source.resource_version},
-        "status": {"conditions": conditions},
+        "status": status,
     });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),

@@ -27,6 +27,7 @@ mod rbac;
 mod route;
 mod tcp;
 mod tls;
+mod tunnel;
 pub mod view;
 
 use std::collections::BTreeSet;

@@ -16,13 +16,13 @@ const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
 const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
 
 /// A node proxy's end of the stream.
-struct Proxy {
+pub(crate) struct Proxy {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: tonic::Streaming<DeltaDiscoveryResponse>,
 }
 
 impl Proxy {
-    async fn connect(world: &World, token: Option<&str>) -> Result<Self, tonic::Status> {
+    pub(crate) async fn connect(world: &World, token: Option<&str>) -> Result<Self, tonic::Status> {
         let (requests, stream) = mpsc::channel(16);
         let request = with_token(ReceiverStream::new(stream), token);
         let mut client = AggregatedDiscoveryServiceClient::new(world.connect().await);
@@ -36,11 +36,11 @@ impl Proxy {
         })
     }
 
-    async fn send(&self, request: DeltaDiscoveryRequest) {
+    pub(crate) async fn send(&self, request: DeltaDiscoveryRequest) {
         self.requests.send(request).await.unwrap();
     }
 
-    async fn subscribe(&self, url: &str, known: &[(String, String)]) {
+    pub(crate) async fn subscribe(&self, url: &str, known: &[(String, String)]) {
         let node = Node {
             id: "ztunnel~10.0.0.9~ztunnel-a.istio-system~istio-system.svc.cluster.local".to_owned(),
             ..Node::default()
@@ -55,7 +55,7 @@ impl Proxy {
         .await;
     }
 
-    async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
+    pub(crate) async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
         self.send(DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
@@ -68,7 +68,7 @@ impl Proxy {
         .await;
     }
 
-    async fn next(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
+    pub(crate) async fn next(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
         let message = tokio::time::timeout(PATIENCE, self.responses.message())
             .await
             .expect("a response in time");
@@ -76,7 +76,7 @@ impl Proxy {
     }
 
     /// The names that the next response sends and removes; it is acknowledged.
-    async fn take(&mut self) -> (Vec<String>, Vec<String>) {
+    pub(crate) async fn take(&mut self) -> (Vec<String>, Vec<String>) {
         let response = self.next().await.unwrap();
         self.answer(&response, None).await;
         (
@@ -89,7 +89,7 @@ impl Proxy {
         )
     }
 
-    async fn silent(&mut self) -> bool {
+    pub(crate) async fn silent(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(200), self.responses.message())
             .await
             .is_err()

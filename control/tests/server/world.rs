@@ -31,6 +31,11 @@ pub(crate) const ZTUNNEL: &str = "ztunnel-a";
 /// The token of an ordinary workload.
 pub(crate) const SLEEP: &str = "sleep";
 
+/// The token of a waypoint's pod.
+pub(crate) const WAYPOINT: &str = "waypoint-1";
+/// The token of a pod that has a waypoint's label and not its account.
+pub(crate) const FORGED: &str = "forged-1";
+
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +56,8 @@ impl Reviewer for Table {
         };
         let answer = match token {
             ZTUNNEL => Ok(caller("istio-system", "ztunnel", "ztunnel-a")),
+            WAYPOINT => Ok(caller("shop", "waypoint", "waypoint-1")),
+            FORGED => Ok(caller("shop", "sleep", "forged-1")),
             SLEEP => Ok(caller("default", "sleep", "sleep-1")),
             "down" => Err(ReviewError::Unavailable("no API server".to_owned())),
             _ => Err(ReviewError::Refused("not known".to_owned())),

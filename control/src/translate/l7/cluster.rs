@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 
 use super::api::{
     any, cluster, core, endpoint, internal_address, list, metadata, nested, number, object,
-    seconds, text, tls as envoy_tls, transport_socket,
+    percent, seconds, text, tls as envoy_tls, transport_socket,
 };
-use super::listener::internal_transport;
+use super::tunnel::internal_transport;
 use super::view::{Protocol, Rule, Target, TargetPort, View, inbound, outbound};
 use super::{route, tls};
 use crate::objects::destination_rule::TrafficPolicy;
@@ -51,6 +51,7 @@ fn own(
     let subsets = rule.map_or(&[][..], |rule| &rule.spec.subsets);
     let names = std::iter::once("").chain(subsets.iter().map(|subset| subset.name.as_str()));
     for subset in names {
+        let rule = rule.filter(|rule| policy::says(rule, subset));
         let policy = rule.map(|rule| policy_for(rule, port.number, subset));
         for (kind, _) in kinds.iter().filter(|(_, spoken)| *spoken) {
             let kind = if subset.is_empty() {
@@ -66,7 +67,7 @@ fn own(
                 socket,
                 &[ORIGINAL_DST, "istio"],
             ));
-            policy::apply(view, rule, policy.as_ref(), port, &mut made);
+            policy::apply(view, rule, policy.as_ref(), &mut made);
             all.push(made);
         }
     }
@@ -108,7 +109,7 @@ fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
                     socket_match("hbone", Some(("tunnel", "http")), tunnel),
                     socket_match("tlsMode-disabled", None, plain),
                 ];
-                policy::apply(view, rule.as_ref(), policy.as_ref(), port, &mut made);
+                policy::apply(view, rule.as_ref(), policy.as_ref(), &mut made);
                 all.push(made);
             }
         }
@@ -174,9 +175,29 @@ fn of_service(
         lb_policy: cluster::cluster::LbPolicy::LeastRequest.into(),
         circuit_breakers: Some(breakers()),
         metadata: Some(metadata([("istio".to_owned(), istio)])),
-        common_lb_config: Some(Default::default()),
+        // With a handful of pods, half of them being out must not bring all of them back.
+        common_lb_config: Some(cluster::cluster::CommonLbConfig {
+            healthy_panic_threshold: Some(percent::Percent { value: 0.0 }),
+            ..Default::default()
+        }),
         ..Default::default()
     };
+    if service.near {
+        made.common_lb_config
+            .get_or_insert_default()
+            .locality_config_specifier = Some(
+            cluster::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                Default::default(),
+            ),
+        );
+    }
+    if service.headless {
+        made.cluster_discovery_type = Some(cluster::cluster::ClusterDiscoveryType::Type(
+            cluster::cluster::DiscoveryType::OriginalDst.into(),
+        ));
+        made.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
+        made.eds_cluster_config = None;
+    }
     match port.protocol {
         Protocol::Http2 => set_options(
             &mut made,
@@ -285,8 +306,9 @@ fn idle(
 }
 
 fn connect() -> core::Http2ProtocolOptions {
+    let allow_connect = true;
     core::Http2ProtocolOptions {
-        allow_connect: true,
+        allow_connect,
         ..Default::default()
     }
 }
@@ -347,9 +369,10 @@ fn original_dst(name: &str, socket: core::TransportSocket) -> cluster::Cluster {
 }
 
 fn connect_originate(view: &View<'_>) -> cluster::Cluster {
-    let mesh = tls::mesh_prefix(view);
-    let own = format!("{mesh}ns/{}/sa/", view.namespace());
-    let mut made = original_dst("connect_originate", tunnel_socket(&[mesh, own]));
+    let mut prefixes = tls::mesh_prefixes(view);
+    let own = format!("{}ns/{}/sa/", prefixes[0], view.namespace());
+    prefixes.push(own);
+    let mut made = original_dst("connect_originate", tunnel_socket(&prefixes));
     let waypoint = matcher_key("waypoint");
     made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
         cluster::cluster::OriginalDstLbConfig {
@@ -379,7 +402,7 @@ fn inner_connect_originate(view: &View<'_>) -> cluster::Cluster {
     let mut made = to_listener("inner_connect_originate", "outer_connect_originate");
     made.transport_socket = Some(internal_transport(
         "internal_upstream_with_tls",
-        tunnel_socket(&[tls::mesh_prefix(view)]),
+        tunnel_socket(&tls::mesh_prefixes(view)),
         &[],
     ));
     set_options(&mut made, &idle(explicit_h2(connect()), 3600, true));
@@ -389,7 +412,7 @@ fn inner_connect_originate(view: &View<'_>) -> cluster::Cluster {
 fn outer_connect_originate(view: &View<'_>) -> cluster::Cluster {
     let mut made = original_dst(
         "outer_connect_originate",
-        tunnel_socket(&[tls::mesh_prefix(view)]),
+        tunnel_socket(&tls::mesh_prefixes(view)),
     );
     made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
         cluster::cluster::OriginalDstLbConfig {

@@ -4,24 +4,27 @@
 //! backend in another namespace needs that namespace's leave (a ReferenceGrant), and one that is
 //! wrong is answered with 500. (istio/istio, `pilot/pkg/config/kube/gateway/conversion.go`)
 
+mod filter;
+
 use std::collections::BTreeMap;
 
 use crate::objects::Kind;
-use crate::objects::duration::Duration;
 use crate::objects::gateway_route::{
-    BackendRef, Filter, GatewayRoute, HeaderModifier, ParentRef, PathModifier, RouteMatch,
-    RouteRule, ValueMatch,
+    BackendRef, GatewayRoute, ParentRef, RouteMatch, RouteRule, ValueMatch,
 };
 use crate::objects::virtual_service::{
-    CorsPolicy, Destination, HeaderOperations, HttpDestination, HttpMatch, HttpRedirect, HttpRetry,
-    HttpRewrite, HttpRoute, L4Match, Mirror, Percent, PortSelector, RouteDestination, StringMatch,
-    TcpRoute, TlsRoute, VirtualService,
+    Destination, HttpDestination, HttpMatch, HttpRetry, HttpRoute, L4Match, PortSelector,
+    RouteDestination, StringMatch, TcpRoute, TlsRoute, VirtualService,
 };
+
+use filter::filters;
 
 /// What of the cluster a route is made with.
 pub struct Surroundings<'a> {
     /// The route's namespace.
     pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
     /// The DNS suffix of services.
     pub domain: &'a str,
     /// Whether a route here may name a service there.
@@ -46,7 +49,7 @@ pub fn virtual_service(
         gateways: vec!["mesh".to_owned()],
         ..VirtualService::default()
     };
-    for rule in &route.rules {
+    for (number, rule) in route.rules.iter().enumerate() {
         match kind {
             Kind::TcpRoute => made.tcp.push(TcpRoute {
                 r#match: parent
@@ -71,9 +74,12 @@ pub fn virtual_service(
                 }],
                 route: l4(rule, around, &mut problems),
             }),
-            _ => made
-                .http
-                .push(http(kind, rule, parent, around, &mut problems)),
+            _ => {
+                let mut route = http(kind, rule, parent, around, &mut problems);
+                let usual = || format!("{}.{}.{number}", around.namespace, around.name);
+                route.name = rule.name.clone().unwrap_or_else(usual);
+                made.http.push(route);
+            }
         }
     }
     // Of several rules the most exact is tried first, whatever their order.
@@ -104,7 +110,7 @@ fn by_precedence(routes: Vec<HttpRoute>) -> Vec<HttpRoute> {
         let uri = found.uri.clone().unwrap_or_default();
         let (rank, length) = match (&uri.exact, &uri.prefix, &uri.regex) {
             (Some(exact), _, _) => (3, exact.len()),
-            (_, Some(prefix), _) => (2, prefix.len()),
+            (_, Some(prefix), _) => (2, prefix.trim_end_matches('/').len()),
             (_, _, Some(regex)) => (1, regex.len()),
             _ => (0, 0),
         };
@@ -127,17 +133,14 @@ fn http(
     around: &Surroundings<'_>,
     problems: &mut Vec<String>,
 ) -> HttpRoute {
-    let mut made = HttpRoute {
-        name: rule.name.clone().unwrap_or_default(),
-        ..HttpRoute::default()
-    };
+    let mut made = HttpRoute::default();
     for found in &rule.matches {
         made.r#match.push(HttpMatch {
             port: parent.port,
             ..matched(kind, found)
         });
     }
-    if made.r#match.is_empty() && parent.port.is_some() {
+    if made.r#match.is_empty() {
         made.r#match.push(HttpMatch {
             port: parent.port,
             ..HttpMatch::default()
@@ -285,141 +288,6 @@ fn grpc_path(method: &serde_json::Value) -> Option<StringMatch> {
             ..StringMatch::default()
         }),
         (None, None) => None,
-    }
-}
-
-fn filters(
-    all: &[Filter],
-    around: &Surroundings<'_>,
-    made: &mut HttpRoute,
-    problems: &mut Vec<String>,
-) {
-    for filter in all {
-        match filter.r#type.as_str() {
-            "RequestHeaderModifier" => {
-                made.headers.get_or_insert_default().request =
-                    filter.request_header_modifier.as_ref().map(operations);
-            }
-            "ResponseHeaderModifier" => {
-                made.headers.get_or_insert_default().response =
-                    filter.response_header_modifier.as_ref().map(operations);
-            }
-            "RequestMirror" => {
-                let Some(mirror) = &filter.request_mirror else {
-                    continue;
-                };
-                let value = match (mirror.fraction, mirror.percent) {
-                    (Some(fraction), _) => Some(
-                        100.0 * fraction.numerator / fraction.denominator.unwrap_or(100.0).max(1.0),
-                    ),
-                    (None, percent) => percent,
-                };
-                made.mirrors.push(Mirror {
-                    destination: backend(&mirror.backend_ref, around, problems),
-                    percentage: value.map(|value| Percent { value }),
-                });
-            }
-            "RequestRedirect" => {
-                let Some(to) = &filter.request_redirect else {
-                    continue;
-                };
-                let PathModifier {
-                    replace_full_path,
-                    replace_prefix_match,
-                } = to.path.clone().unwrap_or_default();
-                made.redirect = Some(HttpRedirect {
-                    uri: replace_full_path.unwrap_or_default(),
-                    prefix_rewrite: replace_prefix_match.unwrap_or_default(),
-                    authority: to.hostname.clone().unwrap_or_default(),
-                    port: to.port,
-                    derive_port: to.scheme.is_none().then(|| "FROM_REQUEST_PORT".to_owned()),
-                    scheme: to.scheme.clone().unwrap_or_default(),
-                    redirect_code: to.status_code.unwrap_or(302),
-                });
-            }
-            "URLRewrite" => {
-                let Some(to) = &filter.url_rewrite else {
-                    continue;
-                };
-                let mut rewrite = HttpRewrite {
-                    authority: to.hostname.clone().unwrap_or_default(),
-                    ..HttpRewrite::default()
-                };
-                match &to.path {
-                    Some(PathModifier {
-                        replace_full_path: Some(path),
-                        ..
-                    }) => {
-                        rewrite.uri_regex_rewrite =
-                            Some(crate::objects::virtual_service::RegexRewrite {
-                                r#match: "/.*".to_owned(),
-                                rewrite: path.clone(),
-                            });
-                    }
-                    Some(PathModifier {
-                        replace_prefix_match: Some(prefix),
-                        ..
-                    }) => {
-                        // An empty prefix and a slash both take the beginning away.
-                        rewrite.uri = match prefix.trim_end_matches('/') {
-                            "" => "/".to_owned(),
-                            prefix => prefix.to_owned(),
-                        };
-                    }
-                    _ => {}
-                }
-                made.rewrite = Some(rewrite);
-            }
-            "CORS" => made.cors_policy = filter.cors.as_ref().map(cors),
-            other => problems.push(format!("filter {other:?} is not served")),
-        }
-    }
-}
-
-fn cors(said: &crate::objects::gateway_route::Cors) -> CorsPolicy {
-    let origin = |origin: &String| match origin.as_str() {
-        "*" => StringMatch {
-            regex: Some(".*".to_owned()),
-            ..StringMatch::default()
-        },
-        wildcard if wildcard.contains('*') => {
-            let parts: Vec<String> = wildcard.split('*').map(super::route::escaped).collect();
-            StringMatch {
-                regex: Some(parts.join(".*")),
-                ..StringMatch::default()
-            }
-        }
-        exact => StringMatch {
-            exact: Some(exact.to_owned()),
-            ..StringMatch::default()
-        },
-    };
-    CorsPolicy {
-        allow_origins: said.allow_origins.iter().map(origin).collect(),
-        allow_methods: said.allow_methods.clone(),
-        allow_headers: said.allow_headers.clone(),
-        expose_headers: said.expose_headers.clone(),
-        max_age: Some(Duration(std::time::Duration::from_secs(
-            said.max_age.unwrap_or(5),
-        ))),
-        allow_credentials: said.allow_credentials,
-        unmatched_preflights: Some("IGNORE".to_owned()),
-        ..CorsPolicy::default()
-    }
-}
-
-fn operations(modifier: &HeaderModifier) -> HeaderOperations {
-    let pairs = |all: &[crate::objects::gateway_route::Header]| {
-        // Of several for one name the first counts.
-        all.iter()
-            .rev()
-            .map(|header| (header.name.clone(), header.value.clone()))
-            .collect()
-    };
-    HeaderOperations {
-        set: pairs(&modifier.set),
-        add: pairs(&modifier.add),
-        remove: modifier.remove.clone(),
     }
 }
 

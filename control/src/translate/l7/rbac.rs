@@ -5,6 +5,7 @@
 //! (istio/istio, `pilot/pkg/security/authz`)
 
 mod model;
+mod words;
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use crate::objects::gateway::WAYPOINT_CLASS;
 use crate::objects::request_authentication::Targets;
 use crate::objects::{Key, Kind, selects};
 
-pub(super) use model::jwt_claim;
+pub(super) use words::jwt_claim;
 
 use rbac::rbac::Action;
 
@@ -59,11 +60,11 @@ struct Built {
 
 impl Built {
     fn prefix(&self) -> String {
-        match self.action {
-            Action::Allow => "istio_dry_run_allow_".to_owned(),
-            // istiod names a prefix where there are shadow rules, or where the action has none.
-            Action::Deny if self.shadow.is_some() => "istio_dry_run_deny_".to_owned(),
-            _ => String::new(),
+        // istiod asks the shadow rules for their action, and where there are none that is ALLOW.
+        match (&self.shadow, self.action) {
+            (None, _) | (_, Action::Allow) => "istio_dry_run_allow_".to_owned(),
+            (_, Action::Deny) => "istio_dry_run_deny_".to_owned(),
+            (_, Action::Log) => String::new(),
         }
     }
 }
@@ -155,9 +156,13 @@ fn of_rules(
     if spec.rules.is_empty() {
         return HashMap::from([(name(0), model::never())]);
     }
+    let domains: Vec<String> = std::iter::once(&view.mesh.trust_domain)
+        .chain(&view.mesh.trust_domain_aliases)
+        .cloned()
+        .collect();
     let mut all = HashMap::new();
     for (number, rule) in spec.rules.iter().enumerate() {
-        match model::policy(&key.namespace, rule, action, tcp) {
+        match model::policy(&key.namespace, &domains, rule, action, tcp) {
             Ok(Some(policy)) => {
                 all.insert(name(number), policy);
             }

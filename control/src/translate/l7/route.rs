@@ -2,7 +2,10 @@
 //! in order, or one route to the service itself. (istio/istio, `pilot/pkg/networking/core/route`)
 
 mod action;
+mod filter;
+mod headers;
 mod matches;
+mod retry;
 
 use super::api::{UInt32Value, core, metadata, number, object, route, text, truth};
 use super::view::{Hosted, Protocol, Target, TargetPort, View, inbound, outbound, parts};
@@ -73,7 +76,7 @@ fn default_route(cluster: &str, operation: &str) -> route::Route {
         cluster_specifier: Some(route::route_action::ClusterSpecifier::Cluster(
             cluster.to_owned(),
         )),
-        retry_policy: action::retries(None, false),
+        retry_policy: retry::retries(None, false),
         ..Default::default()
     };
     action::set_timeout(&mut action, None);
@@ -163,19 +166,23 @@ fn one(
         return None;
     }
     made.decorator = Some(route::Decorator {
-        operation: operation(&made, &hosted.key.name, port),
+        operation: operation(&made, &object_name(hosted), port),
         ..Default::default()
     });
     Some(made)
 }
 
+/// A route of the Gateway API goes, as in istiod, under the name of the service it is for.
+fn object_name(hosted: &Hosted) -> String {
+    match (hosted.kind, hosted.spec.hosts.first()) {
+        (Kind::VirtualService, _) | (_, None) => hosted.key.name.to_string(),
+        (_, Some(host)) => format!("{}~{host}", hosted.key.namespace),
+    }
+}
+
 /// Where the object is, for tools.
 fn config_path(hosted: &Hosted) -> String {
-    // As istiod tells it: a route of the Gateway API is a VirtualService inside.
-    let name = match hosted.kind {
-        Kind::VirtualService => hosted.key.name.to_string(),
-        _ => format!("{}~{}~mesh", hosted.key.namespace, hosted.key.name),
-    };
+    let name = object_name(hosted);
     format!(
         "/apis/networking.istio.io/v1/namespaces/{}/virtual-service/{name}",
         hosted.key.namespace

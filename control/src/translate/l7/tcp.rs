@@ -35,6 +35,22 @@ pub(super) fn filters(
         })
         .unwrap_or_default();
     let mut proxy = proxy(view, &name);
+    let by_source = rule.as_ref().and_then(|rule| {
+        let policy = rule.spec.traffic_policy.as_ref()?;
+        policy
+            .load_balancer
+            .as_ref()?
+            .consistent_hash
+            .as_ref()?
+            .use_source_ip
+    });
+    if by_source == Some(true) {
+        use super::api::percent::{HashPolicy, hash_policy};
+        let source = hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {});
+        proxy.hash_policy = vec![HashPolicy {
+            policy_specifier: Some(source),
+        }];
+    }
     proxy.idle_timeout = parsed(pool.idle_timeout);
     proxy.max_downstream_connection_duration = parsed(pool.max_connection_duration);
     match routes.as_slice() {

@@ -34,9 +34,12 @@ pub(super) fn tunnel(prefixes: &[String]) -> tls::CommonTlsContext {
     }
 }
 
-/// `spiffe://TRUST-DOMAIN/`.
-pub(super) fn mesh_prefix(view: &View<'_>) -> String {
-    format!("spiffe://{}/", view.mesh.trust_domain)
+/// `spiffe://TRUST-DOMAIN/`, and of each alias.
+pub(super) fn mesh_prefixes(view: &View<'_>) -> Vec<String> {
+    let domains = std::iter::once(&view.mesh.trust_domain).chain(&view.mesh.trust_domain_aliases);
+    domains
+        .map(|domain| format!("spiffe://{domain}/"))
+        .collect()
 }
 
 fn uri_prefix(prefix: &str) -> tls::SubjectAltNameMatcher {
@@ -78,7 +81,8 @@ fn secret(name: &str) -> tls::SdsSecretConfig {
     }
 }
 
-/// The client's side of `trafficPolicy.tls`; `None` for plain text.
+/// The client's side of `trafficPolicy.tls`; `None` for plain text. What can't be made of it is
+/// never plain text: the connection then fails.
 ///
 /// ISTIO_MUTUAL is honoured, which istiod leaves out (istio/istio#60084): the waypoint's own
 /// certificate, the mesh's roots, for endpoints outside of HBONE that ask for mutual TLS.
@@ -88,88 +92,35 @@ pub(super) fn upstream(
     tls: &Tls,
     h2: bool,
 ) -> Option<core::TransportSocket> {
-    use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let wrong = |problem: String| {
-        view.problem(Kind::DestinationRule, &rule.key, problem);
-        None
-    };
-    let mut common = tls::CommonTlsContext {
-        alpn_protocols: h2.then(|| "h2".to_owned()).into_iter().collect(),
-        ..tls::CommonTlsContext::default()
-    };
-    let names = tls
-        .subject_alt_names
-        .iter()
-        .flat_map(|name| exact_names(name))
-        .collect();
-    let validation = tls::CertificateValidationContext {
-        match_typed_subject_alt_names: names,
-        ..tls::CertificateValidationContext::default()
-    };
-    let combined = |root: tls::SdsSecretConfig, validation| {
-        ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-            default_validation_context: Some(validation),
-            validation_context_sds_secret_config: Some(root),
-            ..CombinedCertificateValidationContext::default()
-        })
-    };
-    match tls.mode.as_str() {
+    let wrong = |problem: String| view.problem(Kind::DestinationRule, &rule.key, problem);
+    let mut common = match tls.mode.as_str() {
         "DISABLE" => return None,
         "ISTIO_MUTUAL" => {
-            common = tunnel(&[mesh_prefix(view)]);
+            let mut common = tunnel(&mesh_prefixes(view));
             common.alpn_protocols = vec!["istio-peer-exchange".to_owned(), "istio".to_owned()];
-            if h2 {
-                common.alpn_protocols.push("h2".to_owned());
-            }
+            common
         }
-        "SIMPLE" | "MUTUAL" => {
+        mode => {
+            if !matches!(mode, "SIMPLE" | "MUTUAL") {
+                wrong(format!(
+                    "tls.mode is {mode:?}: it must be DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL"
+                ));
+            }
+            let files = !tls.client_certificate.is_empty() && !tls.private_key.is_empty();
+            if mode == "MUTUAL" && tls.credential_name.is_empty() && !files {
+                wrong("tls.mode MUTUAL needs clientCertificate and privateKey".to_owned());
+            }
             if !tls.credential_name.is_empty() {
-                return wrong(format!(
-                    "tls.credentialName is {:?}: waypoints are not given Secrets of the cluster; name files",
+                wrong(format!(
+                    "tls.credentialName is {:?}: control gives waypoints no Secrets of the cluster, so that these connections fail; name files",
                     tls.credential_name
                 ));
             }
-            if tls.mode == "MUTUAL" {
-                if tls.client_certificate.is_empty() || tls.private_key.is_empty() {
-                    return wrong(
-                        "tls.mode MUTUAL needs clientCertificate and privateKey".to_owned(),
-                    );
-                }
-                let file = |path: &str| {
-                    Some(core::DataSource {
-                        specifier: Some(core::data_source::Specifier::Filename(path.to_owned())),
-                        ..core::DataSource::default()
-                    })
-                };
-                common.tls_certificates = vec![tls::TlsCertificate {
-                    certificate_chain: file(&tls.client_certificate),
-                    private_key: file(&tls.private_key),
-                    ..tls::TlsCertificate::default()
-                }];
-            }
-            let skip = tls.insecure_skip_verify.unwrap_or_default();
-            common.validation_context_type = match (skip, tls.ca_certificates.as_str()) {
-                (true, _) => None,
-                // The system's own roots.
-                (false, "") => Some(ValidationContextType::ValidationContext(
-                    tls::CertificateValidationContext {
-                        trusted_ca: Some(core::DataSource {
-                            specifier: Some(core::data_source::Specifier::Filename(
-                                "/etc/ssl/certs/ca-certificates.crt".to_owned(),
-                            )),
-                            ..core::DataSource::default()
-                        }),
-                        ..validation
-                    },
-                )),
-                (false, file) => Some(combined(secret(&format!("file-root:{file}")), validation)),
-            };
+            with_files(tls)
         }
-        other => {
-            return wrong(format!(
-                "tls.mode is {other:?}: it must be DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL"
-            ));
-        }
+    };
+    if h2 {
+        common.alpn_protocols.push("h2".to_owned());
     }
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(common),
@@ -182,27 +133,95 @@ pub(super) fn upstream(
     ))
 }
 
-fn exact_names(name: &str) -> Vec<tls::SubjectAltNameMatcher> {
-    use tls::subject_alt_name_matcher::SanType;
-    let exact = || {
-        Some(string(
-            matcher::string_matcher::MatchPattern::Exact(name.to_owned()),
-            false,
-        ))
+/// Whether the proxy finds the name to ask for, and to check, by the request's host.
+pub(super) fn by_host(tls: &Tls) -> Option<(bool, bool)> {
+    let outside = matches!(tls.mode.as_str(), "SIMPLE" | "MUTUAL") && tls.sni.is_empty();
+    let checked = tls.subject_alt_names.is_empty() && !tls.insecure_skip_verify.unwrap_or_default();
+    outside.then_some((true, checked))
+}
+
+/// Certificates and roots from files of the waypoint's pod, under the names that Istio gives them.
+fn with_files(tls: &Tls) -> tls::CommonTlsContext {
+    use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let mut common = tls::CommonTlsContext {
+        tls_params: Some(tls::TlsParameters {
+            tls_minimum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv12.into(),
+            tls_maximum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv13.into(),
+            ..tls::TlsParameters::default()
+        }),
+        ..tls::CommonTlsContext::default()
     };
-    [SanType::Dns, SanType::Uri]
-        .map(|kind| tls::SubjectAltNameMatcher {
-            san_type: kind.into(),
-            matcher: exact(),
-            ..tls::SubjectAltNameMatcher::default()
+    let credential =
+        (!tls.credential_name.is_empty()).then(|| format!("kubernetes://{}", tls.credential_name));
+    let own = match (&credential, tls.client_certificate.as_str()) {
+        (Some(credential), _) => Some(over_ads(credential)),
+        (None, "") => None,
+        (None, certificate) => Some(of_file(&format!(
+            "file-cert:{certificate}~{}",
+            tls.private_key
+        ))),
+    };
+    common.tls_certificate_sds_secret_configs =
+        own.filter(|_| tls.mode == "MUTUAL").into_iter().collect();
+    #[allow(deprecated)] // As istiod: names of either kind.
+    let validation = tls::CertificateValidationContext {
+        match_subject_alt_names: tls
+            .subject_alt_names
+            .iter()
+            .map(|name| exact(name))
+            .collect(),
+        ..tls::CertificateValidationContext::default()
+    };
+    common.validation_context_type = Some(if tls.insecure_skip_verify.unwrap_or_default() {
+        ValidationContextType::ValidationContext(validation)
+    } else {
+        let roots = match (&credential, tls.ca_certificates.as_str()) {
+            (Some(credential), _) => over_ads(&format!("{credential}-cacert")),
+            (None, "") => of_file("file-root:system"),
+            (None, file) => of_file(&format!("file-root:{file}")),
+        };
+        ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+            default_validation_context: Some(validation),
+            validation_context_sds_secret_config: Some(roots),
+            ..CombinedCertificateValidationContext::default()
         })
-        .to_vec()
+    });
+    common
+}
+
+fn exact(name: &str) -> matcher::StringMatcher {
+    string(
+        matcher::string_matcher::MatchPattern::Exact(name.to_owned()),
+        false,
+    )
+}
+
+fn of_file(name: &str) -> tls::SdsSecretConfig {
+    let mut secret = secret(name);
+    if let Some(config) = &mut secret.sds_config {
+        config.initial_fetch_timeout = None;
+    }
+    secret
+}
+
+fn over_ads(name: &str) -> tls::SdsSecretConfig {
+    let config = core::ConfigSource {
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource::default(),
+        )),
+        resource_api_version: core::ApiVersion::V3.into(),
+        ..core::ConfigSource::default()
+    };
+    tls::SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(config),
+    }
 }
 
 /// The server's side of a tunnel.
 pub(super) fn terminate(view: &View<'_>) -> core::TransportSocket {
     let context = tls::DownstreamTlsContext {
-        common_tls_context: Some(tunnel(&[mesh_prefix(view)])),
+        common_tls_context: Some(tunnel(&mesh_prefixes(view))),
         require_client_certificate: truth(true),
         ..tls::DownstreamTlsContext::default()
     };

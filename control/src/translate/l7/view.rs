@@ -58,6 +58,10 @@ pub struct Target {
     pub addresses: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<TargetPort>,
+    /// A headless service's pods are called by their own addresses.
+    pub headless: bool,
+    /// Near endpoints are preferred.
+    pub near: bool,
 }
 
 /// A port of a service.
@@ -143,7 +147,12 @@ impl Protocol {
             AppProtocol::Http2 | AppProtocol::Grpc => Self::Http2,
             AppProtocol::Tls => Self::Tls,
             AppProtocol::Tcp => Self::Tcp,
-            AppProtocol::Unknown if declared_tcp(port) => Self::Tcp,
+            AppProtocol::Unknown if declared(port, &["grpc"]) => Self::Http2,
+            AppProtocol::Unknown
+                if declared(port, &["mongo", "redis", "mysql", "hbone", "doublehbone"]) =>
+            {
+                Self::Tcp
+            }
             AppProtocol::Unknown => Self::Sniffed,
         }
     }
@@ -157,17 +166,14 @@ impl Protocol {
     }
 }
 
-/// Protocols that Istio knows and that node proxies are told nothing of: TCP for a waypoint.
-fn declared_tcp(port: &crate::objects::service::ServicePort) -> bool {
+/// Protocols that Istio knows and that node proxies are told nothing of.
+fn declared(port: &crate::objects::service::ServicePort, names: &[&str]) -> bool {
     let name = port
         .app_protocol
         .as_deref()
         .unwrap_or(&port.name)
         .to_ascii_lowercase();
-    matches!(
-        name.split('-').next(),
-        Some("mongo" | "redis" | "mysql" | "hbone" | "doublehbone")
-    )
+    names.contains(&name.split('-').next().unwrap_or_default())
 }
 
 impl View<'_> {

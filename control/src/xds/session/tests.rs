@@ -1,11 +1,14 @@
 //! A client's conversation, request by request.
 
-use mesh::proto::discovery::Status;
+use mesh::proto::discovery::{DeltaDiscoveryResponse, Status};
 use mesh::proto::security;
 use mesh::proto::workload::{NetworkAddress, Service};
 
+use prost::Message;
+
 use super::*;
 use crate::index::Update;
+use crate::resource::Resource;
 
 const SVC: &str = "ns/a.ns.svc.cluster.local";
 

@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream;
 use prost::Message;
 
 use super::super::api::{UInt64Value, cluster, core, number, parsed, percent, said};
-use super::super::view::{Rule, TargetPort, View};
+use super::super::view::{Rule, View};
 use super::{OPTIONS, as_the_caller, explicit_h2, set_options};
 use crate::objects::Kind;
 use crate::objects::destination_rule::{
@@ -44,6 +44,14 @@ pub(in crate::translate::l7) fn policy_for(rule: &Rule, port: u16, subset: &str)
     policy
 }
 
+/// Whether anything is said for a subset.
+pub(super) fn says(rule: &Rule, subset: &str) -> bool {
+    let mut subsets = rule.spec.subsets.iter();
+    let special = subsets.find(|known| known.name == subset && !subset.is_empty());
+    rule.spec.traffic_policy.is_some()
+        || special.is_some_and(|special| special.traffic_policy.is_some())
+}
+
 fn is(at: &crate::objects::destination_rule::PortPolicy, port: u16) -> bool {
     at.port
         .is_some_and(|selector| selector.number == u32::from(port))
@@ -71,13 +79,15 @@ pub(super) fn apply(
     view: &View<'_>,
     rule: Option<&Rule>,
     policy: Option<&TrafficPolicy>,
-    port: &TargetPort,
     made: &mut cluster::Cluster,
 ) {
     let (Some(rule), Some(policy)) = (rule, policy) else {
         return;
     };
-    pool(policy, port, made);
+    pool(policy, made);
+    if let Some((sni, san)) = policy.tls.as_ref().and_then(super::super::tls::by_host) {
+        by_host(made, sni, san);
+    }
     if let Some(detection) = &policy.outlier_detection {
         outliers(detection, made);
     }
@@ -88,7 +98,7 @@ pub(super) fn apply(
     }
 }
 
-fn pool(policy: &TrafficPolicy, port: &TargetPort, made: &mut cluster::Cluster) {
+fn pool(policy: &TrafficPolicy, made: &mut cluster::Cluster) {
     let ConnectionPool { tcp, http } = policy.connection_pool.clone().unwrap_or_default();
     let (tcp, asked) = (tcp.unwrap_or_default(), http.is_some());
     let http = http.unwrap_or_default();
@@ -105,7 +115,7 @@ fn pool(policy: &TrafficPolicy, port: &TargetPort, made: &mut cluster::Cluster) 
         threshold.retry_budget = policy.retry_budget.as_ref().map(|budget| {
             cluster::circuit_breakers::thresholds::RetryBudget {
                 budget_percent: Some(percent::Percent {
-                    value: budget.percent.map_or(20.0, |percent| percent.value),
+                    value: budget.percent.unwrap_or(20.0),
                 }),
                 min_retry_concurrency: number(if budget.min_retry_concurrency > 0 {
                     budget.min_retry_concurrency
@@ -156,14 +166,22 @@ fn pool(policy: &TrafficPolicy, port: &TargetPort, made: &mut cluster::Cluster) 
     let known = made.typed_extension_protocol_options.get(OPTIONS);
     let mut options = known
         .and_then(|any| upstream::HttpProtocolOptions::decode(any.value.as_slice()).ok())
-        .unwrap_or_else(|| {
-            if port.protocol.http() {
-                explicit_h1()
-            } else {
-                upstream::HttpProtocolOptions::default()
-            }
-        });
+        .unwrap_or_else(explicit_h1);
     options.common_http_protocol_options = Some(common);
+    set_options(made, &options);
+}
+
+/// The name to ask for, and to check, is the request's host.
+fn by_host(made: &mut cluster::Cluster, auto_sni: bool, auto_san_validation: bool) {
+    let known = made.typed_extension_protocol_options.get(OPTIONS);
+    let known =
+        known.and_then(|any| upstream::HttpProtocolOptions::decode(any.value.as_slice()).ok());
+    let mut options = known.unwrap_or_else(explicit_h1);
+    options.upstream_http_protocol_options = Some(core::UpstreamHttpProtocolOptions {
+        auto_sni,
+        auto_san_validation,
+        ..core::UpstreamHttpProtocolOptions::default()
+    });
     set_options(made, &options);
 }
 
@@ -208,7 +226,6 @@ fn outliers(detection: &OutlierDetection, made: &mut cluster::Cluster) {
         }
     }
     made.outlier_detection = Some(out);
-    // With a handful of pods, half of them being out must not bring all of them back.
     made.common_lb_config
         .get_or_insert_default()
         .healthy_panic_threshold = Some(percent::Percent {

@@ -4,8 +4,12 @@
 
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
-use super::super::api::{any, cidr, core, matcher, rbac, regex, route, string};
+use super::super::api::{any, core, matcher, rbac, string};
 use super::super::route::escaped;
+use super::words::{
+    Why, at, block, claim_principal, claims, header, known, of_destination, one_of, pattern, peer,
+    permission, principal, request_principal, string_value, strings, text,
+};
 use crate::objects::authorization_policy::{Condition, Rule, Source};
 
 use matcher::string_matcher::MatchPattern;
@@ -15,23 +19,17 @@ use rbac::rbac::Action;
 
 type Values<'a> = (&'a str, &'a [String], &'a [String]);
 
-/// Why a value can't be used here.
-enum Why {
-    /// It is HTTP's, and this is an opaque connection.
-    HttpOnly,
-    /// It is wrong.
-    Wrong(String),
-}
-
 /// The policy of a rule; `None` where nothing of it is left on an opaque connection.
 pub(super) fn policy(
     namespace: &str,
+    domains: &[String],
     rule: &Rule,
     action: Action,
     tcp: bool,
 ) -> Result<Option<rbac::Policy>, String> {
     let maker = Maker {
         namespace,
+        domains,
         action,
         tcp,
     };
@@ -64,6 +62,8 @@ pub(super) fn never() -> rbac::Policy {
 
 struct Maker<'a> {
     namespace: &'a str,
+    /// The mesh's trust domain, and its aliases.
+    domains: &'a [String],
     action: Action,
     tcp: bool,
 }
@@ -246,10 +246,28 @@ impl Maker<'_> {
             return self.kept(found);
         }
         let mut ids = Vec::new();
-        for value in values {
-            ids.extend(self.kept(self.principal(key, value))?);
+        for value in values.iter().flat_map(|value| self.of_domains(key, value)) {
+            ids.extend(self.kept(self.principal(key, &value))?);
         }
         Ok((!ids.is_empty()).then(|| principal(Identifier::OrIds(rbac::principal::Set { ids }))))
+    }
+
+    /// A name of this mesh is so under each of its trust domains.
+    fn of_domains(&self, key: &str, value: &str) -> Vec<String> {
+        let (domain, rest) = match key {
+            "source.principal" => value.split_once('/').unwrap_or((value, "")),
+            "source.trustDomain" => (value, ""),
+            _ => return vec![value.to_owned()],
+        };
+        let pattern = rest.contains('*');
+        if pattern || self.domains.len() < 2 || !self.domains.iter().any(|known| known == domain) {
+            return vec![value.to_owned()];
+        }
+        let slash = if rest.is_empty() { "" } else { "/" };
+        self.domains
+            .iter()
+            .map(|domain| format!("{domain}{slash}{rest}"))
+            .collect()
     }
 
     /// An ALLOW rule with something that can't be matched allows nothing; others apply without it.
@@ -359,7 +377,7 @@ impl Maker<'_> {
             "source.principal" => Ok(peer(
                 match (value, value.strip_prefix('*'), value.strip_suffix('*')) {
                     ("*", _, _) => pattern(".+".to_owned()),
-                    (_, Some(suffix), _) => string(MatchPattern::Suffix(suffix.to_owned()), false),
+                    (_, Some(suffix), _) => pattern(format!("spiffe://.*{}", escaped(suffix))),
                     (_, _, Some(prefix)) => {
                         string(MatchPattern::Prefix(format!("spiffe://{prefix}")), false)
                     }
@@ -368,239 +386,5 @@ impl Maker<'_> {
             )),
             other => Err(Why::Wrong(format!("when key {other:?} is not known"))),
         }
-    }
-}
-
-fn of_destination(key: &str) -> bool {
-    matches!(
-        key,
-        "destination.ip" | "destination.port" | "connection.sni"
-    ) || key.starts_with("experimental.envoy.filters.")
-}
-
-fn known(condition: &Condition) -> Result<(), Why> {
-    let key = condition.key.as_str();
-    let plain = [
-        "source.ip",
-        "remote.ip",
-        "source.namespace",
-        "source.principal",
-        "source.serviceAccount",
-        "source.trustDomain",
-        "request.auth.principal",
-        "request.auth.audiences",
-        "request.auth.presenter",
-    ];
-    let prefixed = ["request.headers[", "request.auth.claims["];
-    if condition.values.is_empty() && condition.not_values.is_empty() {
-        return Err(Why::Wrong(format!(
-            "when key {key:?} needs values or notValues"
-        )));
-    }
-    if of_destination(key)
-        || plain.contains(&key)
-        || prefixed.iter().any(|prefix| key.starts_with(prefix))
-    {
-        return Ok(());
-    }
-    Err(Why::Wrong(format!("when key {key:?} is not known")))
-}
-
-fn strings(value: &serde_json::Value) -> Result<Vec<String>, Why> {
-    serde_json::from_value(value.clone())
-        .map_err(|_| Why::Wrong(format!("{value} is no list of texts")))
-}
-
-/// The path of claims that a key names, if it names one.
-fn claims(key: &str) -> Result<Option<Vec<&str>>, Why> {
-    match key {
-        "request.auth.audiences" => return Ok(Some(vec!["aud"])),
-        "request.auth.presenter" => return Ok(Some(vec!["azp"])),
-        _ => {}
-    }
-    let Some(path) = key.strip_prefix("request.auth.claims") else {
-        return Ok(None);
-    };
-    let inner = path
-        .strip_prefix('[')
-        .and_then(|path| path.strip_suffix(']'));
-    let inner = inner.filter(|inner| !inner.is_empty()).ok_or_else(|| {
-        Why::Wrong(format!(
-            "when key {key:?}: it must be request.auth.claims[NAME]"
-        ))
-    })?;
-    Ok(Some(inner.split("][").collect()))
-}
-
-fn claim_principal(claims: &[&str], values: &[String]) -> rbac::Principal {
-    let mut matchers: Vec<matcher::ValueMatcher> = values
-        .iter()
-        .map(|value| string_value(text(value)))
-        .collect();
-    let value = match matchers.len() {
-        1 => matchers.remove(0),
-        _ => matcher::ValueMatcher {
-            match_pattern: Some(matcher::value_matcher::MatchPattern::OrMatch(
-                matcher::OrMatcher {
-                    value_matchers: matchers,
-                },
-            )),
-        },
-    };
-    principal(Identifier::Metadata(in_payload(claims, one_of(value))))
-}
-
-/// `ISSUER/SUBJECT`, with `*` at one end.
-fn request_principal(values: &[String]) -> rbac::Principal {
-    let exact = |value: &str| string(MatchPattern::Exact(value.to_owned()), false);
-    let anything = || pattern(".+".to_owned());
-    let mut ids: Vec<rbac::Principal> = values
-        .iter()
-        .map(|value| {
-            // The issuer may be a URL: its slashes come first.
-            let (issuer, subject) = match value.rsplit_once('/') {
-                _ if value == "*" => (anything(), anything()),
-                Some(("*", subject)) if value.starts_with('*') => (anything(), exact(subject)),
-                Some((issuer, subject)) if value.starts_with('*') => (
-                    string(MatchPattern::Suffix(issuer[1..].to_owned()), false),
-                    exact(subject),
-                ),
-                None if value.starts_with('*') => (
-                    anything(),
-                    string(MatchPattern::Suffix(value[1..].to_owned()), false),
-                ),
-                Some((issuer, "*")) => (exact(issuer), anything()),
-                Some((issuer, subject)) if subject.ends_with('*') => (
-                    exact(issuer),
-                    string(
-                        MatchPattern::Prefix(subject.trim_end_matches('*').to_owned()),
-                        false,
-                    ),
-                ),
-                None if value.ends_with('*') => (
-                    string(
-                        MatchPattern::Prefix(value.trim_end_matches('*').to_owned()),
-                        false,
-                    ),
-                    anything(),
-                ),
-                Some((issuer, subject)) => (exact(issuer), exact(subject)),
-                None => (exact(value), exact("")),
-            };
-            let claim = |name: &str, wanted| {
-                principal(Identifier::Metadata(in_payload(
-                    &[name],
-                    string_value(wanted),
-                )))
-            };
-            principal(Identifier::AndIds(rbac::principal::Set {
-                ids: vec![claim("iss", issuer), claim("sub", subject)],
-            }))
-        })
-        .collect();
-    match ids.len() {
-        1 => ids.remove(0),
-        _ => principal(Identifier::OrIds(rbac::principal::Set { ids })),
-    }
-}
-
-/// A claim that is, or has in its list, this text.
-pub(in crate::translate::l7) fn jwt_claim(
-    claims: &[&str],
-    wanted: matcher::StringMatcher,
-) -> matcher::MetadataMatcher {
-    in_payload(claims, one_of(string_value(wanted)))
-}
-
-fn in_payload(claims: &[&str], value: matcher::ValueMatcher) -> matcher::MetadataMatcher {
-    let path: Vec<&str> = std::iter::once("payload")
-        .chain(claims.iter().copied())
-        .collect();
-    at("envoy.filters.http.jwt_authn", &path, value)
-}
-
-fn at(filter: &str, path: &[&str], value: matcher::ValueMatcher) -> matcher::MetadataMatcher {
-    use matcher::metadata_matcher::{PathSegment, path_segment::Segment};
-    matcher::MetadataMatcher {
-        filter: filter.to_owned(),
-        path: path
-            .iter()
-            .map(|key| PathSegment {
-                segment: Some(Segment::Key((*key).to_owned())),
-            })
-            .collect(),
-        value: Some(value),
-        invert: false,
-    }
-}
-
-fn string_value(wanted: matcher::StringMatcher) -> matcher::ValueMatcher {
-    matcher::ValueMatcher {
-        match_pattern: Some(matcher::value_matcher::MatchPattern::StringMatch(wanted)),
-    }
-}
-
-fn one_of(value: matcher::ValueMatcher) -> matcher::ValueMatcher {
-    let list = matcher::ListMatcher {
-        match_pattern: Some(matcher::list_matcher::MatchPattern::OneOf(Box::new(value))),
-    };
-    matcher::ValueMatcher {
-        match_pattern: Some(matcher::value_matcher::MatchPattern::ListMatch(Box::new(
-            list,
-        ))),
-    }
-}
-
-fn block(value: &str) -> Result<core::CidrRange, Why> {
-    cidr(value).ok_or_else(|| Why::Wrong(format!("{value:?} is no IP address or CIDR block")))
-}
-
-fn peer(wanted: matcher::StringMatcher) -> rbac::Principal {
-    principal(Identifier::FilterState(matcher::FilterStateMatcher {
-        key: "io.istio.peer_principal".to_owned(),
-        matcher: Some(matcher::filter_state_matcher::Matcher::StringMatch(wanted)),
-    }))
-}
-
-fn pattern(text: String) -> matcher::StringMatcher {
-    string(MatchPattern::SafeRegex(regex(text)), false)
-}
-
-fn affixed(value: &str, ignore_case: bool) -> Option<matcher::StringMatcher> {
-    Some(
-        match (value, value.strip_prefix('*'), value.strip_suffix('*')) {
-            ("*", _, _) => return None,
-            (_, Some(suffix), _) => string(MatchPattern::Suffix(suffix.to_owned()), ignore_case),
-            (_, _, Some(prefix)) => string(MatchPattern::Prefix(prefix.to_owned()), ignore_case),
-            _ => string(MatchPattern::Exact(value.to_owned()), ignore_case),
-        },
-    )
-}
-
-/// `a`, `a*`, `*a` or `*`.
-fn text(value: &str) -> matcher::StringMatcher {
-    affixed(value, false).unwrap_or_else(|| pattern(".+".to_owned()))
-}
-
-fn header(name: &str, value: &str, ignore_case: bool) -> route::HeaderMatcher {
-    use route::header_matcher::HeaderMatchSpecifier;
-    let specifier = match affixed(value, ignore_case) {
-        None => HeaderMatchSpecifier::PresentMatch(true),
-        Some(wanted) => HeaderMatchSpecifier::StringMatch(wanted),
-    };
-    route::HeaderMatcher {
-        name: name.to_owned(),
-        header_match_specifier: Some(specifier),
-        ..Default::default()
-    }
-}
-
-fn permission(rule: Permit) -> rbac::Permission {
-    rbac::Permission { rule: Some(rule) }
-}
-
-fn principal(identifier: Identifier) -> rbac::Principal {
-    rbac::Principal {
-        identifier: Some(identifier),
     }
 }

@@ -1,28 +1,18 @@
 //! What is done with the requests of a route.
 
-use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
-use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
-use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
-use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-
-use super::super::api::{
-    any, core, duration, matcher, number, parsed, regex, route, seconds, string, truth,
-};
+use super::super::api::{any, core, duration, matcher, parsed, regex, route, seconds, truth};
 use super::super::view::{Hosted, View};
-use super::matches::{escaped, pattern};
+use super::filter::{cross_origin, injected};
+use super::headers::Changes;
+use super::matches::escaped;
+use super::retry::retries;
 use super::{destination, fraction, share, weight, whole};
 use crate::objects::Kind;
 use crate::objects::virtual_service::{
-    CorsPolicy, Destination, DirectResponse, Fault, HeaderOperations, Headers, HttpRedirect,
-    HttpRetry, HttpRewrite, HttpRoute, Percent,
+    Destination, DirectResponse, HttpRedirect, HttpRewrite, HttpRoute, Percent,
 };
 
 use route::route_action::{ClusterSpecifier, HostRewriteSpecifier};
-
-/// Istio's usual reasons to try again.
-const RETRY_ON: &str =
-    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 /// Completes a route that has its match.
 pub(super) fn apply(
@@ -221,75 +211,6 @@ fn mirrors(view: &View<'_>, http: &HttpRoute, port: u16, action: &mut route::Rou
     }
 }
 
-/// How often and when a request is tried again; `None` where it is not.
-pub(super) fn retries(said: Option<&HttpRetry>, sticky: bool) -> Option<route::RetryPolicy> {
-    let previous_hosts = || route::retry_policy::RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(
-            route::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any(
-                &PreviousHostsPredicate {},
-            )),
-        ),
-    };
-    let mut policy = route::RetryPolicy {
-        retry_on: RETRY_ON.to_owned(),
-        num_retries: number(2),
-        retry_host_predicate: if sticky {
-            Vec::new()
-        } else {
-            vec![previous_hosts()]
-        },
-        host_selection_retry_max_attempts: 5,
-        ..Default::default()
-    };
-    let Some(said) = said else {
-        return Some(policy);
-    };
-    policy.num_retries = number(
-        u32::try_from(said.attempts)
-            .ok()
-            .filter(|attempts| *attempts > 0)?,
-    );
-    if !said.retry_on.is_empty() {
-        let parts = said
-            .retry_on
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        let (codes, words): (Vec<&str>, Vec<&str>) =
-            parts.partition(|part| part.parse::<u32>().is_ok());
-        policy.retriable_status_codes = codes.iter().filter_map(|code| code.parse().ok()).collect();
-        policy.retry_on = words.join(",");
-        if !codes.is_empty() && !words.contains(&"retriable-status-codes") {
-            policy.retry_on.push_str(",retriable-status-codes");
-        }
-    }
-    policy.per_try_timeout = parsed(said.per_try_timeout);
-    if let Some(elsewhere) = said.retry_ignore_previous_hosts {
-        policy.retry_host_predicate = if elsewhere {
-            vec![previous_hosts()]
-        } else {
-            Vec::new()
-        };
-    }
-    if said.retry_remote_localities == Some(true) {
-        let config = PreviousPrioritiesConfig {
-            update_frequency: 2,
-        };
-        policy.retry_priority = Some(route::retry_policy::RetryPriority {
-            name: "envoy.retry_priorities.previous_priorities".to_owned(),
-            config_type: Some(
-                route::retry_policy::retry_priority::ConfigType::TypedConfig(any(&config)),
-            ),
-        });
-    }
-    policy.retry_back_off = said.backoff.map(|first| route::retry_policy::RetryBackOff {
-        base_interval: Some(duration(first.0)),
-        ..Default::default()
-    });
-    Some(policy)
-}
-
 /// By what a destination's requests are told apart, where its DestinationRule says so.
 pub(super) fn hash(
     view: &View<'_>,
@@ -408,189 +329,4 @@ fn respond(response: &DirectResponse) -> Result<route::route::Action, String> {
 fn decoded(bytes: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(bytes).ok()
-}
-
-fn injected(found: &Fault) -> Result<Option<fault::HttpFault>, String> {
-    let delay = match &found.delay {
-        Some(delay) => {
-            let fixed = delay.fixed_delay.ok_or("fault.delay needs fixedDelay")?;
-            let how_many = delay
-                .percentage
-                .map_or_else(|| whole(delay.percent), |percent| share(percent.value));
-            Some(common_fault::FaultDelay {
-                fault_delay_secifier: Some(
-                    common_fault::fault_delay::FaultDelaySecifier::FixedDelay(duration(fixed.0)),
-                ),
-                percentage: Some(how_many),
-            })
-        }
-        None => None,
-    };
-    let abort = match &found.abort {
-        Some(abort) => {
-            let error = match (abort.http_status, &abort.grpc_status) {
-                (Some(status), _) => fault::fault_abort::ErrorType::HttpStatus(status),
-                (None, Some(name)) => fault::fault_abort::ErrorType::GrpcStatus(grpc_status(name)?),
-                (None, None) => return Err("fault.abort needs httpStatus or grpcStatus".to_owned()),
-            };
-            Some(fault::FaultAbort {
-                error_type: Some(error),
-                percentage: abort.percentage.map(|percent| share(percent.value)),
-                ..Default::default()
-            })
-        }
-        None => None,
-    };
-    if delay.is_none() && abort.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(fault::HttpFault {
-        delay,
-        abort,
-        ..Default::default()
-    }))
-}
-
-fn grpc_status(name: &str) -> Result<u32, String> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let found = NAMES
-        .iter()
-        .position(|known| *known == name)
-        .and_then(|at| u32::try_from(at).ok());
-    found.ok_or_else(|| {
-        format!(
-            "fault.abort.grpcStatus is {name:?}: it must be a status of gRPC such as UNAVAILABLE"
-        )
-    })
-}
-
-fn cross_origin(policy: &CorsPolicy) -> cors::CorsPolicy {
-    let exact = |origin: &String| matcher::string_matcher::MatchPattern::Exact(origin.clone());
-    let mut origins: Vec<_> = policy.allow_origins.iter().filter_map(pattern).collect();
-    if origins.is_empty() {
-        origins = policy.allow_origin.iter().map(exact).collect();
-    }
-    cors::CorsPolicy {
-        allow_origin_string_match: origins
-            .into_iter()
-            .map(|pattern| string(pattern, false))
-            .collect(),
-        allow_methods: policy.allow_methods.join(","),
-        allow_headers: policy.allow_headers.join(","),
-        expose_headers: policy.expose_headers.join(","),
-        max_age: policy
-            .max_age
-            .map(|age| age.0.as_secs().to_string())
-            .unwrap_or_default(),
-        allow_credentials: policy.allow_credentials.and_then(truth),
-        filter_enabled: Some(fraction(whole(100))),
-        forward_not_matching_preflights: truth(
-            policy.unmatched_preflights.as_deref() != Some("IGNORE"),
-        ),
-        ..Default::default()
-    }
-}
-
-/// Changes of headers, apart from those of the host, which Envoy makes otherwise.
-struct Changes {
-    request: (Vec<core::HeaderValueOption>, Vec<String>),
-    response: (Vec<core::HeaderValueOption>, Vec<String>),
-    authority: String,
-}
-
-impl Changes {
-    fn of(headers: &Headers) -> Self {
-        let none = HeaderOperations::default();
-        let request = headers.request.as_ref().unwrap_or(&none);
-        let host = |values: &std::collections::BTreeMap<String, String>| {
-            let is_host = |name: &str| {
-                name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
-            };
-            values
-                .iter()
-                .find(|(name, _)| is_host(name))
-                .map(|(_, value)| value.clone())
-        };
-        Self {
-            request: operations(request),
-            response: operations(headers.response.as_ref().unwrap_or(&none)),
-            authority: host(&request.set)
-                .or_else(|| host(&request.add))
-                .unwrap_or_default(),
-        }
-    }
-
-    fn onto_route(self, made: &mut route::Route) {
-        made.request_headers_to_add.extend(self.request.0);
-        made.request_headers_to_remove.extend(self.request.1);
-        made.response_headers_to_add.extend(self.response.0);
-        made.response_headers_to_remove.extend(self.response.1);
-    }
-
-    fn onto_cluster(self, cluster: &mut route::weighted_cluster::ClusterWeight) {
-        use route::weighted_cluster::cluster_weight::HostRewriteSpecifier;
-        cluster.request_headers_to_add = self.request.0;
-        cluster.request_headers_to_remove = self.request.1;
-        cluster.response_headers_to_add = self.response.0;
-        cluster.response_headers_to_remove = self.response.1;
-        if !self.authority.is_empty() {
-            cluster.host_rewrite_specifier =
-                Some(HostRewriteSpecifier::HostRewriteLiteral(self.authority));
-        }
-    }
-}
-
-fn operations(said: &HeaderOperations) -> (Vec<core::HeaderValueOption>, Vec<String>) {
-    use core::header_value_option::HeaderAppendAction::{
-        AppendIfExistsOrAdd, OverwriteIfExistsOrAdd,
-    };
-    let ours = |name: &String| !name.starts_with(':') && !name.eq_ignore_ascii_case("host");
-    let option = |(name, value): (&String, &String),
-                  how: core::header_value_option::HeaderAppendAction| {
-        core::HeaderValueOption {
-            header: Some(core::HeaderValue {
-                key: name.clone(),
-                value: value.clone(),
-                ..Default::default()
-            }),
-            append_action: how.into(),
-            ..Default::default()
-        }
-    };
-    let set = said
-        .set
-        .iter()
-        .filter(|(name, _)| ours(name))
-        .map(|entry| option(entry, OverwriteIfExistsOrAdd));
-    let add = said
-        .add
-        .iter()
-        .filter(|(name, _)| ours(name))
-        .map(|entry| option(entry, AppendIfExistsOrAdd));
-    (
-        set.chain(add).collect(),
-        said.remove
-            .iter()
-            .filter(|name| ours(name))
-            .cloned()
-            .collect(),
-    )
 }

@@ -1,0 +1,125 @@
+//! What the real istiod sent a waypoint for a set of objects, against what control makes of them.
+//!
+//! The objects and istiod's answers are the waypoint's own fixtures (`waypoint/tests/fixtures/istiod`,
+//! where it is written how they were recorded). Both sides are brought into one form: JSON by Envoy's
+//! descriptors, orders that mean nothing sorted. What is different on purpose, or not made by control,
+//! is in `l7/accepted-differences.yaml`, each with its reason; a line that nothing needs is an error.
+#![allow(clippy::unwrap_used)] // Helpers of tests: a panic is the report.
+
+#[path = "l7/scenario.rs"]
+mod scenario;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A difference that is meant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Accepted {
+    /// The scenario, or `*`.
+    scenario: String,
+    /// The beginning of the resource's name.
+    resource: String,
+    /// A part of the path.
+    path: String,
+    /// Why.
+    #[allow(dead_code)] // For people.
+    reason: String,
+}
+
+#[test]
+fn waypoints_are_told_what_istiod_tells_them() {
+    let accepted: Vec<Accepted> =
+        serde_yaml_ng::from_str(include_str!("l7/accepted-differences.yaml")).unwrap();
+    let (mut needed, mut unexpected) = (BTreeSet::new(), Vec::new());
+    let (mut compared, mut same) = (0, 0);
+    for name in scenario::NAMES {
+        let (ours, istiods) = (scenario::ours(name), scenario::istiods(name));
+        let names: BTreeSet<&String> = ours.keys().chain(istiods.keys()).collect();
+        for resource in names {
+            compared += 1;
+            let mut found = Vec::new();
+            match (istiods.get(resource), ours.get(resource)) {
+                (Some(theirs), Some(ours)) => differences("", theirs, ours, &mut found),
+                (Some(_), None) => found.push("exists: only istiod has it".to_owned()),
+                (None, _) => found.push("exists: only control has it".to_owned()),
+            }
+            same += usize::from(found.is_empty());
+            for difference in found {
+                let entry = accepted.iter().position(|entry| {
+                    (entry.scenario == "*" || entry.scenario == *name)
+                        && resource.starts_with(&entry.resource)
+                        && difference.contains(&entry.path)
+                });
+                match entry {
+                    Some(entry) => {
+                        needed.insert(entry);
+                    }
+                    None => unexpected.push(format!("{name} {resource}\n    {difference}")),
+                }
+            }
+        }
+    }
+    println!("{compared} resources compared, {same} the same");
+    let shown: Vec<&str> = unexpected.iter().take(60).map(String::as_str).collect();
+    assert!(
+        unexpected.is_empty(),
+        "{} differences:\n{}",
+        unexpected.len(),
+        shown.join("\n")
+    );
+    let unneeded = accepted
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| !needed.contains(number));
+    let unneeded: Vec<_> = unneeded.map(|(_, entry)| entry).collect();
+    assert!(unneeded.is_empty(), "no longer needed: {unneeded:#?}");
+}
+
+/// Where two values differ, and how.
+fn differences(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
+    match (theirs, ours) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                let null = Value::Null;
+                let (a, b) = (a.get(name).unwrap_or(&null), b.get(name).unwrap_or(&null));
+                differences(&format!("{path}.{name}"), a, b, found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (number, (a, b)) in a.iter().zip(b).enumerate() {
+                let label = a
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .map_or_else(|| number.to_string(), str::to_owned);
+                differences(&format!("{path}[{label}]"), a, b, found);
+            }
+        }
+        (a, b) if a == b => {}
+        (Value::Array(a), Value::Array(b)) if path.ends_with(".routes") => {
+            let names = |all: &[Value]| {
+                all.iter()
+                    .map(|one| one["name"].to_string())
+                    .collect::<Vec<_>>()
+            };
+            found.push(format!(
+                "{path}: istiod {:?} | control {:?}",
+                names(a),
+                names(b)
+            ));
+        }
+        (a, b) => {
+            let short = |value: &Value| value.to_string().chars().take(700).collect::<String>();
+            found.push(format!(
+                "{path}: istiod {} | control {}",
+                short(a),
+                short(b)
+            ));
+        }
+    }
+}
+
+type Resources = BTreeMap<String, Value>;
