@@ -11,6 +11,7 @@
 
 mod dump;
 mod hosts;
+mod intake;
 mod logging;
 mod profile;
 
@@ -26,7 +27,7 @@ use tokio::net::TcpListener;
 use crate::log::LogFilter;
 use crate::model::snapshot::Current;
 use crate::shutdown::AskToStop;
-use crate::source::compile::Compile;
+use crate::source::envoy::Envoy;
 use crate::source::feed::Feed;
 use crate::source::kind::Kind;
 use crate::source::secret::Secrets;
@@ -61,9 +62,11 @@ pub trait Taken: Send + Sync + 'static {
     fn refused(&self) -> Vec<(Kind, Arc<str>, String)>;
     /// Whether a complete configuration is in force.
     fn is_complete(&self) -> bool;
+    /// Appends what is counted of them, for Prometheus.
+    fn metrics(&self, _out: &mut String) {}
 }
 
-impl<C: Compile + Send + 'static> Taken for Feed<C> {
+impl Taken for Feed<Envoy> {
     fn resources(&self, kind: Kind) -> Vec<(Arc<str>, Raw)> {
         self.look(|store| store.resources(kind))
     }
@@ -79,6 +82,10 @@ impl<C: Compile + Send + 'static> Taken for Feed<C> {
 
     fn is_complete(&self) -> bool {
         self.look(|store| store.is_ready())
+    }
+
+    fn metrics(&self, out: &mut String) {
+        intake::encode(self, out);
     }
 }
 
@@ -156,6 +163,9 @@ impl Admin {
                 pretty(&hosts::as_json(self))
             }
             (Face::Admin, "/clusters") => text(StatusCode::OK, PLAIN, hosts::as_text(self)),
+            (Face::Admin, "/listeners") if query.contains("format=json") => {
+                pretty(&hosts::listeners_as_json(self))
+            }
             (Face::Admin, "/listeners") => text(StatusCode::OK, PLAIN, hosts::listeners(self)),
             (Face::Admin, "/server_info") => pretty(&self.server_info()),
             (Face::Admin, "/debug/pprof/profile") if reads => profile::answer(query).await,
@@ -188,15 +198,19 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response {
+        text(StatusCode::OK, METRICS, self.encoded())
+    }
+
+    fn encoded(&self) -> String {
         let mut out = String::new();
+        self.taken.metrics(&mut out);
         self.telemetry.encode(&mut out);
-        text(StatusCode::OK, METRICS, out)
+        out
     }
 
     /// Metrics as Envoy's `/stats` has them, `name: value`.
     fn samples(&self) -> String {
-        let mut encoded = String::new();
-        self.telemetry.encode(&mut encoded);
+        let encoded = self.encoded();
         let samples = encoded.lines().filter(|line| !line.starts_with('#'));
         samples
             .filter_map(|line| line.rsplit_once(' '))

@@ -67,7 +67,11 @@ pub(super) fn everything(admin: &Admin, query: &str) -> Value {
             continue;
         }
         let entries = section(&descriptors, taken, *kind, *layout);
-        configs.push(json!({"@type": format!("{ADMIN}{dump}"), *list: entries}));
+        let mut section = json!({"@type": format!("{ADMIN}{dump}"), *list: entries});
+        if *kind == Kind::Routes {
+            section["static_route_configs"] = inline_routes(&descriptors, taken).into();
+        }
+        configs.push(section);
     }
     configs.push(secrets(admin));
     json!({ "configs": configs })
@@ -117,6 +121,43 @@ fn with(descriptors: &Descriptors, kind: Kind, layout: Layout, name: &str, raw: 
             state.insert(field.to_owned(), resource);
             json!({"name": name, "active_state": state})
         }
+    }
+}
+
+/// The routes that stand in listeners, which is where istiod puts a waypoint's: Envoy calls them
+/// static.
+fn inline_routes(descriptors: &Descriptors, taken: &dyn Taken) -> Vec<Value> {
+    let mut found = Vec::new();
+    for (_, raw) in taken.resources(Kind::Listener) {
+        let told = descriptors.json(Kind::Listener.type_url(), &raw.bytes);
+        if let Ok(listener) = told {
+            let when = ago(raw.taken.elapsed());
+            find_routes(listener, &mut |mut routes| {
+                routes["@type"] = Kind::Routes.type_url().into();
+                found.push(json!({"route_config": routes, "last_updated": when}));
+            });
+        }
+    }
+    found
+}
+
+/// Finds every `route_config` in a resource.
+fn find_routes(value: Value, found: &mut impl FnMut(Value)) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "route_config" if value.is_object() => found(value),
+                    _ => find_routes(value, found),
+                }
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                find_routes(value, found);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -88,22 +88,36 @@ pub(super) fn as_text(admin: &Admin) -> String {
 
 /// `name::address`, a line each.
 pub(super) fn listeners(admin: &Admin) -> String {
+    let lines = sockets(admin).into_iter();
+    lines
+        .map(|(name, address)| format!("{name}::{address}\n"))
+        .collect()
+}
+
+/// As `?format=json` has it: Envoy's `admin.v3.Listeners`.
+pub(super) fn listeners_as_json(admin: &Admin) -> Value {
+    let statuses = sockets(admin).into_iter();
+    let statuses: Vec<_> = statuses
+        .map(|(name, address)| json!({"name": name, "local_address": socket_address(address)}))
+        .collect();
+    json!({ "listener_statuses": statuses })
+}
+
+/// Where connections are accepted, by listener.
+fn sockets(admin: &Admin) -> Vec<(Arc<str>, SocketAddr)> {
     let snapshot = admin.current.snapshot();
-    let mut lines: Vec<String> = Vec::new();
+    let mut sockets = Vec::new();
     for listener in snapshot.listeners.values() {
         let addresses = match &listener.kind {
             ListenerKind::Socket(socket) => socket.addresses.as_slice(),
             ListenerKind::Tunnel(tunnel) => tunnel.addresses.as_slice(),
             ListenerKind::Internal(_) => &[],
         };
-        lines.extend(
-            addresses
-                .iter()
-                .map(|address| format!("{}::{address}\n", listener.name)),
-        );
+        let of = |address: &SocketAddr| (listener.name.clone(), *address);
+        sockets.extend(addresses.iter().map(of));
     }
-    lines.sort_unstable();
-    lines.concat()
+    sockets.sort_unstable();
+    sockets
 }
 
 fn by_name(snapshot: &Snapshot) -> Vec<&ClusterEntry> {

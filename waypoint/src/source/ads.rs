@@ -25,10 +25,12 @@ const WISHES: [Wish; 6] = [
 #[must_use]
 pub fn client<C: Compile + Send>(config: xds::Config, feed: Feed<C>) -> xds::Client<IntoFeed<C>> {
     let sink = IntoFeed {
-        feed,
+        feed: feed.clone(),
         names: HashMap::new(),
     };
-    xds::Client::new(config, &WISHES, sink)
+    let client = xds::Client::new(config, &WISHES, sink);
+    feed.count(client.counters());
+    client
 }
 
 /// What the client brings its resources to.

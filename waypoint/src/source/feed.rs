@@ -1,9 +1,10 @@
 //! The store as its feeders share it, a folder, a control plane and name resolution, and the task
 //! that puts in force what they bring.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use mesh::xds;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ struct Shared<C> {
     brought: Notify,
     /// The clusters that are resolved by name may be others.
     names: Notify,
+    counters: OnceLock<Arc<xds::Counters>>,
 }
 
 impl<C> Clone for Feed<C> {
@@ -38,6 +40,7 @@ impl<C: Compile> Feed<C> {
             store: Mutex::new(store),
             brought: Notify::new(),
             names: Notify::new(),
+            counters: OnceLock::new(),
         }))
     }
 
@@ -53,6 +56,18 @@ impl<C: Compile> Feed<C> {
     pub fn resolved(&self, cluster: &Arc<str>, endpoints: Option<EndpointSet>) {
         self.0.store.lock().resolved(cluster, endpoints);
         self.0.brought.notify_one();
+    }
+
+    /// Notes what the client of the control plane counts, for the metrics.
+    pub(super) fn count(&self, counters: Arc<xds::Counters>) {
+        // There is one client for as long as the process lives.
+        let _ = self.0.counters.set(counters);
+    }
+
+    /// What the client of the control plane counts, if there is one.
+    #[must_use]
+    pub fn counters(&self) -> Option<&Arc<xds::Counters>> {
+        self.0.counters.get()
     }
 
     /// Looks at the store, for a moment.

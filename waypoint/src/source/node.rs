@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use mesh::proto::discovery::Node;
 use prost_types::{ListValue, Struct, Value as Proto, value::Kind};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Metadata in the environment, a text each.
 const META: &str = "ISTIO_META_";
@@ -113,6 +113,34 @@ impl Pod {
     }
 }
 
+/// A node as JSON, for people and for `istioctl`.
+#[must_use]
+pub fn json(node: &Node) -> Value {
+    let metadata = node.metadata.clone().unwrap_or_default();
+    let metadata = plain(Kind::StructValue(metadata));
+    json!({
+        "id": node.id,
+        "cluster": node.cluster,
+        "user_agent_name": node.user_agent_name,
+        "metadata": metadata,
+    })
+}
+
+fn plain(kind: Kind) -> Value {
+    let inner = |value: Proto| value.kind.map_or(Value::Null, plain);
+    match kind {
+        Kind::NullValue(_) => Value::Null,
+        Kind::BoolValue(truth) => truth.into(),
+        Kind::NumberValue(number) => number.into(),
+        Kind::StringValue(text) => text.into(),
+        Kind::ListValue(list) => list.values.into_iter().map(inner).collect(),
+        Kind::StructValue(of) => {
+            let fields = of.fields.into_iter();
+            Value::Object(fields.map(|(key, value)| (key, inner(value))).collect())
+        }
+    }
+}
+
 /// Pairs as the downward API writes them: `key="value"`, a line each, the value quoted as in Go.
 fn downward(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| {
@@ -216,6 +244,12 @@ mod tests {
             assert_eq!(text(&metadata, path), expected, "{path:?}");
         }
         assert!(!metadata.fields.contains_key("HOME"));
+        let told = json(&Node {
+            metadata: Some(metadata),
+            ..Node::default()
+        });
+        let labels = &told["metadata"]["LABELS"];
+        assert_eq!(labels["gateway.networking.k8s.io/gateway-name"], "waypoint");
     }
 
     #[test]

@@ -120,6 +120,13 @@ impl Secrets {
         self.own().ok()
     }
 
+    /// Whether the proxy's own certificate is still to come.
+    #[must_use]
+    pub fn awaits_own(&self) -> bool {
+        let own = self.0.own.as_ref();
+        own.is_some_and(|own| own.certificates.current(&own.identity).is_none())
+    }
+
     /// The secrets that were subscribed to, by name.
     #[must_use]
     pub fn named(&self) -> Vec<(Arc<str>, Arc<Material>)> {

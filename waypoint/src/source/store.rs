@@ -9,7 +9,8 @@
 //!  named; the last good one stays                                     clusters stay a moment longer
 //! ```
 //!
-//! The first snapshot comes when clusters, listeners and everything they name have arrived. After
+//! The first snapshot comes when clusters, listeners, everything they name and the proxy's own
+//! certificate have arrived. After
 //! that a push is held for at most [`HOLD`] where something in it still waits: what doesn't is
 //! served then. A cluster that goes stays for [`LINGER`]: control planes send clusters before the
 //! routes that no longer lead there. An endpoint change touches only its cell.
@@ -45,6 +46,8 @@ pub use wants::FETCH_TIMEOUT;
 pub const HOLD: Duration = Duration::from_secs(1);
 /// How long a removed cluster stays.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// How often it is looked whether the proxy's own certificate has come, before the first snapshot.
+const OWN_CERTIFICATE: Duration = Duration::from_millis(50);
 
 /// Endpoints as they are now.
 type Cell = Arc<ArcSwap<EndpointSet>>;
@@ -216,6 +219,10 @@ impl<C: Compile> Store<C> {
         }
         if !self.arrived.contains(&Kind::Cluster) || !self.arrived.contains(&Kind::Listener) {
             return None;
+        }
+        if !self.is_ready() && self.secrets.awaits_own() {
+            // Whoever connected would be turned away.
+            return Some(now + OWN_CERTIFICATE);
         }
         self.drop_leaving(now);
         let waits = self.fresh.iter().filter_map(|fresh| self.waits(fresh, now));
