@@ -23,7 +23,7 @@ use crate::shutdown::Stop;
 use crate::source::envoy::Envoy;
 use crate::source::feed::Feed;
 use crate::source::folder::Folder;
-use crate::source::node::Pod;
+use crate::source::node::{self, Pod};
 use crate::source::secret::Secrets;
 use crate::source::store::Store;
 use crate::source::{ads, dns};
@@ -212,7 +212,7 @@ fn start(flags: &Flags, feed: &Feed<Envoy>) -> Value {
         }
         Command::Proxy(proxy) => {
             let config = control_plane(proxy);
-            let node = json!({"id": config.node.id, "cluster": config.node.cluster});
+            let node = node::json(&config.node);
             tokio::spawn(ads::client(config, feed.clone()).run());
             node
         }
