@@ -43,11 +43,13 @@ pub struct Ads {
     state: Arc<State>,
 }
 
+/// By type and name, with a version.
+type Resources = BTreeMap<String, BTreeMap<String, (u64, Any)>>;
+
 #[derive(Debug)]
 struct State {
     descriptors: Descriptors,
-    /// By type and name, with a version.
-    resources: Mutex<BTreeMap<String, BTreeMap<String, (u64, Any)>>>,
+    resources: Mutex<Resources>,
     changes: watch::Sender<u64>,
 }
 
