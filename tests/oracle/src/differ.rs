@@ -123,9 +123,11 @@ fn fields(one: &Observation) -> BTreeMap<String, String> {
         put(&format!("trailer {name}"), value.clone());
     }
     // Which endpoint of several is a matter of chance.
-    let hops: Vec<_> = one.seen.iter().map(|s| s.cluster.as_str()).collect();
+    let mut hops: Vec<_> = one.seen.iter().map(|s| s.cluster.as_str()).collect();
+    // A mirrored request may be there first.
+    hops.sort_unstable();
     put("hops", hops.join(","));
-    if let Some(seen) = one.seen.last() {
+    if let Some(seen) = one.chosen() {
         put("seen method", seen.method.clone());
         put("seen path", seen.path.clone());
         put("seen authority", seen.authority.clone());

@@ -133,7 +133,7 @@ impl Expect {
             let found = one.seen.iter().filter(|s| s.cluster == *cluster).count();
             differs(wrong, &format!("requests at {cluster}"), count, &found);
         }
-        let seen = one.seen.last();
+        let seen = one.chosen();
         if let Some(endpoint) = self.endpoint {
             differs(
                 wrong,
@@ -182,7 +182,7 @@ impl Expect {
 fn chosen(one: &Observation) -> &str {
     let from = one.headers.iter().find(|(n, _)| n == crate::backend::FROM);
     let answered = from.and_then(|(_, value)| value.split('/').next());
-    let seen = || one.seen.last().map(|s| s.cluster.as_str());
+    let seen = || one.chosen().map(|s| s.cluster.as_str());
     answered.or_else(seen).unwrap_or("none")
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use crate::backend::{CASE, SCRIPT, Seen};
+use crate::backend::{CASE, FROM, SCRIPT, Seen};
 use crate::subject::Subject;
 use crate::theme::{Case, Theme};
 use crate::wire::raw::{Raw, RawAnswer};
@@ -48,6 +48,15 @@ impl Observation {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.statuses.last().copied()
+    }
+
+    /// The request as the endpoint that answered saw it last, else any endpoint.
+    #[must_use]
+    pub fn chosen(&self) -> Option<&Seen> {
+        let from = self.headers.iter().find(|(name, _)| name == FROM);
+        let from = from.and_then(|(_, value)| value.split('/').next());
+        let of = |seen: &&Seen| from.is_none_or(|from| from == seen.cluster);
+        self.seen.iter().rev().find(of).or(self.seen.last())
     }
 
     /// What a field of the access log's line says.
@@ -231,13 +240,18 @@ fn keep(observed: &mut Observation, answer: RawAnswer) {
 /// When the log can't be read.
 pub async fn add_log(
     subject: &Subject,
+    theme: &str,
     observations: &mut [&mut Observation],
     patience: Duration,
 ) -> Result<()> {
     let until = tokio::time::Instant::now() + patience;
     loop {
         let mut lines = HashMap::new();
+        // Another theme's connection may have had the same port.
         for line in subject.access_log()? {
+            if line["theme"].as_str() != Some(theme) {
+                continue;
+            }
             for field in ["peer", "case"] {
                 if let Some(value) = line[field].as_str() {
                     lines.insert(value.to_owned(), line.clone());

@@ -123,7 +123,7 @@ impl Court {
             .collect()
             .await;
         let mut every: Vec<_> = all.iter_mut().flat_map(|(_, _, o)| o).collect();
-        observe::add_log(subject, &mut every, LATE).await?;
+        observe::add_log(subject, &theme.name, &mut every, LATE).await?;
         for (number, _, observed) in &mut all {
             let wanted: usize = theme.cases[*number].expect.mirrored.values().sum();
             let come = || {
@@ -152,7 +152,10 @@ fn compare(
     if case.ours.is_some() {
         return Vec::new();
     }
-    let by_chance = case.parallel || case.expect.spread.is_some() || case.expect.shares.is_some();
+    let by_chance = case.by_chance
+        || case.parallel
+        || case.expect.spread.is_some()
+        || case.expect.shares.is_some();
     if by_chance {
         return Vec::new();
     }

@@ -21,6 +21,7 @@ use crate::wire;
 /// Longest that a proxy may take until it is ready; a loaded machine included.
 const START: Duration = Duration::from_secs(30);
 const ADMIN: u16 = 15000;
+const READY: u16 = 15021;
 
 /// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,7 +176,11 @@ impl Subject {
             if let Some(status) = self.process.ended() {
                 return Some(Err(describe(status)));
             }
-            let answer = wire::get(self.admin(), "/ready").await.ok()?;
+            let answer = match self.kind {
+                Kind::Envoy => wire::get(self.admin(), "/ready").await,
+                Kind::Waypoint => wire::get(self.at(READY), "/healthz/ready").await,
+            };
+            let answer = answer.ok()?;
             (answer.status == 200).then_some(Ok(()))
         });
         match ready.await {
@@ -236,7 +241,11 @@ fn waypoint(
         .arg("--resources")
         .arg(written)
         .args(["--concurrency", &concurrency.to_string()])
-        .args(["--admin", &SocketAddr::from((listen, ADMIN)).to_string()]);
+        .args(["--admin", &SocketAddr::from((listen, ADMIN)).to_string()])
+        .args([
+            "--readiness",
+            &SocketAddr::from((listen, READY)).to_string(),
+        ]);
     Ok(command)
 }
 
@@ -261,7 +270,7 @@ fn follower(ads: &Ads, folder: &Path, listen: Ipv4Addr) -> Result<Command> {
         .env("POD_INFO_PATH", folder)
         .env("ADMIN_ADDR", at(ADMIN))
         .env("STATS_ADDR", at(15020))
-        .env("READINESS_ADDR", at(15021))
+        .env("READINESS_ADDR", at(READY))
         .env("ENVOY_STATS_ADDR", at(15090));
     Ok(command)
 }

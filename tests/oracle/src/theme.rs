@@ -119,6 +119,9 @@ pub struct Case {
     /// Milliseconds to let pass first, for what time itself does (an ejection that ends).
     #[serde(default)]
     pub after_ms: u64,
+    /// Which endpoint serves it is chance.
+    #[serde(default)]
+    pub by_chance: bool,
     /// What must come of it.
     pub expect: Expect,
     /// Where ours is meant to differ from Envoy: what must come of it there, and why.
@@ -260,7 +263,7 @@ impl Theme {
             "route_config": routes,
             "http_filters": filters,
             "upgrade_configs": [{"upgrade_type": "websocket"}],
-            "access_log": [access_log()],
+            "access_log": [access_log(&self.name)],
         });
         merge(&mut manager, &self.hcm);
         json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
@@ -316,7 +319,7 @@ impl Theme {
                 {
                     *text = self.cluster_name(short);
                 } else if text == "$log" {
-                    *value = access_log();
+                    *value = access_log(&self.name);
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|v| self.name_clusters(v)),
@@ -361,8 +364,9 @@ fn merge(into: &mut Value, fields: &Map<String, Value>) {
 }
 
 /// The same line in JSON from both; the operators are those of Istio's default format.
-fn access_log() -> Value {
+fn access_log(theme: &str) -> Value {
     let fields = [
+        ("theme", theme.to_owned()),
         ("case", format!("%REQ({CASE})%")),
         ("peer", "%DOWNSTREAM_REMOTE_ADDRESS%".to_owned()),
         ("code", "%RESPONSE_CODE%".to_owned()),

@@ -223,7 +223,7 @@ async fn generated_tables_are_served_as_envoy_serves_them() -> Result<()> {
     }
     let mut theme: Theme = serde_json::from_value(json!({
         "about": "generated",
-        "clusters": {"a": {}, "b": {"kind": "http2"}, "c": {"endpoints": 2}},
+        "clusters": {"a": {}, "b": {"kind": "http2"}, "c": {}},
         "virtual_hosts": hosts,
         "cases": cases,
     }))?;
