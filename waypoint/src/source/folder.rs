@@ -27,7 +27,6 @@ const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtension
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    descriptors: Descriptors,
     files: BTreeMap<PathBuf, File>,
     /// What was given out, by kind and name.
     given: Given,
@@ -110,7 +109,6 @@ impl Folder {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            descriptors: Descriptors::get(),
             files: BTreeMap::new(),
             given: Given::new(),
             looked: false,
@@ -143,6 +141,8 @@ impl Folder {
     /// files that have changed. The first look gives a change of every kind, even if it is empty.
     pub fn look(&mut self) -> (Vec<Change>, Vec<FolderError>) {
         let mut errors = Vec::new();
+        // In memory only while a file is read.
+        let mut descriptors = None;
         match self.list() {
             Ok(paths) => {
                 self.files.retain(|path, _| paths.contains_key(path));
@@ -151,7 +151,8 @@ impl Folder {
                     if known == Some(state) {
                         continue;
                     }
-                    let read = self.read(&path);
+                    let descriptors = descriptors.get_or_insert_with(Descriptors::get);
+                    let read = read(descriptors, &path);
                     let file = self.files.entry(path).or_default();
                     file.state = Some(state);
                     match read {
@@ -187,68 +188,6 @@ impl Folder {
             }
         }
         Ok(files)
-    }
-
-    fn read(&self, path: &Path) -> Result<Vec<Resource>, FolderError> {
-        let text = std::fs::read_to_string(path).map_err(|source| FolderError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let values = values(path, &text).map_err(|cause| FolderError::Text {
-            path: path.to_owned(),
-            cause,
-        })?;
-        let mut resources = Vec::new();
-        for (index, value) in values.into_iter().enumerate() {
-            if value["@type"] == EXTENSION {
-                let path = path.display();
-                tracing::info!(%path, index, "an extension's configuration is passed over");
-                continue;
-            }
-            resources.push(self.resource(path, index, value)?);
-        }
-        Ok(resources)
-    }
-
-    fn resource(&self, path: &Path, index: usize, value: Value) -> Result<Resource, FolderError> {
-        let path = || path.to_owned();
-        let name = ["name", "cluster_name", "clusterName", "uid"]
-            .into_iter()
-            .find_map(|field| value[field].as_str())
-            .filter(|name| !name.is_empty())
-            .map(Arc::<str>::from);
-        let version = format!("{:016x}", xxh64(value.to_string().as_bytes(), 0));
-        let any = self.descriptors.any(value);
-        let any = any.map_err(|source| FolderError::Resource {
-            path: path(),
-            index,
-            source,
-        })?;
-        let Some(kind) = Kind::of(&any.type_url) else {
-            return Err(FolderError::Kind {
-                path: path(),
-                index,
-                type_url: any.type_url,
-            });
-        };
-        let name = if kind == Kind::Workload {
-            workload_uid(&any.value)
-        } else {
-            name
-        };
-        let Some(name) = name else {
-            return Err(FolderError::Nameless {
-                path: path(),
-                index,
-                kind: kind.short(),
-            });
-        };
-        Ok(Resource {
-            kind,
-            name,
-            version: version.into(),
-            bytes: any.value.into(),
-        })
     }
 
     /// What is in the files now and wasn't given out so.
@@ -296,6 +235,73 @@ impl Folder {
         }
         changes
     }
+}
+
+fn read(descriptors: &Descriptors, path: &Path) -> Result<Vec<Resource>, FolderError> {
+    let text = std::fs::read_to_string(path).map_err(|source| FolderError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let values = values(path, &text).map_err(|cause| FolderError::Text {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let mut resources = Vec::new();
+    for (index, value) in values.into_iter().enumerate() {
+        if value["@type"] == EXTENSION {
+            let path = path.display();
+            tracing::info!(%path, index, "an extension's configuration is passed over");
+            continue;
+        }
+        resources.push(resource(descriptors, path, index, value)?);
+    }
+    Ok(resources)
+}
+
+fn resource(
+    descriptors: &Descriptors,
+    path: &Path,
+    index: usize,
+    value: Value,
+) -> Result<Resource, FolderError> {
+    let path = || path.to_owned();
+    let name = ["name", "cluster_name", "clusterName", "uid"]
+        .into_iter()
+        .find_map(|field| value[field].as_str())
+        .filter(|name| !name.is_empty())
+        .map(Arc::<str>::from);
+    let version = format!("{:016x}", xxh64(value.to_string().as_bytes(), 0));
+    let any = descriptors.any(value);
+    let any = any.map_err(|source| FolderError::Resource {
+        path: path(),
+        index,
+        source,
+    })?;
+    let Some(kind) = Kind::of(&any.type_url) else {
+        return Err(FolderError::Kind {
+            path: path(),
+            index,
+            type_url: any.type_url,
+        });
+    };
+    let name = if kind == Kind::Workload {
+        workload_uid(&any.value)
+    } else {
+        name
+    };
+    let Some(name) = name else {
+        return Err(FolderError::Nameless {
+            path: path(),
+            index,
+            kind: kind.short(),
+        });
+    };
+    Ok(Resource {
+        kind,
+        name,
+        version: version.into(),
+        bytes: any.value.into(),
+    })
 }
 
 /// The resources that a text holds, as JSON.
