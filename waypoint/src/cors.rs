@@ -84,6 +84,11 @@ fn preflight(cors: &Cors, head: &Head<'_>, origin: Option<&HeaderValue>) -> Head
         &cors.headers,
         header::ACCESS_CONTROL_REQUEST_HEADERS,
     );
+    put(
+        &mut headers,
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        &cors.expose,
+    );
     put(&mut headers, header::ACCESS_CONTROL_MAX_AGE, &cors.max_age);
     let asks_private = head
         .headers

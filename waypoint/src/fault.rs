@@ -57,32 +57,13 @@ pub fn decide(
     }
 }
 
-/// The HTTP status of an abort; with a gRPC status this is how a client that doesn't speak gRPC
-/// sees it.
+/// The HTTP status of an abort. A gRPC status travels in 200, as gRPC has it, also to a client that
+/// doesn't speak gRPC: that is what Envoy does.
 #[must_use]
 pub fn http_status(abort: AbortWith) -> http::StatusCode {
     match abort {
         AbortWith::Http(status) => status,
-        AbortWith::Grpc(status) => grpc_to_http(status),
-    }
-}
-
-/// Envoy's mapping of gRPC statuses.
-fn grpc_to_http(status: u32) -> http::StatusCode {
-    use http::StatusCode as Http;
-    match status {
-        0 => Http::OK,
-        3 | 9 | 11 => Http::BAD_REQUEST,
-        4 => Http::GATEWAY_TIMEOUT,
-        5 => Http::NOT_FOUND,
-        6 | 10 => Http::CONFLICT,
-        7 => Http::FORBIDDEN,
-        8 => Http::TOO_MANY_REQUESTS,
-        12 => Http::NOT_IMPLEMENTED,
-        14 => Http::SERVICE_UNAVAILABLE,
-        16 => Http::UNAUTHORIZED,
-        1 => Http::from_u16(499).unwrap_or(Http::INTERNAL_SERVER_ERROR),
-        _ => Http::INTERNAL_SERVER_ERROR,
+        AbortWith::Grpc(_) => http::StatusCode::OK,
     }
 }
 

@@ -59,11 +59,12 @@ fn a_preflight_is_answered_here() {
         ("access-control-allow-credentials", "true"),
         ("access-control-allow-methods", "GET,POST"),
         ("access-control-allow-headers", "x-h"),
+        ("access-control-expose-headers", "x-e"),
         ("access-control-max-age", "60"),
     ] {
         assert_eq!(headers[name], value);
     }
-    assert_eq!(headers.len(), 5);
+    assert_eq!(headers.len(), 6);
     let private = ("access-control-request-private-network", "true");
     let headers = preflight_of(&cors(), &[ORIGIN, ASKS, private]).unwrap();
     assert_eq!(headers["access-control-allow-private-network"], "true");

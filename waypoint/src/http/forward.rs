@@ -27,6 +27,7 @@ use crate::route::rewrite::{self, Host};
 use crate::route::{hash, retry, split, timeout};
 use crate::telemetry::{Flags, Text};
 
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -193,10 +194,11 @@ fn rewrite(flow: &mut Flow<'_>, route: &Route, forward: &Forward, weighted: Opti
     if let Some(host) = host
         && let Ok(host) = HeaderValue::try_from(host)
     {
+        let before = flow.asked.authority.clone();
         if forward.append_forwarded_host {
-            let before = flow.asked.authority.clone();
-            flow.asked.headers.append(FORWARDED_HOST, before);
+            flow.asked.headers.append(FORWARDED_HOST, before.clone());
         }
+        flow.asked.headers.insert(ORIGINAL_HOST, before);
         flow.flight.exchange.borrow_mut().authority = Text::Header(host.clone());
         flow.asked.set_authority(host);
     }

@@ -17,7 +17,11 @@ macro_rules! flags {
     };
 }
 
+// In the order in which they are written. Envoy writes them in the order in which it noticed them, and
+// the limit of retries is noticed before the last attempt's failure is told.
 flags! {
+    /// It would have been tried again, but not so often.
+    RETRY_LIMIT = 15, "URX";
     /// No healthy endpoint.
     NO_HEALTHY_UPSTREAM = 1, "UH";
     /// The upstream took too long.
@@ -44,8 +48,6 @@ flags! {
     UNAUTHORIZED = 12, "UAEX";
     /// The client went away.
     DOWNSTREAM_CLOSED = 14, "DC";
-    /// It would have been tried again, but not so often.
-    RETRY_LIMIT = 15, "URX";
     /// Nothing moved for too long.
     IDLE_TIMEOUT = 16, "SI";
     /// The client broke the protocol.
