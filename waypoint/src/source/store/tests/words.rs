@@ -10,14 +10,11 @@ use crate::model::cluster::{
     Balancer, BalancerKind, Breakers, Cluster, Discovery, Dns, DnsFamily, LocalityPolicy,
     Transport, UpstreamHttp, UpstreamProtocol,
 };
-use crate::model::cluster::{Cluster, Discovery};
-use crate::model::endpoint::EndpointSet;
 use crate::model::endpoint::{EndpointSet, Locality};
 use crate::model::http::{
     Codec, Forwarded, Http1Options, Http2Options, HttpChain, HttpLimits, PathNormalisation,
     RequestId, Routes, ServerHeader, StripPort,
 };
-use crate::model::listener::Listener;
 use crate::model::listener::{
     Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node,
 };
