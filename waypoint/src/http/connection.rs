@@ -38,6 +38,8 @@ const MOST_STREAMS: u32 = 1024;
 /// Bytes that hyper holds of one HTTP/1 connection in each direction, at least the longest head.
 const HTTP1_BUFFER: usize = 64 << 10;
 
+/// Future size, in bytes, of a request's way: it is part of its connection's, or of its stream's.
+const MOST_PER_REQUEST: usize = 8 << 10;
 /// How long a new connection may say nothing where the configuration has no limit of its own.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
@@ -59,6 +61,8 @@ pub(super) struct Http {
     active: Cell<u32>,
     /// Requests ever.
     count: Cell<u32>,
+    /// After how many the connection ends.
+    most: Option<u32>,
     /// When the last one ended.
     rested: Cell<Instant>,
     /// No further request is wanted.
@@ -79,6 +83,7 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         connection,
         active: Cell::new(0),
         count: Cell::new(0),
+        most: chain.limits.max_requests.filter(|most| *most > 0),
         rested: Cell::new(Instant::now()),
         closing: Cell::new(false),
     });
@@ -148,10 +153,8 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
     let connection = builder.serve_connection(TokioIo::new(io), service);
-    match chain.upgrades.is_empty() {
-        true => drive(http, limits, pin!(connection)).await,
-        false => drive(http, limits, pin!(connection.with_upgrades())).await,
-    }
+    // Which upgrades are allowed is each route's to say.
+    drive(http, limits, pin!(connection.with_upgrades())).await
 }
 
 async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> {
@@ -200,25 +203,18 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let _active = http.begin();
-    Ok(flow::run(&http, request).await)
+    let flow = flow::run(&http, request);
+    debug_assert!(
+        size_of_val(&flow) <= MOST_PER_REQUEST,
+        "a request costs {} bytes",
+        size_of_val(&flow)
+    );
+    Ok(flow.await)
 }
 
 /// A hyper connection that can be asked to end.
 trait Graceful: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
-}
-
-impl<S> Graceful for http1::Connection<TokioIo<Io>, S>
-where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        >,
-{
-    fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
 }
 
 impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Io>, S>
@@ -270,7 +266,6 @@ async fn drive(
 struct Lifetime {
     idle: Option<Duration>,
     until: Option<Instant>,
-    max_requests: Option<u32>,
     clock: Option<Pin<Box<Sleep>>>,
     ending: bool,
 }
@@ -282,7 +277,6 @@ impl Lifetime {
             until: limits
                 .max_duration
                 .and_then(|limit| Instant::now().checked_add(limit)),
-            max_requests: limits.max_requests.filter(|most| *most > 0),
             clock: None,
             ending: false,
         }
@@ -291,12 +285,6 @@ impl Lifetime {
     /// Whether the connection should end; if not, the task is woken when it should.
     fn is_over(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
         if http.connection.entry.is_asked(cx) || http.closing.get() {
-            return true;
-        }
-        if self
-            .max_requests
-            .is_some_and(|most| http.count.get() >= most)
-        {
             return true;
         }
         if self.idle.is_none() && self.until.is_none() {
@@ -336,7 +324,7 @@ impl Http {
         if current.version != view.snapshot.version {
             *view = view.next(&self.connection);
             if view.gone {
-                self.closing.set(true);
+                self.close();
             }
         }
         view.clone()
@@ -347,9 +335,18 @@ impl Http {
         self.closing.get() || self.connection.entry.is_ending()
     }
 
+    /// Has the connection end in its own time.
+    fn close(&self) {
+        self.closing.set(true);
+        self.connection.entry.ask();
+    }
+
     fn begin(self: &Rc<Self>) -> Active {
         self.active.set(self.active.get() + 1);
         self.count.set(self.count.get().saturating_add(1));
+        if self.most.is_some_and(|most| self.count.get() >= most) {
+            self.close();
+        }
         Active(self.clone())
     }
 }

@@ -46,6 +46,11 @@ pub(super) fn apply(
 ) -> SocketAddr {
     let rules = &chain.forwarded;
     asked.remove_hop_by_hop();
+    asked.join_cookies();
+    if !chain.proxy_100_continue {
+        // It is answered here, once the body is wanted.
+        asked.headers.remove(header::EXPECT);
+    }
     let headers = &mut asked.headers;
     headers.remove(INTERNAL);
     let mut client = None;

@@ -199,6 +199,21 @@ impl Asked {
         self.authority = host;
     }
 
+    /// Makes one line of several `cookie` headers, into which HTTP/2 may split one (RFC 9113, section
+    /// 8.2.3): matchers and HTTP/1 upstreams know only one.
+    pub(super) fn join_cookies(&mut self) {
+        if self.version < Version::HTTP_2 {
+            return;
+        }
+        let lines = self.headers.get_all(header::COOKIE).iter();
+        let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+        if lines.len() > 1
+            && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+        {
+            self.headers.insert(header::COOKIE, joined);
+        }
+    }
+
     /// Takes away what counts for this hop only. Those of an upgrade stay.
     pub(super) fn remove_hop_by_hop(&mut self) {
         if let Some(named) = self.headers.get(header::CONNECTION)

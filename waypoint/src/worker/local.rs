@@ -120,10 +120,17 @@ impl Open {
     fn ask(&self, which: impl Fn(&Ending) -> bool) {
         let connections = self.connections.borrow();
         for ending in connections.iter().flatten().filter(|ending| which(ending)) {
-            ending.asked.set(true);
-            if let Some(waker) = ending.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            ending.ask();
+        }
+    }
+}
+
+impl Ending {
+    fn ask(&self) {
+        self.asked.set(true);
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }
@@ -169,6 +176,11 @@ impl Entry {
             *waker = Some(cx.waker().clone());
         }
         false
+    }
+
+    /// Asks the connection to end.
+    pub fn ask(&self) {
+        self.ending.ask();
     }
 
     /// Waits until the connection is asked to end.

@@ -137,3 +137,19 @@ fn an_upgrade_is_named_and_keeps_its_headers() {
     let no_upgrade = asked(Request::get("/").header("upgrade", "websocket"));
     assert_eq!(no_upgrade.upgrade, None);
 }
+
+#[test]
+fn cookies_that_http2_has_split_are_one_line_again() {
+    let request = |version| {
+        let request = Request::get("http://a/").version(version);
+        let mut asked = asked(request.header("cookie", "a=1").header("cookie", "b=2"));
+        asked.join_cookies();
+        let lines = asked.headers.get_all("cookie").iter();
+        let lines: Vec<_> = lines
+            .map(|line| line.to_str().unwrap().to_owned())
+            .collect();
+        lines
+    };
+    assert_eq!(request(Version::HTTP_2), ["a=1; b=2"]);
+    assert_eq!(request(Version::HTTP_11), ["a=1", "b=2"]);
+}
