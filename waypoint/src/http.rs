@@ -14,6 +14,7 @@ mod forward;
 mod forwarded;
 pub mod jwks;
 mod mirror;
+mod raw;
 mod replay;
 mod reply;
 mod request;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, HeaderName, Response, Version};
+use http::{HeaderMap, HeaderName, Method, Response, Version};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
@@ -141,8 +141,19 @@ pub(super) fn reply(flow: Flow<'_>, landing: Landing, reply: Reply) -> Response<
         exchange.marks.downstream_start = Some(std::time::Instant::now());
         change(&flow, exchange, &mut head.headers);
     }
-    let body: Bytes = body;
+    let body = without_body_for_head(&flow, &mut head.headers, body);
     Response::from_parts(head, ResponseBody::whole(body, landing))
+}
+
+/// HEAD hears how long the body would be, and gets none.
+fn without_body_for_head(flow: &Flow<'_>, headers: &mut HeaderMap, body: Bytes) -> Bytes {
+    if flow.asked.method != Method::HEAD {
+        return body;
+    }
+    if !body.is_empty() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Bytes::new()
 }
 
 /// Everything that changes an answer's headers, in order.

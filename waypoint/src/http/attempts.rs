@@ -127,10 +127,13 @@ impl Attempts {
             ..Choice::new(&flow.http.connection.down)
         };
         let local = &flow.http.connection.local;
-        let sending = local
-            .upstreams
-            .send(&plan.cluster, &choice, plan.permit.clone(), request);
-        let mut sending = pin!(sending);
+        // Pinned where it is made: moved, it would take its room twice.
+        let permit = plan.permit.clone();
+        let mut sending = pin!(
+            local
+                .upstreams
+                .send(&plan.cluster, &choice, permit, request)
+        );
         let flight = &flow.flight;
         let done = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
@@ -157,14 +160,20 @@ impl Attempts {
     fn limit(&self, flow: &Flow<'_>) -> Option<Duration> {
         let timeouts = &self.plan.timeouts;
         if self.complete {
-            return shorter(timeouts.per_try, self.time_left(flow));
+            return shorter(self.per_try(), self.time_left(flow));
         }
-        let now = Instant::now();
+        let (now, per_try) = (Instant::now(), self.per_try());
         flow.flight.limit(|limit| {
             limit.total = timeouts.total;
-            limit.attempt = timeouts.per_try.map(|limit| (now, limit));
+            limit.attempt = per_try.map(|limit| (now, limit));
         });
         None
+    }
+
+    /// How long one attempt may take to its answer's head: nothing moves before that.
+    fn per_try(&self) -> Option<Duration> {
+        let timeouts = &self.plan.timeouts;
+        shorter(timeouts.per_try, timeouts.per_try_idle)
     }
 
     /// What is left of the request's time.
@@ -236,7 +245,13 @@ impl Attempts {
         match ended {
             Ended::Answered(sent) => Ok(self.take(flow, *sent)),
             Ended::OutOfTime => Err(out_of_time("upstream_per_try_timeout")),
-            Ended::Failed(failure) => Err(failed(&failure)),
+            Ended::Failed(failure) => {
+                let mut reply = failed(&failure);
+                if flow.flight.exchange.borrow().upstream.attempts > 1 {
+                    reply.say_retried();
+                }
+                Err(reply)
+            }
         }
     }
 
@@ -306,7 +321,7 @@ pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
                 "downstream duration timeout",
                 "max_duration_timeout",
             );
-            reply.flag(Flags::DURATION_TIMEOUT)
+            reply
         }
         Expired::Request => Reply::new(
             StatusCode::REQUEST_TIMEOUT,

@@ -212,8 +212,8 @@ impl ResponseBody {
             }
             Some(Err(error)) => {
                 if let Some(landing) = self.landing.take() {
-                    let details = "upstream_reset_after_response_started{connection_termination}";
-                    landing.broke(Flags::UPSTREAM_CLOSED, details);
+                    let (flag, details) = how(&error);
+                    landing.broke(flag, details);
                 }
                 self.kind = Kind::Empty;
                 Poll::Ready(Some(Err(error.into())))
@@ -229,7 +229,7 @@ impl ResponseBody {
         if let Some(landing) = self.landing.take() {
             let (flag, details) = match expired {
                 Expired::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
-                Expired::Whole => (Flags::DURATION_TIMEOUT, "max_duration_timeout"),
+                Expired::Whole => (Flags::NONE, "max_duration_timeout"),
                 Expired::Request => (Flags::NONE, "request_overall_timeout"),
                 Expired::Total | Expired::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
             };
@@ -238,6 +238,24 @@ impl ResponseBody {
         // Dropping the upstream's body gives its stream up.
         self.kind = Kind::Empty;
         Poll::Ready(Some(Err(BodyError::Expired)))
+    }
+}
+
+/// How an upstream broke off its answer: by a reset of the stream, or with its connection.
+fn how(error: &hyper::Error) -> (Flags, &'static str) {
+    let cause = std::error::Error::source(error);
+    let reset = cause
+        .and_then(|cause| cause.downcast_ref::<h2::Error>())
+        .is_some_and(h2::Error::is_reset);
+    match reset {
+        true => (
+            Flags::UPSTREAM_RESET,
+            "upstream_reset_after_response_started{remote_reset}",
+        ),
+        false => (
+            Flags::UPSTREAM_CLOSED,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
     }
 }
 

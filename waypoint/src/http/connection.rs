@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::body::ResponseBody;
 use super::flow;
+use super::raw::{Raw, Tap};
 use super::view::View;
 use crate::listen::io::Io;
 use crate::model::http::{Codec, HttpChain, HttpLimits};
@@ -39,7 +40,7 @@ const MOST_STREAMS: u32 = 1024;
 const HTTP1_BUFFER: usize = 64 << 10;
 
 /// Future size, in bytes, of a request's way: it is part of its connection's, or of its stream's.
-const MOST_PER_REQUEST: usize = 8 << 10;
+const MOST_PER_REQUEST: usize = 12 << 10;
 /// How long a new connection may say nothing where the configuration has no limit of its own.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
@@ -67,6 +68,8 @@ pub(super) struct Http {
     rested: Cell<Instant>,
     /// No further request is wanted.
     pub(super) closing: Cell<bool>,
+    /// The head as it came, with HTTP/1.
+    pub(super) raw: Option<Arc<Raw>>,
 }
 
 /// Serves a connection to its end.
@@ -86,6 +89,7 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         most: chain.limits.max_requests.filter(|most| *most > 0),
         rested: Cell::new(Instant::now()),
         closing: Cell::new(false),
+        raw: (version == Version::Http1).then(Arc::default),
     });
     let served = match version {
         Version::Http1 => http1(&http, &chain, io).await,
@@ -152,6 +156,7 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
     }
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
+    let io = Tap::new(io, http.raw.clone().unwrap_or_default());
     let connection = builder.serve_connection(TokioIo::new(io), service);
     // Which upgrades are allowed is each route's to say.
     drive(http, limits, pin!(connection.with_upgrades())).await
@@ -203,11 +208,12 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let _active = http.begin();
-    let flow = flow::run(&http, request);
+    // Pinned where it is made: moved, it would take its room twice.
+    let flow = pin!(flow::run(&http, request));
     debug_assert!(
-        size_of_val(&flow) <= MOST_PER_REQUEST,
+        size_of_val(&*flow) <= MOST_PER_REQUEST,
         "a request costs {} bytes",
-        size_of_val(&flow)
+        size_of_val(&*flow)
     );
     Ok(flow.await)
 }
@@ -217,7 +223,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Io>, S>
+impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tap<Io>>, S>
 where
     S: hyper::service::Service<
             Request<Incoming>,
@@ -360,6 +366,9 @@ impl Drop for Active {
         http.active.set(http.active.get() - 1);
         if http.active.get() == 0 {
             http.rested.set(Instant::now());
+        }
+        if let Some(raw) = &http.raw {
+            raw.end();
         }
     }
 }

@@ -30,12 +30,17 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
     let mut guards = 0;
     for filter in &chain.filters {
         match filter {
-            HttpFilter::Jwt(filter) => tokens(flow, filter).await?,
+            // What few chains have costs its room only there.
+            HttpFilter::Jwt(filter) => Box::pin(tokens(flow, filter)).await?,
             HttpFilter::Rbac(filter) => {
                 guards += 1;
                 access(flow, filter)?;
             }
-            HttpFilter::Fault(filter) => faults(flow, filter).await?,
+            HttpFilter::Fault(filter) => {
+                if let Some(fault) = fault_of(flow, filter) {
+                    Box::pin(faults(flow, &fault)).await?;
+                }
+            }
             HttpFilter::Cors => origins(flow)?,
             HttpFilter::Session(filter) => session::find(flow, filter.as_ref()),
             // Counted at the request's end.
@@ -172,12 +177,14 @@ impl Drop for Active {
     }
 }
 
-async fn faults(flow: &mut Flow<'_>, filter: &Arc<Fault>) -> Result<(), Reply> {
+/// The fault that is in force for a request, if there is any.
+fn fault_of(flow: &Flow<'_>, filter: &Arc<Fault>) -> Option<Arc<Fault>> {
+    let fault = overridden(flow, |filters| filters.fault.as_ref()).unwrap_or(filter);
+    (fault.delay.is_some() || fault.abort.is_some()).then(|| fault.clone())
+}
+
+async fn faults(flow: &mut Flow<'_>, fault: &Fault) -> Result<(), Reply> {
     let injected = {
-        let fault = overridden(flow, |filters| filters.fault.as_ref()).unwrap_or(filter);
-        if fault.delay.is_none() && fault.abort.is_none() {
-            return Ok(());
-        }
         let cluster = chosen(flow).map(|chosen| chosen.cluster);
         fault::decide(
             fault,

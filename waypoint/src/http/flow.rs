@@ -14,6 +14,7 @@ use mesh::policy::Permit;
 use super::body::ResponseBody;
 use super::connection::Http;
 use super::flight::{Flight, Landing};
+use super::raw::Quirks;
 use super::reply::{Refusal, Reply};
 use super::request::{Asked, Stop};
 use super::session::Sticky;
@@ -21,7 +22,7 @@ use super::view::View;
 use super::{answer, filters, forward, forwarded};
 use crate::head::Metadata;
 use crate::model::route::{Route, RouteAction, VirtualHost};
-use crate::route::{Ask, Found, find, redirect};
+use crate::route::{Ask, Found, find, redirect, split};
 use crate::telemetry::{Exchange, Flags, Marks, Text};
 
 /// A request on its way.
@@ -77,6 +78,7 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
         limit.whole = limits.max_stream_duration;
         limit.request = limits.request;
     });
+    let quirks = http.raw.as_ref().map(|raw| raw.begin()).unwrap_or_default();
     let asked = Asked::new(parts, down.secure && down.authority.is_none());
     let mut flow = Flow {
         grpc: asked.head().is_grpc(),
@@ -93,17 +95,21 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
         request_id: None,
         view,
     };
-    match flow.serve(&landing).await {
+    match flow.serve(quirks, &landing).await {
         Ok(answered) => answered.into_response(flow, landing),
         Err(reply) => answer::reply(flow, landing, reply),
     }
 }
 
 impl Flow<'_> {
-    async fn serve(&mut self, landing: &Landing) -> Result<answer::Answered, Reply> {
+    async fn serve(
+        &mut self,
+        quirks: Quirks,
+        landing: &Landing,
+    ) -> Result<answer::Answered, Reply> {
         let chain = self.view.chain.clone();
         let down = self.http.connection.down.clone();
-        if let Err(stop) = self.asked.check(&chain, down.port()) {
+        if let Err(stop) = self.asked.check(&chain, down.port(), quirks) {
             self.record(&down);
             return Err(match stop {
                 Stop::Refused(refusal) => refusal.into(),
@@ -154,7 +160,15 @@ impl Flow<'_> {
             Found::Nothing => Target::Nothing,
         };
         if let Target::Route(_, route) = &self.target {
-            self.flight.exchange.borrow_mut().route = Some(route.clone());
+            let exchange = &mut *self.flight.exchange.borrow_mut();
+            exchange.route = Some(route.clone());
+            // Who is denied later was still on the way to this cluster.
+            if let RouteAction::Forward(forward) = &route.action
+                && let Some(chosen) = split::choose(&forward.to, &self.asked.head(), self.random)
+            {
+                let entry = self.view.snapshot.clusters.get(&*chosen.cluster);
+                exchange.upstream.cluster = entry.map(|entry| entry.cluster.clone());
+            }
         }
     }
 

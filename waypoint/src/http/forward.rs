@@ -108,7 +108,7 @@ async fn send(
     let telemetry = &flow.http.connection.local.telemetry;
     telemetry.inject(&flow.flight.exchange.borrow(), &mut flow.asked.headers);
     if flow.asked.upgrade.is_some() {
-        return upgrade::forward(flow, landing, &plan, incoming).await;
+        return Box::pin(upgrade::forward(flow, landing, &plan, incoming)).await;
     }
     let complete = hyper::body::Body::is_end_stream(&incoming);
     let mirrors = mirror::chosen(&forward.mirrors, flow.random);

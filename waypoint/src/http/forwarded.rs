@@ -72,10 +72,11 @@ pub(super) fn apply(
     }
     let client = client.map_or(down.remote, |ip| SocketAddr::new(ip, 0));
     let edge = rules.use_remote_address;
+    // Nobody here is known to be a proxy of our own, whose word on retries and limits would count.
+    for name in INTERNAL_ONLY.iter().chain(&table.internal_only) {
+        headers.remove(name);
+    }
     if edge {
-        for name in INTERNAL_ONLY.iter().chain(&table.internal_only) {
-            headers.remove(name);
-        }
         if let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
             headers.insert(EXTERNAL_ADDRESS, value);
         }

@@ -46,6 +46,10 @@ pub(super) enum Refusal {
     TooManyHeaders,
     /// An upgrade that isn't allowed.
     Upgrade,
+    /// A length and a transfer encoding: where the request ends is open to doubt.
+    LengthAndEncoding,
+    /// The path has a fragment, which policies would not see.
+    Fragment,
 }
 
 impl Reply {
@@ -73,6 +77,16 @@ impl Reply {
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Says that it was tried more than once, as Envoy's answer does.
+    pub(super) fn say_retried(&mut self) {
+        const BEFORE: &str = "before headers. ";
+        let text = String::from_utf8_lossy(&self.body);
+        if let Some((start, reason)) = text.split_once(BEFORE) {
+            let said = format!("{start}{BEFORE}retried and the latest {reason}");
+            self.body = said.into();
+        }
     }
 
     /// Another address; a location that is no header value is left out.
@@ -151,6 +165,16 @@ impl From<Refusal> for Reply {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "http1.too_many_headers",
                 Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            ),
+            R::LengthAndEncoding => (
+                StatusCode::BAD_REQUEST,
+                "http1.content_length_and_chunked_not_allowed",
+                Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            ),
+            R::Fragment => (
+                StatusCode::BAD_REQUEST,
+                "path_normalization_failed",
+                Flags::NONE,
             ),
             R::Upgrade => (StatusCode::FORBIDDEN, "upgrade_failed", Flags::NONE),
         };

@@ -8,15 +8,17 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderName, Method, Uri, Version};
 use hyper::ext::Protocol;
 
+use super::raw::Quirks;
 use super::reply::Refusal;
 use crate::head::Head;
 use crate::model::http::{HttpChain, StripPort};
 use crate::path::{Normalised, normalise};
 
 /// Headers that count for one hop only (RFC 9110, section 7.6.1, and what Envoy takes for such).
-const HOP: [HeaderName; 3] = [
+const HOP: [HeaderName; 4] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
     header::TRANSFER_ENCODING,
 ];
 
@@ -62,6 +64,13 @@ impl Asked {
         } = parts;
         let scheme = if secure { "https" } else { "http" };
         let (authority, path) = split(uri);
+        let mut headers = headers;
+        if let Some(authority) = &authority
+            && version < Version::HTTP_2
+        {
+            // The URL's host counts, whatever the header says.
+            headers.insert(header::HOST, authority.clone());
+        }
         let authority = authority
             .or_else(|| headers.get(header::HOST).cloned())
             .unwrap_or_else(|| HeaderValue::from_static(""));
@@ -90,8 +99,19 @@ impl Asked {
     }
 
     /// Checks what must hold of every request, and normalises host and path as the chain says.
-    pub(super) fn check(&mut self, chain: &HttpChain, port: u16) -> Result<(), Stop> {
+    pub(super) fn check(
+        &mut self,
+        chain: &HttpChain,
+        port: u16,
+        quirks: Quirks,
+    ) -> Result<(), Stop> {
         let refused = |refusal| Err(Stop::Refused(refusal));
+        if quirks.length_and_encoding && !chain.http1.allow_chunked_length {
+            return refused(Refusal::LengthAndEncoding);
+        }
+        if quirks.fragment {
+            return refused(Refusal::Fragment);
+        }
         if self.version == Version::HTTP_10 && !chain.http1.accept_http10 {
             return refused(Refusal::LowVersion);
         }
@@ -299,7 +319,11 @@ fn upgrade(
     if version != Version::HTTP_11 {
         return None;
     }
+    // HTTP/2 in the clear is not begun this way any more: the request goes on as it is.
     let upgrade = headers.get(header::UPGRADE)?.to_str().ok()?;
+    if upgrade.eq_ignore_ascii_case("h2c") {
+        return None;
+    }
     let mut named = headers
         .get_all(header::CONNECTION)
         .iter()

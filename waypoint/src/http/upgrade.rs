@@ -139,13 +139,39 @@ pub(super) async fn pipe(handover: Handover, landing: Landing) {
         Flight::received,
     );
     let down = copy(&mut server_read, &mut client_write, &flight, Flight::sent);
-    let both = async { tokio::join!(up, down) };
+    let first = std::cell::Cell::new(None);
+    let ended = |side| first.set(first.get().or(Some(side)));
+    let both = async {
+        let up = async {
+            let _ = up.await;
+            ended(Side::Client);
+        };
+        let down = async {
+            let _ = down.await;
+            ended(Side::Server);
+        };
+        tokio::join!(up, down);
+        first.get().unwrap_or(Side::Server)
+    };
     tokio::select! {
-        _ = both => landing.complete(),
+        first = both => match first {
+            Side::Client => {
+                let details = "downstream_remote_disconnect";
+                landing.broke(Flags::DOWNSTREAM_CLOSED, details);
+            }
+            Side::Server => landing.complete(),
+        },
         _ = std::future::poll_fn(|cx| flight.poll_expired(cx)) => {
             landing.broke(Flags::IDLE_TIMEOUT, "stream_idle_timeout");
         }
     }
+}
+
+/// Who ended a pipe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
 }
 
 fn io(upgraded: Upgraded) -> TokioIo<Upgraded> {

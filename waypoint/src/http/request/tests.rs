@@ -13,7 +13,7 @@ fn asked(request: http::request::Builder) -> Asked {
 
 fn check(request: http::request::Builder, chain: &HttpChain) -> Result<Asked, Stop> {
     let mut asked = asked(request);
-    asked.check(chain, 80).map(|()| asked)
+    asked.check(chain, 80, Quirks::default()).map(|()| asked)
 }
 
 #[test]

@@ -1,0 +1,180 @@
+//! The bytes of an HTTP/1 head as they came. hyper is lenient where it is safe for itself: it drops
+//! a length beside chunks, and a fragment. A proxy refuses both, since who stands behind it may read
+//! them in another way. Bytes are kept only while a head is awaited, and looked at only where there
+//! may be something to find.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of a head that are kept; what is longer is refused for its size.
+const LONGEST: usize = 64 << 10;
+
+/// The bytes since the last request ended, shared by a connection's bytes and its requests. Both are
+/// on one thread, so that the lock is never waited for; hyper asks of what can be upgraded that it
+/// could be sent to another.
+#[derive(Debug, Default)]
+pub(super) struct Raw {
+    /// A request is being served: what comes now is its body.
+    busy: AtomicBool,
+    bytes: Mutex<Vec<u8>>,
+}
+
+/// A connection's bytes, of which heads are kept.
+#[derive(Debug)]
+pub(super) struct Tap<T> {
+    inner: T,
+    raw: Arc<Raw>,
+}
+
+impl Raw {
+    /// A request's head has been read: what was kept of it is looked at and let go.
+    pub(super) fn begin(&self) -> Quirks {
+        self.busy.store(true, Ordering::Relaxed);
+        let mut bytes = self.bytes.lock();
+        let quirks = Quirks::of(&bytes);
+        bytes.clear();
+        bytes.shrink_to(4096);
+        quirks
+    }
+
+    /// The request is over: the next head is awaited.
+    pub(super) fn end(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+    }
+
+    fn keep(&self, read: &[u8]) {
+        if self.busy.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut bytes = self.bytes.lock();
+        let room = LONGEST.saturating_sub(bytes.len());
+        bytes.extend_from_slice(&read[..read.len().min(room)]);
+    }
+}
+
+/// What hyper doesn't tell of a head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Quirks {
+    /// The target has a fragment.
+    pub(super) fragment: bool,
+    /// There is a length as well as a transfer encoding.
+    pub(super) length_and_encoding: bool,
+}
+
+impl Quirks {
+    /// Looks at a head; what is behind it doesn't count.
+    fn of(bytes: &[u8]) -> Self {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let request = lines.next().unwrap_or_default();
+        let (mut length, mut encoding) = (false, false);
+        for line in lines {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                break;
+            }
+            length |= is_named(line, b"content-length");
+            encoding |= is_named(line, b"transfer-encoding");
+        }
+        Self {
+            fragment: request.contains(&b'#'),
+            length_and_encoding: length && encoding,
+        }
+    }
+}
+
+fn is_named(line: &[u8], name: &[u8]) -> bool {
+    let named = line.split_at_checked(name.len());
+    named.is_some_and(|(start, rest)| {
+        rest.first() == Some(&b':') && start.eq_ignore_ascii_case(name)
+    })
+}
+
+impl<T> Tap<T> {
+    pub(super) fn new(inner: T, raw: Arc<Raw>) -> Self {
+        Self { inner, raw }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.raw.keep(&buffer.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tap<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_head_counts() {
+        let quirks = |text: &str| {
+            let quirks = Quirks::of(text.as_bytes());
+            (quirks.fragment, quirks.length_and_encoding)
+        };
+        let both = "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(quirks(both), (false, true));
+        let body =
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\ncontent-length: 1#\r\n";
+        assert_eq!(quirks(body), (false, false));
+        assert_eq!(quirks("GET /a#b HTTP/1.1\r\nx: #\r\n\r\n"), (true, false));
+        assert_eq!(quirks("GET /a HTTP/1.1\nx: #\n\n"), (false, false));
+        assert_eq!(quirks(""), (false, false));
+    }
+
+    #[test]
+    fn bodies_are_not_kept() {
+        let raw = Raw::default();
+        raw.keep(b"GET /#a HTTP/1.1\r\n\r\n");
+        assert!(raw.begin().fragment);
+        raw.keep(b"body");
+        assert!(raw.bytes.lock().is_empty());
+        raw.end();
+        raw.keep(&[b'x'; LONGEST + 1]);
+        assert_eq!(raw.bytes.lock().len(), LONGEST);
+    }
+}
