@@ -116,7 +116,7 @@ async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
     };
     if !wish.verdict.accepted {
         let (reason, message) = (wish.verdict.reason, &wish.verdict.message);
-        tracing::warn!(kind = %wish.kind, policy = %source.key, reason, detail = message, "a policy is not in force as written");
+        tracing::warn!(kind = %wish.kind, object = %source.key, reason, detail = message, "an object is not in force as written");
     }
     let api: Api<DynamicObject> = Api::namespaced_with(
         client.clone(),

@@ -65,9 +65,6 @@ impl Index {
             .flatten()
             .map(|(_, problem)| problem.clone())
             .collect();
-        for problem in &said {
-            tracing::warn!(%kind, object = %key, detail = problem, "an object is not in force as written");
-        }
         let Some(source) = source else { return };
         let verdict = if said.is_empty() {
             Verdict::accepted()

@@ -1,6 +1,7 @@
 //! The clusters of a waypoint: its own services' ports and subsets, those that its routes name
 //! elsewhere, and the fixed ones of the tunnels. (istio/istio, `core/cluster_waypoint.go`)
 
+mod fixed;
 mod policy;
 
 use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3 as proxy_protocol;
@@ -9,8 +10,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream;
 use std::collections::BTreeSet;
 
 use super::api::{
-    any, cluster, core, endpoint, internal_address, list, metadata, nested, number, object,
-    percent, seconds, text, tls as envoy_tls, transport_socket,
+    any, cluster, core, list, metadata, nested, number, object, percent, seconds, text,
+    transport_socket,
 };
 use super::tunnel::internal_transport;
 use super::view::{Protocol, Rule, Target, TargetPort, View, inbound, outbound};
@@ -24,8 +25,8 @@ const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
 /// All of them.
 pub(super) fn clusters(view: &View<'_>) -> Vec<cluster::Cluster> {
     let mut all = vec![
-        to_listener("main_internal", "main_internal"),
-        to_listener("encap", "connect_originate"),
+        fixed::to_listener("main_internal", "main_internal"),
+        fixed::to_listener("encap", "connect_originate"),
     ];
     for service in &view.services {
         let rule = view.rule_of(service);
@@ -34,9 +35,9 @@ pub(super) fn clusters(view: &View<'_>) -> Vec<cluster::Cluster> {
         }
     }
     elsewhere(view, &mut all);
-    all.push(connect_originate(view));
-    all.push(inner_connect_originate(view));
-    all.push(outer_connect_originate(view));
+    all.push(fixed::connect_originate(view));
+    all.push(fixed::inner_connect_originate(view));
+    all.push(fixed::outer_connect_originate(view));
     all
 }
 
@@ -311,115 +312,4 @@ fn connect() -> core::Http2ProtocolOptions {
         allow_connect,
         ..Default::default()
     }
-}
-
-fn fixed(name: &str, kind: cluster::cluster::DiscoveryType) -> cluster::Cluster {
-    cluster::Cluster {
-        name: name.to_owned(),
-        alt_stat_name: format!("{name};"),
-        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into())),
-        circuit_breakers: Some(breakers()),
-        ..Default::default()
-    }
-}
-
-/// A cluster of one endpoint: an internal listener.
-fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
-    let mut made = fixed(name, cluster::cluster::DiscoveryType::Static);
-    made.load_assignment = Some(endpoint::ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        endpoints: vec![endpoint::LocalityLbEndpoints {
-            lb_endpoints: vec![endpoint::LbEndpoint {
-                host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(
-                    endpoint::Endpoint {
-                        address: Some(internal_address(listener, "")),
-                        ..Default::default()
-                    },
-                )),
-                ..Default::default()
-            }],
-            ..Default::default()
-        }],
-        ..Default::default()
-    });
-    made.transport_socket = Some(internal_transport(
-        "internal_upstream",
-        transport_socket("raw_buffer", any(&RawBuffer {})),
-        &[],
-    ));
-    set_options(&mut made, &idle(as_the_caller(), 300, false));
-    made
-}
-
-fn tunnel_socket(prefixes: &[String]) -> core::TransportSocket {
-    let context = envoy_tls::UpstreamTlsContext {
-        common_tls_context: Some(tls::tunnel(prefixes)),
-        ..Default::default()
-    };
-    transport_socket("tls", any(&context))
-}
-
-fn original_dst(name: &str, socket: core::TransportSocket) -> cluster::Cluster {
-    let mut made = fixed(name, cluster::cluster::DiscoveryType::OriginalDst);
-    made.connect_timeout = seconds(10);
-    made.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
-    made.cleanup_interval = seconds(60);
-    made.transport_socket = Some(socket);
-    made
-}
-
-fn connect_originate(view: &View<'_>) -> cluster::Cluster {
-    let mut prefixes = tls::mesh_prefixes(view);
-    let own = format!("{}ns/{}/sa/", prefixes[0], view.namespace());
-    prefixes.push(own);
-    let mut made = original_dst("connect_originate", tunnel_socket(&prefixes));
-    let waypoint = matcher_key("waypoint");
-    made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
-        cluster::cluster::OriginalDstLbConfig {
-            upstream_port_override: number(15008),
-            metadata_key: Some(waypoint),
-            ..Default::default()
-        },
-    ));
-    set_options(&mut made, &idle(explicit_h2(connect()), 3600, false));
-    made
-}
-
-fn matcher_key(name: &str) -> envoy_types::pb::envoy::r#type::metadata::v3::MetadataKey {
-    use envoy_types::pb::envoy::r#type::metadata::v3::{
-        MetadataKey,
-        metadata_key::{PathSegment, path_segment::Segment},
-    };
-    MetadataKey {
-        key: ORIGINAL_DST.to_owned(),
-        path: vec![PathSegment {
-            segment: Some(Segment::Key(name.to_owned())),
-        }],
-    }
-}
-
-fn inner_connect_originate(view: &View<'_>) -> cluster::Cluster {
-    let mut made = to_listener("inner_connect_originate", "outer_connect_originate");
-    made.transport_socket = Some(internal_transport(
-        "internal_upstream_with_tls",
-        tunnel_socket(&tls::mesh_prefixes(view)),
-        &[],
-    ));
-    set_options(&mut made, &idle(explicit_h2(connect()), 3600, true));
-    made
-}
-
-fn outer_connect_originate(view: &View<'_>) -> cluster::Cluster {
-    let mut made = original_dst(
-        "outer_connect_originate",
-        tunnel_socket(&tls::mesh_prefixes(view)),
-    );
-    made.lb_config = Some(cluster::cluster::LbConfig::OriginalDstLbConfig(
-        cluster::cluster::OriginalDstLbConfig {
-            upstream_port_override: number(15008),
-            ..Default::default()
-        },
-    ));
-    set_options(&mut made, &idle(explicit_h2(connect()), 3600, true));
-    made
 }
