@@ -186,13 +186,21 @@ impl Pair {
             (false, false) => return Poll::Pending,
         }
         // The side that has ended is not read any more, and would not be heard when it is reset.
-        let (ended, side) = if out.is_ready() {
-            (downstream, Side::Downstream)
+        let (reset, by) = if out.is_ready() {
+            (downstream.poll_reset(cx), Side::Downstream)
         } else {
-            (upstream, Side::Upstream)
+            (upstream.poll_reset(cx), Side::Upstream)
         };
-        ended
-            .poll_reset(cx)
-            .map(|cause| End::Broken { by: side, cause })
+        let Poll::Ready(cause) = reset else {
+            return Poll::Pending;
+        };
+        if cause.is_close() {
+            // All it sent has been handed on, its end too, and it takes no more. For the other side
+            // that is an end like any other; a reset could overtake what it has not read yet.
+            downstream.finished();
+            upstream.finished();
+            return Poll::Ready(End::Closed { first: by });
+        }
+        Poll::Ready(End::Broken { by, cause })
     }
 }

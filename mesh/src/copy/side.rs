@@ -49,6 +49,11 @@ pub enum SideError {
 }
 
 impl SideError {
+    /// Whether the peer has closed the connection for good, without an error: it takes no more.
+    pub(super) fn is_close(&self) -> bool {
+        matches!(self, Self::Tunnel(StreamError::Closed))
+    }
+
     /// Whether the peer reset the connection, as against it having failed.
     #[must_use]
     pub fn is_reset(&self) -> bool {
@@ -57,7 +62,9 @@ impl SideError {
                 error.kind(),
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
             ),
-            Self::Tunnel(error) => matches!(error, StreamError::Reset(_)),
+            Self::Tunnel(error) => {
+                matches!(error, StreamError::Reset(_) | StreamError::Closed)
+            }
         }
     }
 }

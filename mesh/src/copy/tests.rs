@@ -387,3 +387,33 @@ fn the_future_on_every_connection_is_small() {
     }
     assert!(size(&copy) <= 1024, "{} bytes", size(&copy));
 }
+
+/// What a waypoint does with a connection that it keeps no longer: the answer, its end, and no
+/// interest in what may still come.
+#[tokio::test]
+async fn a_tunnel_that_was_closed_for_good_is_an_end_and_no_reset() {
+    let mut rig = Rig::new(async |request: Request| {
+        let mut io = crate::hbone::Io::new(request.accept(permit()).unwrap());
+        let mut asked = [0; 4];
+        io.read_exact(&mut asked).await.unwrap();
+        io.write_all(b"answer").await.unwrap();
+        io.shutdown().await.unwrap();
+    })
+    .await;
+    let entry = rig.outbound(([10, 0, 0, 1], 80).into()).await;
+    let mut client = TcpStream::connect(entry).await.unwrap();
+    client.write_all(b"ping").await.unwrap();
+    let ended = soon(rig.ended.recv()).await.unwrap();
+    assert!(
+        matches!(
+            ended.reason,
+            End::Closed {
+                first: Side::Upstream
+            }
+        ),
+        "{ended:?}"
+    );
+    let mut answer = String::new();
+    soon(client.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, "answer");
+}

@@ -188,7 +188,7 @@ impl From<Stream> for Io {
 impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match error {
-            StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Reset(_) | StreamError::Closed => io::ErrorKind::ConnectionReset,
             StreamError::Broken(_) => io::ErrorKind::ConnectionAborted,
         };
         Self::new(kind, error)

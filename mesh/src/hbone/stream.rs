@@ -24,6 +24,9 @@ pub enum StreamError {
     /// The peer reset the stream.
     #[error("the peer reset the stream ({0})")]
     Reset(String),
+    /// The peer has reset the stream without an error (RFC 9113, section 8.1): it takes no more.
+    #[error("the peer has closed the stream and takes no more")]
+    Closed,
     /// The connection that carried the stream broke.
     #[error("the tunnel broke: {0}")]
     Broken(String),
@@ -111,6 +114,7 @@ impl Stream {
     /// Ready once the peer has reset the stream, even while nothing is read from it.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         match ready!(self.send.poll_reset(cx)) {
+            Ok(Reason::NO_ERROR) => Poll::Ready(StreamError::Closed),
             Ok(reason) => Poll::Ready(StreamError::Reset(reason.description().to_owned())),
             Err(error) => Poll::Ready(error.into()),
         }
@@ -165,6 +169,7 @@ impl std::fmt::Debug for Stream {
 impl From<h2::Error> for StreamError {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
+            Some(Reason::NO_ERROR) if error.is_reset() => Self::Closed,
             Some(reason) if error.is_reset() => Self::Reset(reason.description().to_owned()),
             _ => Self::Broken(error.to_string()),
         }
