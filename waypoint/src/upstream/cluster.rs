@@ -322,7 +322,7 @@ impl<B: RequestBody> Local<B> {
                 }
                 Pool::new(
                     endpoint.clone(),
-                    self.entry.cluster.clone(),
+                    &self.entry,
                     self.state.clone(),
                     state.clone(),
                     self.connector.clone(),

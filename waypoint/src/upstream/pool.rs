@@ -19,14 +19,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use mesh::policy::Permit;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::answer::{Connected, Place, Received, Sent};
 use super::choice::Choice;
@@ -34,13 +36,17 @@ use super::connect::{Connector, Opened, Purpose};
 use super::failure::FailureKind;
 use super::head;
 use super::shared::{ClusterState, HostState};
-use crate::model::cluster::{Cluster, UpstreamProtocol};
-use crate::model::endpoint::Endpoint;
+use crate::model::cluster::{Cluster, Discovery, UpstreamProtocol};
+use crate::model::endpoint::{Endpoint, EndpointSet};
+use crate::model::snapshot::ClusterEntry;
 pub(super) use closing::Closing;
 use places::{Alive, Bytewise, Pending, reset_of};
 
 /// Connections that end under a request before anything of it was sent, before a fresh one is made.
 const STALE: u32 = 3;
+
+/// How often an attempt that waits for its connection looks whether its endpoint is still there.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a request's body must be.
 pub trait RequestBody:
@@ -58,6 +64,8 @@ pub(super) struct Pool<B> {
     /// Changes where only its weight, health or names do.
     endpoint: RefCell<Arc<Endpoint>>,
     pub(super) cluster: Arc<Cluster>,
+    /// The cluster's endpoints now.
+    listed: Arc<ArcSwap<EndpointSet>>,
     pub(super) state: Arc<ClusterState>,
     pub(super) host: Arc<HostState>,
     connector: Rc<Connector>,
@@ -109,7 +117,7 @@ struct Ends {
 impl<B: RequestBody> Pool<B> {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
-        cluster: Arc<Cluster>,
+        entry: &ClusterEntry,
         state: Arc<ClusterState>,
         host: Arc<HostState>,
         connector: Rc<Connector>,
@@ -117,7 +125,8 @@ impl<B: RequestBody> Pool<B> {
     ) -> Rc<Self> {
         Rc::new(Self {
             endpoint: RefCell::new(endpoint),
-            cluster,
+            cluster: entry.cluster.clone(),
+            listed: entry.endpoints.clone(),
             state,
             host,
             connector,
@@ -323,16 +332,45 @@ impl<B: RequestBody> Pool<B> {
         permit: Permit,
     ) -> Result<Opened, FailureKind> {
         let endpoint = self.endpoint.borrow().clone();
-        let opened = self
+        let opening = self
             .connector
-            .open(&self.cluster, &endpoint, choice, purpose, permit)
-            .await?;
+            .open(&self.cluster, &endpoint, choice, purpose, permit);
+        let opened = tokio::select! {
+            opened = opening => opened?,
+            () = self.gone(&endpoint) => {
+                return Err(FailureKind::Connect("the endpoint has gone".into()));
+            }
+        };
         self.host.totals.connections.fetch_add(1, Relaxed);
         Ok(opened)
     }
 }
 
 impl<B> Pool<B> {
+    /// Ends when the endpoint is one of the cluster's no longer: its pod is gone, nothing at its
+    /// address will answer, and waiting out the connection's time limit would only hold the request
+    /// up. Endpoints that come from requests themselves are in no list.
+    async fn gone(&self, endpoint: &Endpoint) {
+        if matches!(
+            self.cluster.discovery,
+            Discovery::OriginalDestination { .. } | Discovery::DynamicForwardProxy { .. }
+        ) {
+            return std::future::pending().await;
+        }
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is at once; most connections stand before the second.
+        look.tick().await;
+        loop {
+            look.tick().await;
+            let set = self.listed.load();
+            let mut listed = set.localities.iter().flat_map(|place| &place.endpoints);
+            if !listed.any(|listed| listed.address == endpoint.address) {
+                return;
+            }
+        }
+    }
+
     /// Keeps no connection any more; requests that run go on.
     pub(super) fn retire(&self) {
         self.retired.set(true);

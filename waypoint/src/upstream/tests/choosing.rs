@@ -129,3 +129,37 @@ fn a_share_is_dropped_where_the_control_plane_says_so() {
         assert_eq!(refused.failure.details(), "drop_overload");
     });
 }
+
+#[test]
+fn an_endpoint_that_goes_is_not_waited_for() {
+    story(async {
+        // Like the address of a pod that is gone: a queue that is full drops further connections.
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let silent = silent.unwrap();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        silent.bind(&any.into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        let mut filling = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(
+            Duration::from_millis(300),
+            tokio::net::TcpStream::connect(address),
+        )
+        .await
+        {
+            filling.push(connected.unwrap());
+        }
+        let good = named("good").await;
+        let mut cluster = cluster();
+        // Longer than a story may take.
+        cluster.connect_timeout = Duration::from_secs(60);
+        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        let change = async {
+            tokio::task::yield_now().await;
+            let set = endpoints(vec![endpoint(good.address)]);
+            cluster.endpoints.store(Arc::new(set));
+        };
+        let (answered, ()) = tokio::join!(ask(&upstreams, &cluster), change);
+        assert_eq!(text(answered.unwrap()).await, "good");
+    });
+}
