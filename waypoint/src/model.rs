@@ -1,6 +1,6 @@
 //! The engine's model: a configuration in plain types of our own, compiled once per push from
-//! Envoy's resources. No protobuf, no tokio, no sockets: what intake writes and everything else
-//! reads.
+//! Envoy's resources. No protobuf and no sockets: what intake writes and everything else reads. Only
+//! `snapshot`, where the present configuration is found, knows of tasks that wait for the next one.
 
 pub mod cluster;
 pub mod endpoint;
