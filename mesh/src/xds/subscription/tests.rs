@@ -1,4 +1,5 @@
-//! The protocol without a wire: what is asked, taken, refused, kept and dropped.
+//! The protocol without a wire: what is asked, taken, refused, kept and dropped. Long because each
+//! rule is a story of its own, and they share one way to tell it.
 
 mod model;
 
