@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh::policy::Permit;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tracing::{debug, error};
 
@@ -79,8 +80,11 @@ async fn take(local: Rc<Local>, mut arrived: Arrived, dispatch: &Dispatch, logs:
     let (http, tls) = dispatch.looks_for(port);
     let looked = tokio::select! {
         looked = arrived.carrier.look(http, tls, dispatch.detect_timeout) => looked,
-        // It has said nothing yet, so nothing is lost.
-        () = arrived.entry.asked() => return,
+        () = arrived.entry.given_up() => {
+            // An end, not a reset: nobody has been refused anything.
+            let _ = arrived.carrier.shutdown().await;
+            return;
+        }
     };
     let found = match looked {
         Ok(found) => found,

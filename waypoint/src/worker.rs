@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 pub use acceptor::Acceptor;
 pub use handle::{Accepted, Place};
-pub use local::{Connection, Entry, Local, Parts, next_id};
+pub use local::{Connection, Entry, LINGER, Local, Parts, next_id};
 
 use crate::http::collector::Collector;
 use crate::listen;

@@ -14,9 +14,11 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::debug;
 
 use super::body::ResponseBody;
@@ -26,7 +28,8 @@ use super::view::View;
 use crate::listen::io::Io;
 use crate::model::http::{Codec, HttpChain, HttpLimits};
 use crate::model::listener::{ChainKind, Protocol};
-use crate::worker::Connection;
+use crate::telemetry::{Exchange, Flags, Marks};
+use crate::worker::{Connection, LINGER};
 
 /// Bytes that a client may send on one stream before they have been passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -40,7 +43,7 @@ const MOST_STREAMS: u32 = 1024;
 const HTTP1_BUFFER: usize = 64 << 10;
 
 /// Future size, in bytes, of a request's way: it is part of its connection's, or of its stream's.
-const MOST_PER_REQUEST: usize = 12 << 10;
+const MOST_PER_REQUEST: usize = 9 << 10;
 /// How long a new connection may say nothing where the configuration has no limit of its own.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
@@ -96,6 +99,9 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         Version::Http2 => http2(&http, &chain, io).await,
     };
     if let Err(error) = served {
+        if error.is_parse() {
+            http.note_refused(&error);
+        }
         debug!(remote = %http.connection.down.remote, %error, "an HTTP connection broke");
     }
 }
@@ -127,8 +133,13 @@ async fn version(
         }
     };
     let found = tokio::select! {
-        found = look => found,
-        () = connection.entry.asked() => return None,
+        found = look => Some(found),
+        () = connection.entry.given_up() => None,
+    };
+    let Some(found) = found else {
+        // An end, not a reset: nobody has been refused anything.
+        let _ = io.shutdown().await;
+        return None;
     };
     let found = found.ok().filter(|found| found.any)?;
     let version = match found.protocol {
@@ -273,6 +284,7 @@ struct Lifetime {
     idle: Option<Duration>,
     until: Option<Instant>,
     clock: Option<Pin<Box<Sleep>>>,
+    linger: Option<Pin<Box<Sleep>>>,
     ending: bool,
 }
 
@@ -284,14 +296,26 @@ impl Lifetime {
                 .max_duration
                 .and_then(|limit| Instant::now().checked_add(limit)),
             clock: None,
+            linger: None,
             ending: false,
         }
+    }
+
+    /// Whether a connection that is asked to end has waited long enough for a request that may be on
+    /// the way. HTTP/2 says which requests it still takes; HTTP/1 can only answer the next one with
+    /// `connection: close`.
+    fn has_lingered(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
+        if http.raw.is_none() || http.active.get() > 0 {
+            return true;
+        }
+        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        linger.as_mut().poll(cx).is_ready()
     }
 
     /// Whether the connection should end; if not, the task is woken when it should.
     fn is_over(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
         if http.connection.entry.is_asked(cx) || http.closing.get() {
-            return true;
+            return self.has_lingered(http, cx);
         }
         if self.idle.is_none() && self.until.is_none() {
             return false;
@@ -339,6 +363,30 @@ impl Http {
     /// Whether the client should be told that this connection takes no further request.
     pub(super) fn is_ending(&self) -> bool {
         self.closing.get() || self.connection.entry.is_ending()
+    }
+
+    /// Writes down a request that is none: hyper has answered it.
+    fn note_refused(&self, error: &hyper::Error) {
+        let (status, details) = match error.is_parse_too_large() {
+            true => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "http1.headers_too_large",
+            ),
+            false => (StatusCode::BAD_REQUEST, "http1.codec_error"),
+        };
+        let now = std::time::Instant::now();
+        let marks = Marks::new(now, std::time::SystemTime::now());
+        let method = Method::from_bytes(b"-").unwrap_or_default();
+        let down = self.connection.down.clone();
+        let mut exchange = Exchange::new(down, marks, method, hyper::Version::HTTP_11);
+        exchange.status = Some(status);
+        exchange.flags |= Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        exchange.details = details.into();
+        exchange.marks.end = Some(now);
+        let chain = &self.view.borrow().chain;
+        let telemetry = &self.connection.local.telemetry;
+        telemetry.begin(chain, &mut exchange, &HeaderMap::new());
+        telemetry.finish(chain, &exchange);
     }
 
     /// Has the connection end in its own time.

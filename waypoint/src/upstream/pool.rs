@@ -159,7 +159,7 @@ impl<B: RequestBody> Pool<B> {
         }
         let unknown =
             self.cluster.http.protocol == UpstreamProtocol::Alpn && self.speaks.get().is_none();
-        if unknown && let Err(kind) = self.learn(choice, permit.clone()).await {
+        if unknown && let Err(kind) = Box::pin(self.learn(choice, permit.clone())).await {
             return Err(Failed::early(kind, request));
         }
         let mut stale = 0;
@@ -205,7 +205,7 @@ impl<B: RequestBody> Pool<B> {
             .cluster
             .connection_per_downstream
             .then_some(choice.down.id);
-        let opened = self.open(choice, Purpose::Pooled, permit).await?;
+        let opened = Box::pin(self.open(choice, Purpose::Pooled, permit)).await?;
         if opened.io.alpn() == Some(b"h2") {
             self.share_line(opened, alive, owner).await?;
         } else {

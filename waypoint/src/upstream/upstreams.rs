@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,11 +92,15 @@ impl<B: RequestBody> Upstreams<B> {
         let local = self.0.local(cluster);
         // What is known of the attempt outlives it: a time-out is the last endpoint's.
         let mut at = None;
-        let attempt = self.attempt(&local, choice, permit, request, &mut at);
-        let Some(limit) = choice.timeout else {
-            return attempt.await;
+        let done = {
+            // Pinned where it is made: moved into either branch, it would take its room thrice.
+            let attempt = pin!(self.attempt(&local, choice, permit, request, &mut at));
+            match choice.timeout {
+                None => Ok(attempt.await),
+                Some(limit) => timeout(limit, attempt).await,
+            }
         };
-        match timeout(limit, attempt).await {
+        match done {
             Ok(done) => done,
             Err(_) => {
                 let endpoint = at.map(|host: Rc<Host<B>>| {

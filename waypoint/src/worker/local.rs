@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use mesh::drain;
 
@@ -31,6 +32,9 @@ pub struct Parts {
     /// Tells tunnels to end.
     pub watch: drain::Watch,
 }
+
+/// How long a connection that is asked to end still waits for a request that may be on the way.
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// One worker's shared state.
 pub struct Local {
@@ -190,6 +194,13 @@ impl Entry {
             false => Poll::Pending,
         })
         .await;
+    }
+
+    /// Waits until a connection on which nothing has been asked should be given up: some time after
+    /// it was asked to end, since its first request may be on the way.
+    pub async fn given_up(&self) {
+        self.asked().await;
+        tokio::time::sleep(LINGER).await;
     }
 
     /// Whether the connection is asked to end.

@@ -99,6 +99,39 @@ fn a_drain_ends_idle_connections_and_finishes_requests() {
 }
 
 #[test]
+fn a_connection_without_a_request_still_gets_its_first_one_answered_in_a_drain() {
+    run(async {
+        let world = World::new(chain(vec![all(to(forward()))]), echo().await).await;
+        let mut tcp = world.connect().await;
+        // Something must have been served, so that the worker has taken the connection.
+        world
+            .raw("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await;
+        world.workers.drain().await;
+        tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn lengths_beside_chunks_are_refused() {
+    run(async {
+        let world = World::new(chain(vec![all(to(forward()))]), echo().await).await;
+        let answer = world
+            .raw("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        let fragment = world.raw("GET /a#b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        assert!(fragment.await.starts_with("HTTP/1.1 400"));
+    });
+}
+
+#[test]
 fn a_client_that_goes_away_takes_its_upstream_request_along() {
     run(async {
         struct Gone(Option<tokio::sync::oneshot::Sender<()>>);

@@ -140,7 +140,7 @@ impl<B: RequestBody> Pool<B> {
                 return Ok(line);
             }
         };
-        let opened = self.open(choice, Purpose::Pooled, permit).await?;
+        let opened = Box::pin(self.open(choice, Purpose::Pooled, permit)).await?;
         self.keep_line(opened, alive, owner).await
     }
 

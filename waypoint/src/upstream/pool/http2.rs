@@ -152,7 +152,7 @@ impl<B: RequestBody> Pool<B> {
         };
         let dialling = Dialling::begin(self.clone());
         let made = async {
-            let opened = self.open(choice, Purpose::Pooled, permit).await?;
+            let opened = Box::pin(self.open(choice, Purpose::Pooled, permit)).await?;
             self.share_line(opened, alive, owner).await
         };
         let made = made.await;
