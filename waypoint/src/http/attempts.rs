@@ -315,14 +315,11 @@ pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
         Expired::Idle => {
             Reply::new(status, "stream timeout", "stream_idle_timeout").flag(Flags::IDLE_TIMEOUT)
         }
-        Expired::Whole => {
-            let reply = Reply::new(
-                status,
-                "downstream duration timeout",
-                "max_duration_timeout",
-            );
-            reply
-        }
+        Expired::Whole => Reply::new(
+            status,
+            "downstream duration timeout",
+            "max_duration_timeout",
+        ),
         Expired::Request => Reply::new(
             StatusCode::REQUEST_TIMEOUT,
             "request timeout",

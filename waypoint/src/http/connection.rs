@@ -1,5 +1,7 @@
 //! One HTTP connection: which protocol it speaks, how hyper is set up for it, and how it ends: when
 //! it has been idle or open for too long, when its chain is gone, when the process stops.
+//!
+//! Long because how a connection is set up, driven and ended shares its private state.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;

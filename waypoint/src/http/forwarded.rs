@@ -76,10 +76,8 @@ pub(super) fn apply(
     for name in INTERNAL_ONLY.iter().chain(&table.internal_only) {
         headers.remove(name);
     }
-    if edge {
-        if let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
-            headers.insert(EXTERNAL_ADDRESS, value);
-        }
+    if edge && let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, value);
     }
     // What the client says of the scheme is the request's scheme, once it is believed.
     asked.scheme = match (&rules.scheme, headers.get(PROTO).map(HeaderValue::as_bytes)) {
