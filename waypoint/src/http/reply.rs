@@ -48,6 +48,8 @@ pub(super) enum Refusal {
     Upgrade,
     /// A length and a transfer encoding: where the request ends is open to doubt.
     LengthAndEncoding,
+    /// A transfer coding other than chunks.
+    Coding,
     /// The path has a fragment, which policies would not see.
     Fragment,
 }
@@ -164,6 +166,11 @@ impl From<Refusal> for Reply {
             R::TooManyHeaders => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "http1.too_many_headers",
+                Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            ),
+            R::Coding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "http1.invalid_transfer_encoding",
                 Flags::DOWNSTREAM_PROTOCOL_ERROR,
             ),
             R::LengthAndEncoding => (

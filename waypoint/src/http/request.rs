@@ -118,8 +118,12 @@ impl Asked {
         if self.headers.len() > chain.limits.max_headers as usize && chain.limits.max_headers > 0 {
             return refused(Refusal::TooManyHeaders);
         }
+        let coding = self.headers.get(header::TRANSFER_ENCODING);
+        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return refused(Refusal::Coding);
+        }
         let hosts = self.headers.get_all(header::HOST).iter().count();
-        if hosts > 1 || self.authority.to_str().is_err() {
+        if hosts > 1 || !is_host(&self.authority) {
             return refused(Refusal::BadHost);
         }
         if self.authority.is_empty() && self.version != Version::HTTP_10 {
@@ -261,6 +265,12 @@ impl Asked {
             };
         }
     }
+}
+
+/// Whether a value can be an authority: the characters of RFC 3986, section 3.2, without a user.
+fn is_host(value: &HeaderValue) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    value.as_bytes().iter().all(allowed)
 }
 
 /// The authority and the path of a URI, in whichever form HTTP/1 or HTTP/2 brought it.

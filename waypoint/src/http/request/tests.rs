@@ -30,6 +30,14 @@ fn what_is_no_request_is_refused() {
             get().header("host", HeaderValue::from_bytes(b"\xff").unwrap()),
             Refusal::BadHost,
         ),
+        (get().header("host", "x y"), Refusal::BadHost),
+        (get().header("host", "user@x"), Refusal::BadHost),
+        (
+            get()
+                .header("host", "a")
+                .header("transfer-encoding", "gzip, chunked"),
+            Refusal::Coding,
+        ),
         (
             Request::options("*").header("host", "a"),
             Refusal::NotAbsolute,
