@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::backend::{CASE, FROM, SCRIPT, Seen};
+use crate::expect::Expect;
 use crate::subject::Subject;
 use crate::theme::{Case, Theme};
 use crate::wire::raw::{Raw, RawAnswer};
@@ -91,7 +92,7 @@ pub async fn send(
     };
     let to = subject.at(theme.port);
     if case.is_raw() {
-        return vec![bytes(to, case, id(0)).await];
+        return vec![bytes(to, case, case.expect_of(subject.kind()), id(0)).await];
     }
     if case.parallel {
         let all = (0..case.times).map(async |repetition| {
@@ -183,18 +184,22 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-async fn bytes(to: std::net::SocketAddr, case: &Case, id: String) -> Observation {
+async fn bytes(to: std::net::SocketAddr, case: &Case, expect: &Expect, id: String) -> Observation {
     let mut observed = Observation {
         id,
         ..Observation::default()
     };
-    if let Err(error) = exchange(to, case, &mut observed).await {
+    if let Err(error) = exchange(to, case, expect, &mut observed).await {
         observed.error = Some(format!("{error:#}"));
     }
     observed
 }
 
-async fn exchange(to: std::net::SocketAddr, case: &Case, observed: &mut Observation) -> Result<()> {
+async fn exchange(
+    to: std::net::SocketAddr,
+    case: &Case,
+    expect: &Expect,
+    observed: &mut Observation) -> Result<()> {
     let mut raw = Raw::connect(to).await?;
     observed.peer = raw.local.to_string();
     let bytes = case.raw.as_deref().unwrap_or_default();
@@ -216,7 +221,7 @@ async fn exchange(to: std::net::SocketAddr, case: &Case, observed: &mut Observat
         let came = raw.take(echo.len(), PATIENCE).await?;
         ensure!(came == echo.as_bytes(), "not what was sent: {came:?}");
     }
-    if case.expect.closed == Some(true) || case.answers == 0 {
+    if expect.closed == Some(true) || case.answers == 0 {
         let rest = raw.until_closed(PATIENCE).await?;
         observed.closed = true;
         if case.answers == 0 {

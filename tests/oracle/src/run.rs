@@ -79,11 +79,7 @@ impl Court {
             let case = &theme.cases[*number];
             let mut wrong = Vec::new();
             for (kind, run) in &runs {
-                let expect = match (kind, &case.ours) {
-                    (Kind::Waypoint, Some(ours)) => &ours.expect,
-                    _ => &case.expect,
-                };
-                let found = expect.check(&run[place].2);
+                let found = case.expect_of(*kind).check(&run[place].2);
                 wrong.extend(found.into_iter().map(|w| format!("{}: {w}", kind.name())));
             }
             if let [(_, envoy), (_, ours)] = runs.as_slice() {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::backend::{self, CASE, Journal, Kind};
 use crate::expect::Expect;
 use crate::resources::{LISTEN, Resources};
+use crate::subject as proxy;
 use crate::wire::Over;
 
 const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -152,6 +153,15 @@ impl Case {
     pub fn title(&self) -> &str {
         let fallback = self.ask.as_deref().or(self.raw.as_deref());
         self.name.as_deref().or(fallback).unwrap_or("bytes")
+    }
+
+    /// What a proxy must make of it.
+    #[must_use]
+    pub fn expect_of(&self, kind: proxy::Kind) -> &Expect {
+        match (kind, &self.ours) {
+            (proxy::Kind::Waypoint, Some(ours)) => &ours.expect,
+            _ => &self.expect,
+        }
     }
 
     /// Whether it is bytes and no request.
