@@ -199,7 +199,8 @@ async fn exchange(
     to: std::net::SocketAddr,
     case: &Case,
     expect: &Expect,
-    observed: &mut Observation) -> Result<()> {
+    observed: &mut Observation,
+) -> Result<()> {
     let mut raw = Raw::connect(to).await?;
     observed.peer = raw.local.to_string();
     let bytes = case.raw.as_deref().unwrap_or_default();
