@@ -149,7 +149,7 @@ fn mutations() -> impl Strategy<Value = Value> {
         vec(change.prop_map(|(key, value, how)| json!({"header": {"key": key, "value": value}, "append_action": how})), 0..2)
     };
     let request = set(&["added", "%REQ(x-b)%", "%REQ(:path)%", "a%%b"]);
-    let answer = set(&["added", "%RESPONSE_CODE%", "a%%b"]);
+    let answer = set(&["added", "a%%b"]);
     let remove = select(&["x-a", "x-from"][..]);
     (request, answer, option::of(remove)).prop_map(|(request, answer, remove)| {
         json!({
