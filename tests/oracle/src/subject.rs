@@ -20,6 +20,8 @@ use crate::wire;
 
 /// Longest that a proxy may take until it is ready; a loaded machine included.
 const START: Duration = Duration::from_secs(30);
+/// Longest that sockets may take to open after that, all together.
+const LISTEN: Duration = Duration::from_secs(3);
 const ADMIN: u16 = 15000;
 const READY: u16 = 15021;
 
@@ -71,7 +73,9 @@ impl Subject {
             Kind::Envoy => envoy(&resources.bootstrap(listen, ADMIN)?, &folder, concurrency)?,
             Kind::Waypoint => waypoint(resources, &folder, listen, concurrency)?,
         };
-        Self::run(kind, listen, folder, command).await
+        let subject = Self::run(kind, listen, folder, command).await?;
+        subject.wait_until_it_listens(resources).await;
+        Ok(subject)
     }
 
     /// Starts it as a follower of a control plane, with one worker, on an address from
@@ -187,6 +191,23 @@ impl Subject {
             Ok(Ok(())) => Ok(()),
             Ok(Err(status)) => bail!("{name} ended with {status}:\n{}", self.last_words()),
             Err(error) => bail!("{error:#}:\n{}", self.last_words()),
+        }
+    }
+
+    /// Ready is said when the configuration is in force, and a socket may be open a moment later. A
+    /// listener that is refused never opens; its cases will say so.
+    async fn wait_until_it_listens(&self, resources: &Resources) {
+        let ports = resources.listeners.iter().filter_map(|listener| {
+            let port = listener["address"]["socket_address"]["port_value"].as_u64();
+            port.and_then(|port| u16::try_from(port).ok())
+        });
+        let until = tokio::time::Instant::now() + LISTEN;
+        for port in ports {
+            while tokio::net::TcpStream::connect(self.at(port)).await.is_err()
+                && tokio::time::Instant::now() < until
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
     }
 

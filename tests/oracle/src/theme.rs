@@ -1,5 +1,6 @@
 //! A table of cases: a file of `cases/`, with the part of the resources that it is about and the
 //! requests with what must come of each. `$a` in a theme's resources is its cluster `a`.
+//! Long because a table's form and what is made of it are one idea.
 
 use std::collections::BTreeMap;
 use std::fs;
