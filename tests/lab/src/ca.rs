@@ -201,11 +201,13 @@ impl IstioCertificateService for Signer {
             return Err(Status::unauthenticated("the token is not the lab's"));
         }
         let request = request.into_inner();
-        let identity = impersonated(&request)
-            .ok_or_else(|| Status::invalid_argument("no ImpersonatedIdentity"))?;
         let mut csr = CertificateSigningRequestParams::from_pem(&request.csr).map_err(|error| {
             Status::invalid_argument(format!("the request does not parse: {error}"))
         })?;
+        // A ztunnel asks for others, a waypoint for itself.
+        let identity = impersonated(&request)
+            .or_else(|| asked_for(&csr))
+            .ok_or_else(|| Status::invalid_argument("neither impersonated nor named"))?;
         let lifetime = self
             .state
             .lock()
@@ -224,6 +226,16 @@ impl IstioCertificateService for Signer {
             cert_chain: vec![signed.pem(), self.root.clone()],
         }))
     }
+}
+
+fn asked_for(csr: &CertificateSigningRequestParams) -> Option<String> {
+    csr.params
+        .subject_alt_names
+        .iter()
+        .find_map(|name| match name {
+            SanType::URI(uri) => Some(uri.to_string()),
+            _ => None,
+        })
 }
 
 fn impersonated(request: &IstioCertificateRequest) -> Option<String> {

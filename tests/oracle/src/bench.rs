@@ -19,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use report::Report;
 
+use crate::ads::Ads;
 use crate::subject::Kind;
 use identity::Folder;
 use plan::{Measure, Result as Measured, Tunnel};
@@ -58,10 +59,12 @@ pub async fn run(
     progress: impl Fn(&str),
 ) -> Result<Report> {
     progress("starting the server, the load and the proxies");
-    let identities = Folder::make(&scratch.join("identities"))?;
+    // Our waypoint gets everything by ADS and its certificate from the authority, as in a mesh.
+    let ads = Ads::start().await?;
+    let identities = Folder::make(&scratch.join("identities"), &ads.authority)?;
     let agent = Agent::start(&["serve", &identities.0.to_string_lossy()])?;
     let server = serve::Ports::of(&agent).await?;
-    let ways = setup::ways(&server, &identities, kinds, scratch).await?;
+    let ways = setup::ways(&server, &ads, &identities, kinds, scratch).await?;
     let idle: Vec<_> = memory(&ways)?;
     let mut samples = Vec::new();
     // The first time through everything is cold: pools, page cache, branch predictors.

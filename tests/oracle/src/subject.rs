@@ -196,7 +196,7 @@ impl Subject {
 
     /// Ready is said when the configuration is in force, and a socket may be open a moment later. A
     /// listener that is refused never opens; its cases will say so.
-    async fn wait_until_it_listens(&self, resources: &Resources) {
+    pub async fn wait_until_it_listens(&self, resources: &Resources) {
         let ports = resources.listeners.iter().filter_map(|listener| {
             let port = listener["address"]["socket_address"]["port_value"].as_u64();
             port.and_then(|port| u16::try_from(port).ok())

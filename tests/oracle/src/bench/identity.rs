@@ -2,7 +2,6 @@
 //! resources are made from.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,10 +23,8 @@ pub(super) const WAYPOINT: &str = "spiffe://cluster.local/ns/bookinfo/sa/waypoin
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    pub(super) fn make(path: &Path) -> Result<Self> {
+    pub(super) fn make(path: &Path, authority: &Authority) -> Result<Self> {
         fs::create_dir_all(path)?;
-        // It is asked directly and never serves.
-        let authority = Authority::create(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         fs::write(path.join("root.pem"), authority.root())?;
         for identity in [CALLER, SERVER, WAYPOINT] {
             let issued = authority.issue(identity, Flaw::None)?;

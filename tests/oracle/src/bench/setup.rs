@@ -12,8 +12,9 @@ use super::plan::{Listener, Measure};
 use super::process::{Usage, usage_of};
 use super::serve::Ports;
 use super::tunnel::{self, HBONE, SERVICE, VIP};
+use crate::ads::Ads;
 use crate::resources::{LISTEN, Resources};
-use crate::subject::{Kind, Subject};
+use crate::subject::{Kind, Subject, loopback};
 
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
 const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -79,6 +80,7 @@ fn port(listener: Listener) -> u16 {
 /// No proxy first, then each kind.
 pub(crate) async fn ways(
     server: &Ports,
+    ads: &Ads,
     identities: &Folder,
     kinds: &[Kind],
     scratch: &Path,
@@ -87,7 +89,20 @@ pub(crate) async fn ways(
     resources.extend(tunnel::resources(server.pod, identities)?);
     let mut ways = vec![Way::Direct(*server)];
     for kind in kinds {
-        let subject = Subject::start(*kind, &resources, scratch, 1).await?;
+        let subject = match kind {
+            Kind::Envoy => Subject::start(*kind, &resources, scratch, 1).await?,
+            Kind::Waypoint => {
+                let listen = loopback();
+                let by_ads = Resources {
+                    others: Vec::new(),
+                    ..resources.clone()
+                };
+                ads.set(by_ads.rendered(listen)?)?;
+                let subject = Subject::follow(*kind, ads, listen, scratch).await?;
+                subject.wait_until_it_listens(&resources).await;
+                subject
+            }
+        };
         ways.push(Way::Through(Box::new(subject)));
     }
     Ok(ways)
