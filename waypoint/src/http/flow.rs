@@ -112,7 +112,13 @@ impl Flow<'_> {
         if let Err(stop) = self.asked.check(&chain, down.port(), quirks) {
             self.record(&down);
             return Err(match stop {
-                Stop::Refused(refusal) => refusal.into(),
+                Stop::Refused(refusal) => {
+                    // Readers disagree about where such a request ends: the connection ends with it.
+                    if matches!(refusal, Refusal::Coding | Refusal::LengthAndEncoding) {
+                        self.http.closing.set(true);
+                    }
+                    refusal.into()
+                }
                 Stop::Redirect(path) => {
                     let status = http::StatusCode::TEMPORARY_REDIRECT;
                     Reply::redirect(status, &path)
