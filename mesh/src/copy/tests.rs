@@ -1,5 +1,5 @@
 //! Whole connections over loopback: client → proxy → tunnel → proxy → server, and the same
-//! between two sockets.
+//! between two sockets. Long because each way a copy can end is a story of its own.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! What a waypoint does for the bookstore: made with istioctl's own commands, it takes the traffic
 //! of a namespace, a service or a workload, and routes and authorises it. One text for both control
-//! planes.
+//! planes. Long because the stories stand here in the order in which they are told.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
