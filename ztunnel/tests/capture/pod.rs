@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -98,20 +99,24 @@ impl Pod {
         ip(&format!("-n {name} {command}"))
     }
 
-    /// Has the pod the return path's routing rule? IPv4 and IPv6 together, or none.
+    /// Has the pod the return path's routing rule? IPv4 and IPv6 together, or none. They change one
+    /// after the other, so half of it is looked at again.
     pub(crate) fn has_return_path(&self) -> bool {
-        let both = ["", "-6 "].map(|family| {
-            let rules = self.ip(&format!("{family}rule list"));
-            let routes = self.ip(&format!("{family}route show table 100"));
-            assert_eq!(
-                rules.contains("0x539"),
-                routes.contains("local default"),
-                "{rules}{routes}"
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let [four, six] = ["", "-6 "].map(|family| {
+                let rules = self.ip(&format!("{family}rule list"));
+                let routes = self.ip(&format!("{family}route show table 100"));
+                [rules.contains("0x539"), routes.contains("local default")]
+            });
+            if four == six && four[0] == four[1] {
+                return four[0];
+            }
+            assert!(
+                Instant::now() < deadline,
+                "half a return path stays: {four:?} {six:?}"
             );
-            rules.contains("0x539")
-        });
-        assert_eq!(both[0], both[1]);
-        both[0]
+        }
     }
 }
 
