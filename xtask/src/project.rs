@@ -18,9 +18,12 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Finds the checkout from the place xtask itself was compiled in.
+    /// Finds the checkout: the one that cargo runs xtask for, or else the one it was compiled in. They
+    /// differ where two checkouts share a target folder.
     pub(crate) fn find() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package)
             .parent()
             .context("xtask has no parent folder")?
             .to_path_buf();
