@@ -111,22 +111,25 @@ impl Hierarchies {
     /// Ends every process of the cluster and removes its groups. None there: nothing to do.
     pub(crate) fn remove(&self, cluster: &str) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(15);
-        for h in &self.0 {
-            let group = h.cluster(cluster);
-            while group.exists() {
-                if h.v2 {
-                    end_all(&group)?;
-                }
-                match remove_tree(&group) {
-                    Ok(()) => break,
-                    Err(e) if Instant::now() > deadline => {
-                        return Err(e).with_context(|| {
-                            format!("{} can't be removed: processes in it?", group.display())
-                        });
-                    }
-                    Err(_) => std::thread::sleep(POLL),
-                }
+        while let left @ [_, ..] = &self.left(cluster)[..] {
+            // In every hierarchy before any group is removed: a daemon that was started a moment
+            // before the record was written is known by its groups alone, and one that was ended
+            // while it joined them may be in the first only.
+            for group in left {
+                end_all(group)?;
             }
+            let refused = left.iter().find_map(|g| Some((g, remove_tree(g).err()?)));
+            match refused {
+                Some((group, e)) if Instant::now() > deadline => {
+                    return Err(e).with_context(|| {
+                        format!("{} can't be removed: processes in it?", group.display())
+                    });
+                }
+                Some(_) => std::thread::sleep(POLL),
+                None => {}
+            }
+        }
+        for h in &self.0 {
             // The last cluster takes the shared folder away; the others leave it.
             let _ = fs::remove_dir(h.mount.join(PARENT));
         }
@@ -200,17 +203,20 @@ impl Hierarchy {
     }
 }
 
-/// Ends what is in a version 2 group and below.
+/// Ends what is in a group and below.
 fn end_all(group: &Path) -> Result<()> {
     let kill = group.join("cgroup.kill");
     if kill.exists() {
         return fs::write(&kill, "1").with_context(|| kill.display().to_string());
     }
-    // Before Linux 5.14: one by one, again and again by the caller until none is left.
+    // Version 1, and version 2 before Linux 5.14: one by one, again and again by the caller until
+    // none is left.
     let mut groups = vec![group.to_owned()];
     while let Some(group) = groups.pop() {
         let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+        // 0 is a process that this namespace doesn't see, and to kill(2) the caller's own group.
+        let pids = procs.lines().filter_map(|line| line.parse().ok());
+        for pid in pids.filter(|pid| *pid > 0) {
             let pid = nix::unistd::Pid::from_raw(pid);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
         }
@@ -279,6 +285,33 @@ mod tests {
                 "/sys/fs/cgroup/culvert/a/node2/system/cgroup.procs"
             )]
         );
+    }
+
+    #[test]
+    fn a_process_that_no_record_names_is_ended_in_whichever_group_it_is() {
+        let cluster = format!("t-groups-{}", std::process::id());
+        let hierarchies = Hierarchies::of_machine().unwrap();
+        hierarchies.make(&cluster, &["node1".to_owned()]).unwrap();
+        let groups = hierarchies.node_system(&cluster, "node1");
+        // One that has joined them all, and one that was ended or held up after the first.
+        let mut children: Vec<_> = [&groups[..], &groups[..1]]
+            .map(|groups| {
+                let child = std::process::Command::new("sleep").arg("60").spawn();
+                let child = child.unwrap();
+                for group in groups {
+                    fs::write(group, child.id().to_string()).unwrap();
+                }
+                child
+            })
+            .into();
+        // Both are reaped as they end: a zombie would hold its group up.
+        let reaper = std::thread::spawn(move || {
+            let ends = children.iter_mut().map(|child| child.wait().unwrap());
+            ends.map(|end| end.code()).collect::<Vec<_>>()
+        });
+        hierarchies.remove(&cluster).unwrap();
+        assert_eq!(hierarchies.left(&cluster), Vec::<PathBuf>::new());
+        assert_eq!(reaper.join().unwrap(), [None, None], "ended by a signal");
     }
 
     #[test]
