@@ -212,13 +212,15 @@ fn what_a_killed_making_left_is_removed_by_down() {
 
 /// The command, in the middle of making a cluster.
 fn half_made(name: &str) -> Child {
-    let child = Command::new(env!("CARGO_BIN_EXE_cluster"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cluster"))
         .args(["up", "--nodes", "1", "--name", name])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let record = folder().join(name).join("record.json");
     eventually("the API server is on record", || {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended before: {ended:?}");
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("kube-apiserver"))
     });
     child
@@ -264,7 +266,7 @@ fn folder() -> PathBuf {
     home.join("culvert/clusters")
 }
 
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
