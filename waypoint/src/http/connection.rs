@@ -1,15 +1,14 @@
-//! One HTTP connection: which protocol it speaks, how hyper is set up for it, and how it ends: when
-//! it has been idle or open for too long, when its chain is gone, when the process stops.
-//!
-//! Long because how a connection is set up, driven and ended shares its private state.
+//! One HTTP connection: which protocol it speaks, how hyper is set up for it, and what its requests
+//! share. How it ends is `lifetime`'s.
+
+mod lifetime;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -20,7 +19,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::ResponseBody;
@@ -28,10 +27,11 @@ use super::flow;
 use super::raw::{Raw, Tap};
 use super::view::View;
 use crate::listen::io::Io;
-use crate::model::http::{Codec, HttpChain, HttpLimits};
+use crate::model::http::{Codec, HttpChain};
 use crate::model::listener::{ChainKind, Protocol};
 use crate::telemetry::{Exchange, Flags, Marks};
-use crate::worker::{Connection, LINGER};
+use crate::worker::Connection;
+use lifetime::drive;
 
 /// Bytes that a client may send on one stream before they have been passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -229,123 +229,6 @@ async fn answer(
         size_of_val(&*flow)
     );
     Ok(flow.await)
-}
-
-/// A hyper connection that can be asked to end.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    fn end(self: Pin<&mut Self>);
-}
-
-impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tap<Io>>, S>
-where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        >,
-{
-    fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S> Graceful for http2::Connection<TokioIo<Io>, S, Here>
-where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        >,
-    S::Future: 'static,
-{
-    fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Drives a connection, and asks it to end when its time has come.
-async fn drive(
-    http: &Rc<Http>,
-    limits: &HttpLimits,
-    mut connection: Pin<&mut impl Graceful>,
-) -> hyper::Result<()> {
-    let mut lifetime = Lifetime::new(limits);
-    std::future::poll_fn(|cx| {
-        if !lifetime.ending && lifetime.is_over(http, cx) {
-            lifetime.ending = true;
-            http.closing.set(true);
-            connection.as_mut().end();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// How long a connection may last, and whether it has been told to end.
-struct Lifetime {
-    idle: Option<Duration>,
-    until: Option<Instant>,
-    clock: Option<Pin<Box<Sleep>>>,
-    linger: Option<Pin<Box<Sleep>>>,
-    ending: bool,
-}
-
-impl Lifetime {
-    fn new(limits: &HttpLimits) -> Self {
-        Self {
-            idle: limits.idle,
-            until: limits
-                .max_duration
-                .and_then(|limit| Instant::now().checked_add(limit)),
-            clock: None,
-            linger: None,
-            ending: false,
-        }
-    }
-
-    /// Whether a connection that is asked to end has waited long enough for a request that may be on
-    /// the way. HTTP/2 says which requests it still takes; HTTP/1 can only answer the next one with
-    /// `connection: close`.
-    fn has_lingered(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
-        if http.raw.is_none() || http.active.get() > 0 {
-            return true;
-        }
-        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        linger.as_mut().poll(cx).is_ready()
-    }
-
-    /// Whether the connection should end; if not, the task is woken when it should.
-    fn is_over(&mut self, http: &Http, cx: &mut Context<'_>) -> bool {
-        if http.connection.entry.is_asked(cx) || http.closing.get() {
-            return self.has_lingered(http, cx);
-        }
-        if self.idle.is_none() && self.until.is_none() {
-            return false;
-        }
-        // The clock rings once an idle period at most, not once a request.
-        let rings = match &mut self.clock {
-            Some(clock) => clock.as_mut().poll(cx),
-            None => Poll::Ready(()),
-        };
-        if rings.is_pending() {
-            return false;
-        }
-        let now = Instant::now();
-        let resting = |limit: Duration| match http.active.get() {
-            0 => http.rested.get() + limit,
-            _ => now + limit,
-        };
-        let due = [self.idle.map(resting), self.until];
-        let Some(at) = due.into_iter().flatten().min() else {
-            return false;
-        };
-        if at <= now {
-            return true;
-        }
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        clock.as_mut().reset(at);
-        clock.as_mut().poll(cx).is_ready()
-    }
 }
 
 impl Http {
