@@ -21,9 +21,6 @@ pub(crate) struct Case {
     pub(crate) under: &'static [Control],
 }
 
-/// The control planes that make waypoints.
-const WAYPOINTS_UNDER: &[Control] = &[Control::Istiod];
-
 /// Every story, in order.
 pub(crate) const CASES: &[Case] = &[
     step("s1_outside_the_mesh_everyone_is_served_in_plain_text", s1),
@@ -56,7 +53,7 @@ pub(crate) const CASES: &[Case] = &[
         "ztunnel_killed_under_load_lets_nothing_out_in_plain_text",
         faults::ztunnel_killed,
     ),
-    waypoint_step(
+    step(
         "s4_a_waypoint_for_the_namespace_takes_its_traffic",
         waypoints::s4_namespace,
     ),
@@ -67,46 +64,46 @@ pub(crate) const CASES: &[Case] = &[
             waypoints::s16,
         )
     },
-    waypoint(
+    look(
         "s5_methods_are_allowed_and_denied_at_the_waypoint",
         waypoints::s5,
     ),
-    waypoint(
+    look(
         "l4_policy_at_the_destination_sees_the_waypoint",
         waypoints::l4_policy,
     ),
-    waypoint("s6_ninety_and_ten_of_a_thousand", waypoints::s6),
-    waypoint("s10_jason_sees_another_version", waypoints::s10),
-    waypoint("s17_all_in_their_first_version", waypoints::s17),
-    waypoint(
+    look("s6_ninety_and_ten_of_a_thousand", waypoints::s6),
+    look("s10_jason_sees_another_version", waypoints::s10),
+    look("s17_all_in_their_first_version", waypoints::s17),
+    look(
         "s15_ten_thousand_requests_while_rules_change",
         waypoints::s15,
     ),
-    waypoint(
+    look(
         "a_waypoint_scaled_up_and_down_under_load_fails_no_request",
         waypoint_faults::scaled,
     ),
-    waypoint(
+    look(
         "a_waypoint_rolled_under_load_fails_no_request",
         waypoint_faults::rolled,
     ),
-    waypoint(
+    look(
         "a_waypoint_killed_fails_only_its_requests_in_flight",
         waypoint_faults::killed,
     ),
-    waypoint(
+    look(
         "pods_of_the_destination_deleted_under_load_fail_no_request",
         waypoint_faults::destination_deleted,
     ),
-    waypoint_step(
+    step(
         "without_the_waypoint_calls_go_directly_again",
         waypoints::removed,
     ),
-    waypoint(
+    look(
         "s4_waypoints_for_a_service_and_for_a_workload",
         waypoints::s4_service_and_workload,
     ),
-    waypoint(
+    look(
         "the_annotation_chooses_a_waypoints_image",
         waypoints::image_by_annotation,
     ),
@@ -119,20 +116,6 @@ pub(crate) const CASES: &[Case] = &[
         remove,
     ),
 ];
-
-const fn waypoint(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
-    Case {
-        under: WAYPOINTS_UNDER,
-        ..look(name, run)
-    }
-}
-
-const fn waypoint_step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
-    Case {
-        under: WAYPOINTS_UNDER,
-        ..step(name, run)
-    }
-}
 
 const fn step(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
     Case {
