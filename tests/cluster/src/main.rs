@@ -86,9 +86,10 @@ fn run(command: Command) -> Result<()> {
         Command::Status => status(),
         Command::Tools { istio } => {
             tools.get_all(&Tool::CLUSTER, &progress)?;
-            tools.get(Tool::Helm, &progress)?;
+            // Waypoints are made with istioctl under any control plane.
+            tools.get_all(&[Tool::Helm, Tool::Istioctl], &progress)?;
             if istio {
-                tools.get_all(&[Tool::PilotDiscovery, Tool::Istioctl], &progress)?;
+                tools.get(Tool::PilotDiscovery, &progress)?;
             }
             Ok(())
         }

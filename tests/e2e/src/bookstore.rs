@@ -188,12 +188,23 @@ pub fn ask_quietly(stage: &Stage, from: &str, url: &str, more: &[&str]) -> Resul
 /// # Errors
 /// When there is no answer of HTTP.
 pub fn answer(stage: &Stage, from: &str, words: &[&str]) -> Result<(u16, String)> {
+    stage.narrator().command(&curl(from, words));
+    let (status, body) = answer_quietly(stage, from, words)?;
+    let shown: String = body.chars().take(200).collect();
+    stage.narrator().output(&format!("{status} {shown}"));
+    Ok((status, body))
+}
+
+/// The same, and tells nothing.
+///
+/// # Errors
+/// When there is no answer of HTTP.
+pub fn answer_quietly(stage: &Stage, from: &str, words: &[&str]) -> Result<(u16, String)> {
     let deployment = format!("deploy/{from}");
     let mut all = vec!["exec", &deployment, "--", "curl", "-sS", "-m", "10"];
     all.extend_from_slice(words);
     all.extend_from_slice(&["-w", "\\n%{http_code}"]);
-    let line = format!("kubectl exec {deployment} -- curl -s {}", words.join(" "));
-    stage.narrator().command(&line);
+    let line = curl(from, words);
     let said = stage.try_kubectl(&all)?.well(&line)?;
     let (body, status) = said
         .trim_end()
@@ -202,9 +213,11 @@ pub fn answer(stage: &Stage, from: &str, words: &[&str]) -> Result<(u16, String)
     let status = status
         .parse()
         .with_context(|| format!("{line} said {said:?}"))?;
-    let shown: String = body.chars().take(200).collect();
-    stage.narrator().output(&format!("{status} {shown}"));
     Ok((status, body.trim_end().to_owned()))
+}
+
+fn curl(from: &str, words: &[&str]) -> String {
+    format!("kubectl exec deploy/{from} -- curl -s {}", words.join(" "))
 }
 
 /// Asks the gateway from outside the cluster for the product page, and tells it.

@@ -62,7 +62,7 @@ impl Stage {
         let progress = |line: &str| narrator.progress(line);
         let tools = Tools::from_env();
         // What takes long where it has to be built comes before anything is made.
-        tools.get(Tool::Helm, &progress)?;
+        tools.get_all(&[Tool::Helm, Tool::Istioctl], &progress)?;
         let cluster = Cluster::up(&Spec::new(name, 2)?, &tools, &progress)?;
         let stage = Self {
             ground: Ground::Made(cluster),
@@ -216,6 +216,18 @@ impl Stage {
             .say(&format!("  ({path} with images of {})", self.registry));
         self.kubectl(&["apply", "-f", &copy.to_string_lossy()])?;
         Ok(())
+    }
+
+    /// Applies a manifest that a command has printed.
+    ///
+    /// # Errors
+    /// When kubectl refuses it.
+    pub fn apply_text(&self, text: &str) -> Result<()> {
+        let folder = tempfile::tempdir().context("a folder for the manifest")?;
+        let file = folder.path().join("manifest.yaml");
+        std::fs::write(&file, text).with_context(|| file.display().to_string())?;
+        self.kubectl(&["apply", "-f", &file.to_string_lossy()])
+            .map(drop)
     }
 
     /// Installs the control plane that was chosen, and Culvert with its chart; `values` are further

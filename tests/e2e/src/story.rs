@@ -1,5 +1,9 @@
-//! The stories S1 to S3: what is done, and what must be seen. The demo tells them, the tests run
-//! them; both fail where something else is seen.
+//! The stories S1 to S3, and below them those of waypoints, policy and routing: what is done, and what
+//! must be seen. The demo tells them, the tests run them; both fail where something else is seen.
+
+pub mod policy;
+pub mod routing;
+pub mod waypoint;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -218,6 +222,16 @@ pub fn s3(stage: &Stage, door: &Door) -> Result<()> {
         .narrator()
         .evidence("ztunnel's log names the caller and the policy:");
     stage.narrator().output(&line);
+    Ok(())
+}
+
+/// The front page, asked for once by a client.
+///
+/// # Errors
+/// When something else is answered.
+pub fn page(stage: &Stage, from: &str) -> Result<()> {
+    let verdict = bookstore::ask_quietly(stage, from, FRONT, &[])?;
+    ensure!(verdict == Verdict::Title, "{from}: {verdict}");
     Ok(())
 }
 

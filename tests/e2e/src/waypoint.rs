@@ -47,7 +47,14 @@ pub fn apply(stage: &Stage, name: &str, more: &[&str]) -> Result<()> {
     ];
     words.extend_from_slice(more);
     stage.istioctl(&words)?;
-    ready(stage, name, 1)?;
+    programmed(stage, name)
+}
+
+/// Waits until a waypoint is ready and its Gateway's status says so.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn programmed(stage: &Stage, name: &str) -> Result<()> {
     until("the Gateway's status", MADE, || {
         let gateway = stage.get(&["gateways.gateway.networking.k8s.io", name, "-n", NAMESPACE])?;
         let conditions = gateway["status"]["conditions"].as_array();
@@ -57,7 +64,23 @@ pub fn apply(stage: &Stage, name: &str, more: &[&str]) -> Result<()> {
             .any(|condition| condition["type"] == "Programmed" && condition["status"] == "True");
         ensure!(programmed, "not programmed: {}", gateway["status"]);
         Ok(())
+    })?;
+    until("a ready pod", MADE, || {
+        let ready = deployment(stage, name)?["status"]["readyReplicas"].as_u64();
+        ensure!(
+            ready.is_some_and(|ready| ready > 0),
+            "none of {name} is ready"
+        );
+        Ok(())
     })
+}
+
+/// The Deployment that was made of a Gateway, by its label: in Istio 1.18's form it has another name.
+fn deployment(stage: &Stage, name: &str) -> Result<serde_json::Value> {
+    let label = format!("{OF_GATEWAY}={name}");
+    let mut list = stage.get(&["deployments", "-n", NAMESPACE, "-l", &label])?;
+    let found = list["items"].as_array_mut().and_then(Vec::pop);
+    found.with_context(|| format!("no Deployment of Gateway {name}"))
 }
 
 /// Removes a waypoint with `istioctl waypoint delete`, and waits until its pods are gone.
@@ -79,7 +102,7 @@ pub fn delete(stage: &Stage, name: &str) -> Result<()> {
 /// When it does not come to that.
 pub fn ready(stage: &Stage, name: &str, count: usize) -> Result<()> {
     until(&format!("{count} ready pods of {name}"), MADE, || {
-        let deployment = stage.get(&["deployment", name, "-n", NAMESPACE])?;
+        let deployment = deployment(stage, name)?;
         let status = |field: &str| deployment["status"][field].as_u64().unwrap_or(0);
         let (ready, updated) = (status("readyReplicas"), status("updatedReplicas"));
         let now = (ready, updated, pods(stage, name)?.len());
@@ -172,12 +195,17 @@ fn read(metrics: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
         .sum()
 }
 
-/// Waits until calls made by `call` pass the waypoint on their way to `to`: both of its legs are in
-/// the metrics of the node proxies, and no direct connection is.
+/// Waits until calls made by `call` pass the waypoint, by its Deployment's name, on their way to `to`:
+/// its legs are in the metrics of the node proxies, and no direct connection is. Gives the legs in words.
 ///
 /// # Errors
 /// When it does not come to that.
-pub fn is_passed(stage: &Stage, name: &str, to: &str, call: impl Fn() -> Result<()>) -> Result<()> {
+pub fn is_passed(
+    stage: &Stage,
+    name: &str,
+    to: &str,
+    call: impl Fn() -> Result<()>,
+) -> Result<String> {
     until(&format!("calls to {to} through {name}"), IN_FORCE, || {
         let before = Connections::now(stage)?;
         call()?;
@@ -194,7 +222,8 @@ pub fn is_passed(stage: &Stage, name: &str, to: &str, call: impl Fn() -> Result<
             "not all of it under mutual TLS: {}",
             opened.told()
         );
-        Ok(())
+        let from_waypoint = opened.of("source", name).of("reporter", "destination");
+        Ok(format!("{}, {}", to_waypoint.told(), from_waypoint.told()))
     })
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, Door, FRONT, Pod, Verdict};
 use e2e::held::Held;
 use e2e::mesh::{self, Connections};
+use e2e::story::{policy, routing, waypoint};
 use e2e::{Control, Stage, node, story};
 
 use crate::{faults, waypoint_faults, waypoints};
@@ -66,19 +67,23 @@ pub(crate) const CASES: &[Case] = &[
     },
     look(
         "s5_methods_are_allowed_and_denied_at_the_waypoint",
-        waypoints::s5,
+        |play| policy::s5(&play.stage),
     ),
-    look(
-        "l4_policy_at_the_destination_sees_the_waypoint",
-        waypoints::l4_policy,
-    ),
-    look("s6_ninety_and_ten_of_a_thousand", waypoints::s6),
-    look("s10_jason_sees_another_version", waypoints::s10),
-    look("s17_all_in_their_first_version", waypoints::s17),
-    look(
-        "s15_ten_thousand_requests_while_rules_change",
-        waypoints::s15,
-    ),
+    look("l4_policy_at_the_destination_sees_the_waypoint", |play| {
+        policy::sees_the_waypoint(&play.stage)
+    }),
+    look("s6_ninety_and_ten_of_a_thousand", |play| {
+        routing::s6(&play.stage)
+    }),
+    look("s10_jason_sees_another_version", |play| {
+        routing::s10(&play.stage)
+    }),
+    look("s17_all_in_their_first_version", |play| {
+        routing::s17(&play.stage)
+    }),
+    look("s15_ten_thousand_requests_while_rules_change", |play| {
+        routing::s15(&play.stage)
+    }),
     look(
         "a_waypoint_scaled_up_and_down_under_load_fails_no_request",
         waypoint_faults::scaled,
@@ -99,9 +104,24 @@ pub(crate) const CASES: &[Case] = &[
         "without_the_waypoint_calls_go_directly_again",
         waypoints::removed,
     ),
+    look("s4_waypoints_for_a_service_and_for_a_workload", |play| {
+        waypoint::s4_service_and_workload(&play.stage)
+    }),
+    Case {
+        // istiod has given this form up.
+        under: &[Control::Culvert],
+        ..look(
+            "s4_s5_a_waypoint_for_a_service_account_as_in_istio_1_18",
+            |play| waypoint::s4_account(&play.stage),
+        )
+    },
     look(
-        "s4_waypoints_for_a_service_and_for_a_workload",
-        waypoints::s4_service_and_workload,
+        "istioctl_generates_lists_tells_of_and_deletes_waypoints",
+        |play| waypoint::istioctl(&play.stage),
+    ),
+    look(
+        "a_waypoint_is_autoscaled_and_guarded_where_its_gateway_asks",
+        |play| waypoint::autoscaled(&play.stage),
     ),
     look(
         "the_annotation_chooses_a_waypoints_image",

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, NAMESPACE};
 use e2e::load::{Load, Outcomes};
 use e2e::stage::Stage;
+use e2e::story::routing::REVIEWS;
+use e2e::story::waypoint::WAYPOINT;
 use e2e::until::until;
 use e2e::waypoint;
 
 use crate::cases::Play;
-use crate::waypoints::{REVIEWS, WAYPOINT};
 
 /// Requests under way at the same time, of each kind of load.
 const PARALLEL: u64 = 4;
