@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use cluster::Cluster;
 
-use crate::bookstore::{self, Door};
+use crate::bookstore::{self, Door, NAMESPACE};
 use crate::held::Held;
 use crate::stage::{SYSTEM, Stage};
 use crate::{Control, Narrator, story};
@@ -15,7 +15,7 @@ use crate::{Control, Narrator, story};
 pub struct Options {
     /// The control plane to install.
     pub control: Control,
-    /// The folder of image archives (`ztunnel.tar`, `control.tar`, `bookinfo.tar`).
+    /// The folder of image archives (`ztunnel.tar`, `waypoint.tar`, `control.tar`, `bookinfo.tar`).
     pub images: PathBuf,
     /// A cluster that the user already has; without it two nodes are made.
     pub kubeconfig: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Options {
     pub values: Vec<String>,
 }
 
-/// Walks S1 to S3 and leaves the cluster up.
+/// Walks S1 to S6, S10, S15 and S17 and leaves the cluster up.
 ///
 /// # Errors
 /// When a step fails or something else is seen than what should be; the cluster stays for a look.
@@ -103,9 +103,37 @@ fn walk(stage: &Stage, options: &Options) -> Result<()> {
         "the connection from before the label, closed by us now: {closing}"
     ));
 
+    waypoints(stage)?;
+
     narrator.chapter("It is yours");
     how_to_use(stage, Some(&door));
     Ok(())
+}
+
+/// The stories of waypoints; the namespace's stays, with no rule and no policy.
+fn waypoints(stage: &Stage) -> Result<()> {
+    let narrator = stage.narrator();
+    narrator.chapter("S4  A waypoint for a service account, as in Istio 1.18, and S5 in that form");
+    // The policy of S3 lets in nobody but sleep and the gateway, and would keep a waypoint out.
+    stage.kubectl(&["delete", "authorizationpolicy", "--all", "-n", NAMESPACE])?;
+    match stage.control() {
+        Control::Culvert => story::waypoint::s4_account(stage)?,
+        Control::Istiod => narrator.left_out("istiod has given this form up"),
+    }
+    narrator.chapter("S4  A waypoint for a service, and one for a workload");
+    story::waypoint::s4_service_and_workload(stage)?;
+    narrator.chapter("S4  A waypoint for the namespace");
+    story::waypoint::s4_namespace(stage)?;
+    narrator.chapter("S5  Who may do what is said by identity and method");
+    story::policy::s5(stage)?;
+    narrator.chapter("S6  Ninety and ten of a thousand");
+    story::routing::s6(stage)?;
+    narrator.chapter("S10  Jason sees another version");
+    story::routing::s10(stage)?;
+    narrator.chapter("S15  Rules change while ten thousand requests go on");
+    story::routing::s15(stage)?;
+    narrator.chapter("S17  All in their first version");
+    story::routing::s17(stage)
 }
 
 fn how_to_use(stage: &Stage, door: Option<&Door>) {

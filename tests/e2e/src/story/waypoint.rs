@@ -113,7 +113,6 @@ pub fn s4_account(stage: &Stage) -> Result<()> {
     stage.narrator().evidence(&format!(
         "to the account's service and pod: {opened}; to another account's: past it"
     ));
-    stage.kubectl(&["delete", "authorizationpolicy", "--all", "-n", NAMESPACE])?;
     policy::tells_methods_apart(stage, "waypoint-viewer-by-label")?;
     waypoint::delete(stage, gateway)?;
     directly(stage)
