@@ -2,6 +2,7 @@
 //! was built; what a command does lives in the room it belongs to.
 
 mod build;
+mod fuzz;
 mod image;
 mod privilege;
 mod project;
@@ -51,6 +52,8 @@ enum Command {
     /// in one run.
     #[command(disable_help_flag = true)]
     Bench(rooms::Forwarded),
+    /// Feeds what nobody meant to the waypoint's intake and HTTP edge, for a bounded time.
+    Fuzz(fuzz::Options),
     /// Checks the house rules that no compiler checks.
     Tidy,
 }
@@ -77,6 +80,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&project, &options),
         Command::E2e(stories) => test::stories(&project, &stories),
         Command::Bench(arguments) => rooms::bench(&project, &arguments),
+        Command::Fuzz(options) => fuzz::run(&project, &options),
         Command::Tidy => tidy::run(&project),
     }
 }

@@ -351,7 +351,7 @@ fn cargo_bin(name: &str) -> PathBuf {
     home.map_or_else(|| name.into(), |home| home.join("bin").join(name))
 }
 
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("XDG_CACHE_HOME") {
         return Ok(Path::new(&folder).join("culvert"));
     }

@@ -94,6 +94,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             "e2e" => continue,
             "cluster" if program.name != "cluster" && options.quick => continue,
             "cluster" if program.name != "cluster" => (As::Root, CLUSTER),
+            // Its unit tests make control groups.
+            "cluster" => (As::Root, UNIT),
             "lab" => (As::Root, LAB),
             "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
             _ => (As::User, UNIT),

@@ -1,0 +1,4 @@
+//! libFuzzer drives `fuzz::xds`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::xds::check(bytes));
