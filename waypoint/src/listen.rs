@@ -140,6 +140,7 @@ async fn hand_over(connection: Connection, io: Io, alpn: Option<http::Version>) 
     match &chain.kind {
         ChainKind::Http(_) => Box::pin(http::serve(connection, io, alpn)).await,
         ChainKind::Tcp(tcp) => Box::pin(tcp::serve(connection, tcp, io, permit)).await,
+        ChainKind::Closed => tcp::not_served(&connection),
     }
 }
 

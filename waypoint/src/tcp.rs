@@ -2,6 +2,7 @@
 
 mod flow;
 
+use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
 use std::rc::Rc;
@@ -15,16 +16,29 @@ use crate::worker::{Connection, Local};
 
 pub use flow::serve;
 
+/// What logs say of requests and connections whose filter chain can't be served.
+pub const NOT_SERVED: &str = "filter_chain_not_served";
+
 /// Notes a connection that L4 policy denied; it is reset by being dropped.
 pub fn denied(connection: &Connection, details: String) {
+    ended(connection, Flags::NONE, details.into());
+}
+
+/// Notes a connection whose filter chain can't be served; it is reset by being dropped.
+pub fn not_served(connection: &Connection) {
+    ended(connection, Flags::NO_FILTER_CONFIG, NOT_SERVED.into());
+}
+
+fn ended(connection: &Connection, flags: Flags, details: Cow<'static, str>) {
     let down = connection.down.clone();
-    tracing::debug!(remote = %down.remote, chain = %connection.chain.name, details, "connection denied");
+    tracing::debug!(remote = %down.remote, chain = %connection.chain.name, %details, "connection denied");
     let mut record = telemetry::Connection::new(down, Instant::now(), SystemTime::now());
-    record.details = details.into();
+    record.flags |= flags;
+    record.details = details;
     record.end = Some(record.start);
     let tcp = match &connection.chain.kind {
         ChainKind::Tcp(tcp) => Some(&**tcp),
-        ChainKind::Http(_) => None,
+        ChainKind::Http(_) | ChainKind::Closed => None,
     };
     let telemetry = &connection.local.telemetry;
     telemetry.closed(&connection.chain, tcp, &record);

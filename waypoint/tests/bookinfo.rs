@@ -65,7 +65,7 @@ fn chain(name: &str) -> Arc<Chain> {
 fn http(name: &str) -> Arc<HttpChain> {
     match &chain(name).kind {
         ChainKind::Http(http) => http.clone(),
-        ChainKind::Tcp(tcp) => panic!("{tcp:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -228,6 +228,7 @@ fn filters_stand_in_istiods_order() {
         HttpFilter::GrpcStats => "grpc",
         HttpFilter::Stats(_) => "stats",
         HttpFilter::PeerMetadata => "peers",
+        HttpFilter::Refused => "refused",
     });
     let kinds: Vec<_> = kinds.collect();
     assert_eq!(

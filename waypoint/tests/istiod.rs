@@ -7,6 +7,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,9 +17,10 @@ use waypoint::intake::chain::ChainCache;
 use waypoint::intake::error::Refused;
 use waypoint::intake::listener;
 use waypoint::intake::served::Notes;
-use waypoint::model::listener::{Listener as Compiled, ListenerKind};
+use waypoint::model::http::HttpFilter;
+use waypoint::model::listener::{Chain, ChainKind, Dispatch, Listener as Compiled, ListenerKind};
 
-/// Listeners that are refused, each for a filter without which requests would pass that must not.
+/// Scenarios in which chains are refused, for a filter without which requests would pass that must not.
 const REFUSED: &[(&str, &str)] = &[
     ("plugins", "v3.Wasm"),
     ("policy", "ext_authz.v3.ExtAuthz is not served"),
@@ -65,6 +67,16 @@ fn compile(listener: Listener, notes: &mut Notes) -> Result<Option<Compiled>, Re
     listener::resource(listener, notes, &mut ChainCache::default())
 }
 
+/// How many chains answer everything with an error, or close.
+fn refusing(dispatch: &Dispatch) -> usize {
+    let refuses = |chain: &&Arc<Chain>| match &chain.kind {
+        ChainKind::Http(http) => matches!(http.filters.first(), Some(HttpFilter::Refused)),
+        ChainKind::Closed => true,
+        ChainKind::Tcp(_) => false,
+    };
+    dispatch.chains.iter().filter(refuses).count()
+}
+
 #[test]
 fn every_listener_is_served_recognised_or_refused_for_a_known_reason() {
     let mut notes = Notes::default();
@@ -75,17 +87,19 @@ fn every_listener_is_served_recognised_or_refused_for_a_known_reason() {
             let compiled = compile(listener, &mut notes);
             let mut reasons = REFUSED.iter().filter(|(known, _)| *known == scenario);
             match (name.as_str(), compiled, reasons.next()) {
-                ("main_internal", Err(refused), Some((_, reason))) => {
-                    assert!(
-                        refused.to_string().contains(reason),
-                        "{scenario}: {refused}"
-                    );
-                }
-                ("main_internal", Ok(Some(compiled)), None) => {
+                ("main_internal", Ok(Some(compiled)), reason) => {
                     let ListenerKind::Internal(dispatch) = &compiled.kind else {
                         panic!("{scenario}: {name} became another kind");
                     };
-                    assert!(!dispatch.chains.is_empty(), "{scenario}");
+                    assert_eq!(refusing(dispatch), compiled.refused.len(), "{scenario}");
+                    assert_eq!(reason.is_none(), compiled.refused.is_empty(), "{scenario}");
+                    for refused in &compiled.refused {
+                        let (_, reason) = reason.unwrap();
+                        assert!(refused.contains(reason), "{scenario}: {refused}");
+                    }
+                    // A plugin stands in every chain, a policy in those of its own services.
+                    let all = dispatch.chains.len() == refusing(dispatch);
+                    assert_eq!(all, scenario == "plugins", "{scenario}");
                 }
                 ("connect_terminate", Ok(Some(compiled)), _) => {
                     let ListenerKind::Tunnel(tunnel) = &compiled.kind else {
@@ -131,8 +145,8 @@ fn a_chain_that_did_not_change_is_not_compiled_again() {
         .name
         .clone_from(&before[0].name.to_string());
     let after = chains(changed);
-    assert!(!std::sync::Arc::ptr_eq(&before[0], &after[0]));
+    assert!(!Arc::ptr_eq(&before[0], &after[0]));
     for (before, after) in before.iter().zip(&after).skip(1) {
-        assert!(std::sync::Arc::ptr_eq(before, after), "{}", before.name);
+        assert!(Arc::ptr_eq(before, after), "{}", before.name);
     }
 }

@@ -19,6 +19,7 @@ use crate::model::policy::Rbac;
 use crate::model::route::{FilterOverrides, RouteAction};
 use crate::policy::{self, Subject};
 use crate::route::{Ask, split};
+use crate::tcp::NOT_SERVED;
 use crate::telemetry::Flags;
 use crate::{cors, fault};
 
@@ -43,6 +44,7 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
             }
             HttpFilter::Cors => origins(flow)?,
             HttpFilter::Session(filter) => session::find(flow, filter.as_ref()),
+            HttpFilter::Refused => return Err(not_served()),
             // Counted at the request's end.
             HttpFilter::GrpcStats | HttpFilter::Stats(_) | HttpFilter::PeerMetadata => {}
         }
@@ -51,6 +53,14 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
         flow.permit = policy::unguarded(guards);
     }
     Ok(())
+}
+
+/// The answer where the chain's configuration was refused. Envoy answers so where a filter's
+/// configuration never came.
+fn not_served() -> Reply {
+    let body = "the proxy can't serve the configuration of this service";
+    let reply = Reply::new(StatusCode::INTERNAL_SERVER_ERROR, body, NOT_SERVED);
+    reply.flag(Flags::NO_FILTER_CONFIG)
 }
 
 /// What the route says of a filter, then its host.

@@ -232,6 +232,7 @@ pub(crate) fn snapshot(
             max_connections: None,
         }),
         access_logs: Vec::new(),
+        refused: Box::default(),
     };
     let clusters = clusters.into_iter().enumerate().map(|(id, mut entry)| {
         entry.id = u32::try_from(id).unwrap();

@@ -82,7 +82,7 @@ impl View {
 fn http(chain: &Chain) -> Option<&Arc<HttpChain>> {
     match &chain.kind {
         ChainKind::Http(http) => Some(http),
-        ChainKind::Tcp(_) => None,
+        ChainKind::Tcp(_) | ChainKind::Closed => None,
     }
 }
 

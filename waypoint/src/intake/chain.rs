@@ -1,6 +1,9 @@
 //! Envoy's filter chains → [`model::listener::Chain`](crate::model::listener::Chain): TLS, the
 //! network filters in their order, and HTTP or TCP at the end. Compiled chains are kept by the hash
-//! of their bytes, so that a change of one service's routes compiles that service's chain only.
+//! of their bytes, so that a change of one service's routes compiles that service's chain only. A
+//! chain that can't be compiled keeps its last good version, or else lets nobody pass ([`refused`]).
+
+mod refused;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ pub(super) struct Compiling<'a> {
     cache: &'a mut ChainCache,
     listener: &'a str,
     now: HashMap<Hash, Arc<Chain>>,
+    refused: Vec<Refused>,
 }
 
 impl ChainCache {
@@ -62,6 +66,7 @@ impl ChainCache {
             cache: self,
             listener,
             now: HashMap::new(),
+            refused: Vec::new(),
         }
     }
 }
@@ -70,7 +75,7 @@ impl Compiling<'_> {
     /// Compiles a chain, or takes the one that was compiled from the same bytes.
     pub(super) fn chain(
         &mut self,
-        chain: envoy::FilterChain,
+        chain: &envoy::FilterChain,
         notes: &mut Notes,
     ) -> Result<Arc<Chain>, Refused> {
         let bytes = chain.encode_to_vec();
@@ -78,16 +83,35 @@ impl Compiling<'_> {
         let before = self.cache.listeners.get(self.listener);
         let compiled = match before.and_then(|chains| chains.get(&hash)) {
             Some(known) => known.clone(),
-            None => Arc::new(compile(chain, notes)?),
+            None => Arc::new(compile(chain.clone(), notes)?),
         };
         self.now.insert(hash, compiled.clone());
         Ok(compiled)
     }
 
-    /// The listener is compiled: what it doesn't have any more is forgotten. Where it was refused,
-    /// this isn't called, and what is in force stays known.
-    pub(super) fn end(self) {
+    /// What stands in for a chain that was refused: its last good version, which its name tells,
+    /// or else a chain that lets nobody pass. The listener's other chains are served.
+    pub(super) fn instead(&mut self, chain: envoy::FilterChain, refused: Refused) -> Arc<Chain> {
+        self.refused.push(refused);
+        let before = self.cache.listeners.get(self.listener);
+        let mut named = before.into_iter().flatten();
+        let good = named.find(|(_, known)| !chain.name.is_empty() && *known.name == *chain.name);
+        match good {
+            Some((hash, good)) => {
+                // Under the hash of what it was made of: the refused bytes stay refused.
+                self.now.insert(*hash, good.clone());
+                good.clone()
+            }
+            None => Arc::new(refused::chain(chain)),
+        }
+    }
+
+    /// The listener is compiled: what it doesn't have any more is forgotten. Gives the chains that
+    /// were refused. Where the listener was refused, this isn't called, and what is in force stays
+    /// known.
+    pub(super) fn end(self) -> Vec<Refused> {
         self.cache.listeners.insert(self.listener.into(), self.now);
+        self.refused
     }
 }
 

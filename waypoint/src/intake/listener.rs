@@ -25,9 +25,11 @@ const DETECT: Duration = Duration::from_secs(15);
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A listener; none where it is a step towards upstream tunnels, which `upstream` takes by itself.
+/// A filter chain that is bad doesn't refuse its listener: it is named in the compiled listener, and
+/// keeps its last good version or lets nobody pass.
 ///
 /// # Errors
-/// Anything in it is bad; the listener is named.
+/// Anything else in it is bad; the listener is named.
 pub fn resource(
     listener: envoy::Listener,
     notes: &mut Notes,
@@ -35,8 +37,13 @@ pub fn resource(
 ) -> Result<Option<Listener>, Refused> {
     let name = listener.name.clone();
     let mut chains = cache.begin(&name);
-    let compiled = compile(listener, notes, &mut chains).of("Listener", &name)?;
-    chains.end();
+    let mut compiled = compile(listener, notes, &mut chains).of("Listener", &name)?;
+    let refused = chains.end();
+    if let Some(compiled) = &mut compiled {
+        let told = |refused| Err::<(), _>(refused).of("Listener", &name).err();
+        let told = refused.into_iter().filter_map(told);
+        compiled.refused = told.map(|refused| refused.to_string()).collect();
+    }
     Ok(compiled)
 }
 
@@ -120,6 +127,7 @@ fn compile(
             name: name.into(),
             kind: ListenerKind::Tunnel(tunnel),
             access_logs,
+            refused: Box::default(),
         }));
     }
     let timeout = plain::maybe_duration(listener_filters_timeout, "listener_filters_timeout")?;
@@ -150,6 +158,7 @@ fn compile(
             }),
         },
         access_logs,
+        refused: Box::default(),
     }))
 }
 
@@ -262,10 +271,10 @@ fn dispatch(
     compiling: &mut Compiling<'_>,
 ) -> Result<Dispatch, Refused> {
     let field = "default_filter_chain";
-    let default = match default {
-        None => None,
-        Some(chain) => Some(compiling.chain(chain, notes).at(field)?),
-    };
+    let default = default.map(|chain| {
+        let compiled = compiling.chain(&chain, notes).at(field);
+        compiled.unwrap_or_else(|refused| compiling.instead(chain, refused))
+    });
     if chains.is_empty() && default.is_none() {
         let reason = "has none, so that it would take no connection at all";
         return Err(Refused::new(reason).under("filter_chains"));
@@ -273,17 +282,22 @@ fn dispatch(
     let mut compiled: Vec<Arc<Chain>> = Vec::with_capacity(chains.len());
     let mut conditions: Vec<(ChainMatch, Arc<Chain>)> = Vec::new();
     for (index, chain) in chains.into_iter().enumerate() {
-        let (name, when) = (chain.name.clone(), chain.filter_chain_match.clone());
-        let one = || {
-            let when = matcher::conditions(when.unwrap_or_default(), notes);
-            let when = when.at("filter_chain_match")?;
-            Ok((when, compiling.chain(chain, notes)?))
+        let name = chain.name.clone();
+        let here = |refused: Refused| {
+            let inner = match name.is_empty() {
+                true => format!("[{index}]"),
+                false => format!("[{name:?}]"),
+            };
+            refused.under(&inner).under("filter_chains")
         };
-        let (when, chain) = match name.is_empty() {
-            true => one().item(index),
-            false => one().key(&name),
-        }
-        .at("filter_chains")?;
+        // Who a chain takes must be known of a refused one too: its place is closed to others.
+        let when = chain.filter_chain_match.clone().unwrap_or_default();
+        let when = matcher::conditions(when, notes).at("filter_chain_match");
+        let when = when.map_err(here)?;
+        let chain = match compiling.chain(&chain, notes).map_err(here) {
+            Ok(compiled) => compiled,
+            Err(refused) => compiling.instead(chain, refused),
+        };
         conditions.extend(when.into_iter().map(|when| (when, chain.clone())));
         compiled.push(chain);
     }

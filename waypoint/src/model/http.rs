@@ -90,6 +90,8 @@ pub enum HttpFilter {
     Stats(Arc<StatsFilter>),
     /// Who the peers are is found out for telemetry.
     PeerMetadata,
+    /// Every request is answered with an error: the chain's configuration can't be served.
+    Refused,
 }
 
 /// Istio's request metrics, as Telemetry objects tune them.

@@ -23,6 +23,9 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// What is written of connections that no chain takes.
     pub access_logs: Vec<AccessLog>,
+    /// Filter chains that are refused, each with the way to what is wrong and the reason. They keep
+    /// their last good version, or let nobody pass.
+    pub refused: Box<[String]>,
 }
 
 /// What a listener does.
@@ -197,6 +200,8 @@ pub enum ChainKind {
     Http(Arc<HttpChain>),
     /// Its bytes are passed on.
     Tcp(Arc<TcpChain>),
+    /// It is closed at once: what should become of it can't be served.
+    Closed,
 }
 
 /// Bytes passed on.

@@ -54,6 +54,8 @@ flags! {
     DOWNSTREAM_PROTOCOL_ERROR = 18, "DPE";
     /// The stream lasted longer than the route allows.
     MAX_DURATION = 19, "UMSDR";
+    /// Its filter chain's configuration can't be served.
+    NO_FILTER_CONFIG = 29, "NFCF";
     /// The request took too long as a whole.
     DURATION_TIMEOUT = 22, "DT";
     /// The upstream broke the protocol.

@@ -8,6 +8,7 @@ use hyper::body::Frame;
 use super::world::{World, answer, backend, echo, full, run, text};
 use crate::http::testing::{all, chain, cluster, forward, route};
 use crate::model::cluster::UpstreamProtocol;
+use crate::model::http::HttpFilter;
 use crate::model::route::{
     Destination, Forward, PathMatch, PathRewrite, Redirect, RedirectPath, RouteAction, RouteMatch,
 };
@@ -225,6 +226,27 @@ fn trailers_go_both_ways_between_http2_and_http2() {
         assert_eq!(trailers["grpc-status"], "0");
         assert_eq!(trailers["x-heard"], "x-said: this");
         assert_eq!(collected.to_bytes(), "data");
+    });
+}
+
+#[test]
+fn a_chain_that_cannot_be_served_answers_with_an_error_and_asks_nobody() {
+    run(async {
+        let mut chain = chain(vec![all(to_backend())]);
+        chain.filters = vec![HttpFilter::Refused];
+        let world = World::new(chain, echo().await).await;
+        for head in ["GET /", "POST /x", "OPTIONS /"] {
+            let answer = world
+                .raw(&format!(
+                    "{head} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+                ))
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+            assert!(
+                answer.ends_with("configuration of this service"),
+                "{answer}"
+            );
+        }
     });
 }
 

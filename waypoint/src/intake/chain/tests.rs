@@ -96,7 +96,7 @@ fn push(cache: &mut ChainCache, listener: &str, clusters: &[&str]) -> Vec<Arc<Ch
     let mut compiling = cache.begin(listener);
     let chains = clusters.iter().map(|cluster| {
         let chain = of(vec![tcp(cluster)]);
-        compiling.chain(chain, &mut Notes::default()).unwrap()
+        compiling.chain(&chain, &mut Notes::default()).unwrap()
     });
     let chains = chains.collect();
     compiling.end();
@@ -124,9 +124,44 @@ fn a_refused_listener_leaves_what_is_in_force() {
     let before = push(&mut cache, "l", &["a"]);
     let mut compiling = cache.begin("l");
     compiling
-        .chain(of(vec![tcp("b")]), &mut Notes::default())
+        .chain(&of(vec![tcp("b")]), &mut Notes::default())
         .unwrap();
     drop(compiling);
     let after = push(&mut cache, "l", &["a"]);
     assert!(Arc::ptr_eq(&before[0], &after[0]));
+}
+
+#[test]
+fn a_refused_chain_keeps_its_last_good_version_for_as_long_as_it_is_refused() {
+    let mut cache = ChainCache::default();
+    let good = push(&mut cache, "l", &["a"]);
+    let bad = || of(vec![unknown("nobody.knows.It"), tcp("b")]);
+    for _ in 0..2 {
+        let mut compiling = cache.begin("l");
+        let refused = compiling.chain(&bad(), &mut Notes::default()).unwrap_err();
+        assert!(Arc::ptr_eq(&good[0], &compiling.instead(bad(), refused)));
+        let told = compiling.end();
+        assert!(told[0].reason.contains("nobody.knows.It"), "{told:?}");
+    }
+    let better = push(&mut cache, "l", &["b"]);
+    assert!(!Arc::ptr_eq(&good[0], &better[0]));
+    // Its old version is gone with it: what comes after it falls back on the newest.
+    let mut compiling = cache.begin("l");
+    let last = compiling.instead(bad(), Refused::new("bad"));
+    assert!(Arc::ptr_eq(&better[0], &last));
+}
+
+#[test]
+fn a_chain_without_a_good_version_lets_nobody_pass() {
+    let mut cache = ChainCache::default();
+    push(&mut cache, "other", &["a"]);
+    let mut compiling = cache.begin("l");
+    let closed = compiling.instead(of(vec![tcp("b")]), Refused::new("bad"));
+    assert!(matches!(closed.kind, ChainKind::Closed));
+    assert_eq!(&*closed.name, "c");
+    // Chains without a name have no version that could be told from others.
+    let nameless = envoy::FilterChain::default();
+    push(&mut cache, "l", &["a"]);
+    let closed = cache.begin("l").instead(nameless, Refused::new("bad"));
+    assert!(matches!(closed.kind, ChainKind::Closed));
 }

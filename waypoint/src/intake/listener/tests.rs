@@ -7,6 +7,7 @@ use envoy_types::pb::google::protobuf as google;
 use prost::{Message as _, Name as _};
 
 use super::*;
+use crate::model::listener::ChainKind;
 
 fn tcp(cluster: &str, tunnel: Option<&str>) -> envoy::Filter {
     let proxy = TcpProxy {
@@ -186,7 +187,7 @@ fn listener_filters_say_what_is_looked_at() {
 #[test]
 fn listeners_that_would_take_what_they_must_not_are_refused() {
     type Change = fn(&mut envoy::Listener);
-    let cases: [(Change, &str); 9] = [
+    let cases: [(Change, &str); 8] = [
         (
             |listener| listener.filter_chains.clear(),
             "filter_chains: has none",
@@ -216,10 +217,6 @@ fn listeners_that_would_take_what_they_must_not_are_refused() {
             "filter_chains: the chains \"a\" and \"b\" have the same conditions",
         ),
         (
-            |listener| listener.filter_chains[0].filters.clear(),
-            "filter_chains[\"a\"].filters: ends in neither",
-        ),
-        (
             |listener| {
                 listener.filter_chains[0].name.clear();
                 listener.filter_chain_matcher = Some(Default::default());
@@ -244,6 +241,36 @@ fn listeners_that_would_take_what_they_must_not_are_refused() {
         compile(nameless)
             .unwrap_err()
             .contains("name: must not be empty")
+    );
+}
+
+#[test]
+fn a_bad_chain_is_named_and_the_others_are_served() {
+    let mut listener = ordinary();
+    listener.filter_chains.push(chain("b", 81));
+    listener.filter_chains[0].filters.clear();
+    let compiled = compile(listener).unwrap().unwrap();
+    let told = r#"Listener "l": filter_chains["a"].filters: ends in neither HTTP nor TCP"#;
+    assert_eq!(*compiled.refused, [told.to_owned()]);
+    let ListenerKind::Socket(socket) = &compiled.kind else {
+        panic!("{:?}", compiled.kind);
+    };
+    let kinds = socket.dispatch.chains.iter().map(|chain| &chain.kind);
+    let closed: Vec<_> = kinds
+        .map(|kind| matches!(kind, ChainKind::Closed))
+        .collect();
+    assert_eq!(closed, [true, false]);
+    // Who a chain takes is no matter of the chain alone.
+    let mut listener = ordinary();
+    let conditions = listener.filter_chains[0]
+        .filter_chain_match
+        .as_mut()
+        .unwrap();
+    conditions.address_suffix = "1.1".to_owned();
+    let refused = compile(listener).unwrap_err();
+    assert!(
+        refused.contains("filter_chains[\"a\"].filter_chain_match.address_suffix"),
+        "{refused}"
     );
 }
 

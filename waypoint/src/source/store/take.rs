@@ -2,6 +2,7 @@
 //! that is served.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,12 @@ use crate::source::compile::Compile;
 use crate::source::kind::Kind;
 use crate::source::references::{self, Reference};
 
+/// Filter chains of one listener whose refusal is told in full.
+const MOST_NAMED: usize = 8;
+
 impl<C: Compile> Store<C> {
+    /// Takes a resource. An error says what of it is refused: all of it, and the last good one
+    /// stays, or filter chains of a listener that is served without them.
     pub(super) fn take(&mut self, kind: Kind, update: Update, now: Instant) -> Result<(), String> {
         let Update {
             name,
@@ -48,7 +54,7 @@ impl<C: Compile> Store<C> {
             }
             Kind::Listener => {
                 if same(&mut self.listeners, &name, &raw) {
-                    return Ok(());
+                    return self.wholly(&name);
                 }
                 let listener = self.compile.listener(&name, &raw.bytes).map_err(told)?;
                 let listener = listener.map(Arc::new);
@@ -58,7 +64,9 @@ impl<C: Compile> Store<C> {
                 let slots = &mut self.listeners;
                 let given_up = put(slots, name.clone(), raw, listener, needs);
                 self.release(&given_up);
-                self.fresh.insert((kind, name));
+                self.fresh.insert((kind, name.clone()));
+                self.changed.get_or_insert(now);
+                return self.wholly(&name);
             }
             Kind::Endpoints => {
                 let set = self.compile.endpoints(&name, &raw.bytes).map_err(told)?;
@@ -90,6 +98,17 @@ impl<C: Compile> Store<C> {
         }
         self.changed.get_or_insert(now);
         Ok(())
+    }
+
+    /// Whether a listener that was taken is served as a whole; if not, what of it is refused.
+    fn wholly(&self, name: &Arc<str>) -> Result<(), String> {
+        let taken = self.listeners.get(name).and_then(|slot| slot.next.as_ref());
+        let taken = taken.and_then(Option::as_ref);
+        let listener = taken.or_else(|| self.next.listeners.get(name));
+        match listener.map(|listener| &*listener.refused) {
+            None | Some([]) => Ok(()),
+            Some(refused) => Err(told_of(refused)),
+        }
     }
 
     pub(super) fn keep(&mut self, kind: Kind, name: Arc<str>, raw: Raw) -> Result<(), String> {
@@ -180,6 +199,16 @@ impl<C: Compile> Store<C> {
             }
         }
     }
+}
+
+/// The first of what is refused, and how much more there is: one plugin may stand in every chain.
+fn told_of(refused: &[String]) -> String {
+    let (named, more) = refused.split_at(refused.len().min(MOST_NAMED));
+    let mut told = named.join("; ");
+    if !more.is_empty() {
+        let _ = write!(told, "; and {} more", more.len());
+    }
+    told
 }
 
 /// Whether this is what is there already; its version is noted then.

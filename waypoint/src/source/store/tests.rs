@@ -1,5 +1,6 @@
 //! The store under every order of events, with resources that are written in words:
 //! `v2 eds:a sds:s` is version 2 of something that needs endpoints and a secret, `bad` is refused.
+//! Long because the events that are told here one by one are drawn by chance at its end.
 
 mod words;
 
@@ -207,6 +208,28 @@ fn a_refused_resource_is_named_and_its_last_good_version_stays() {
     assert_eq!(world.told(), expected);
     world.change(Kind::Listener, &[("l", "v2 rds:r")], &[]);
     assert_eq!(world.store.refused().len(), 3);
+}
+
+#[test]
+fn a_listener_is_served_without_a_chain_that_is_refused() {
+    let mut world = World::new();
+    world.change(Kind::Cluster, &[], &[]);
+    let partly = [("l", "v1 without:c")];
+    let rejected = world.change(Kind::Listener, &partly, &[]);
+    assert_eq!(rejected, ["l: c is not served"]);
+    assert!(world.store.is_ready());
+    assert_eq!(world.told(), ["listener l: v1 without:c"]);
+    // The same again is the same refusal, and something whole is none.
+    assert_eq!(world.change(Kind::Listener, &partly, &[]), rejected);
+    assert_eq!(world.store.refused().len(), 1);
+    assert!(world.change(Kind::Listener, &[("l", "v2")], &[]).is_empty());
+    assert!(world.store.refused().is_empty());
+    assert_eq!(
+        world.change(Kind::Listener, &[("l", "bad")], &[]),
+        ["l: is bad"]
+    );
+    assert!(world.change(Kind::Listener, &[("l", "v2")], &[]).is_empty());
+    assert_eq!(world.told(), ["listener l: v2"]);
 }
 
 #[test]

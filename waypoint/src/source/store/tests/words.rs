@@ -122,7 +122,7 @@ impl Compile for Words {
         }
         let routes = word(&text, "rds:");
         let chain = Arc::new(Chain {
-            name: text.into(),
+            name: text.as_str().into(),
             tls: None,
             handshake_timeout: Duration::from_secs(1),
             rbac: Vec::new(),
@@ -139,6 +139,10 @@ impl Compile for Words {
                 detect_timeout: Duration::ZERO,
             }),
             access_logs: Vec::new(),
+            refused: word(&text, "without:")
+                .iter()
+                .map(|chain| format!("{chain} is not served"))
+                .collect(),
         }))
     }
 
