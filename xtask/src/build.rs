@@ -32,7 +32,8 @@ pub(crate) struct Program {
 /// Builds every static binary that an image needs.
 pub(crate) fn product(project: &Project) -> Result<()> {
     let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--target", STATIC_TARGET]);
+    cargo.args(["build", "--profile", project.profile()]);
+    cargo.args(["--target", STATIC_TARGET]);
     for package in PRODUCT {
         cargo.args(["--package", package]);
     }
@@ -45,7 +46,8 @@ pub(crate) fn product(project: &Project) -> Result<()> {
 /// Builds the waypoint's static binary alone.
 pub(crate) fn waypoint(project: &Project) -> Result<()> {
     let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--target", STATIC_TARGET]);
+    cargo.args(["build", "--profile", project.profile()]);
+    cargo.args(["--target", STATIC_TARGET]);
     cargo.args(["--package", "waypoint", "--bin", "waypoint"]);
     run(&mut cargo, "the waypoint's static binary")
 }

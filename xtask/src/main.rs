@@ -72,14 +72,14 @@ fn run(command: Command) -> Result<()> {
     let project = Project::find()?;
     match command {
         Command::Setup(options) => setup::run(&project, &options),
-        Command::Build => build::product(&project).map(drop),
-        Command::Image => image::run(&project).map(drop),
+        Command::Build => build::product(&project.shipped()).map(drop),
+        Command::Image => image::run(&project.shipped()).map(drop),
         Command::Cluster(arguments) => rooms::cluster(&project, &arguments),
         Command::Kubectl(arguments) => rooms::kubectl(&project, &arguments),
         Command::Demo(arguments) => rooms::demo(&project, &arguments),
         Command::Test(options) => test::run(&project, &options),
         Command::E2e(stories) => test::stories(&project, &stories),
-        Command::Bench(arguments) => rooms::bench(&project, &arguments),
+        Command::Bench(arguments) => rooms::bench(&project.shipped(), &arguments),
         Command::Fuzz(options) => fuzz::run(&project, &options),
         Command::Tidy => tidy::run(&project),
     }

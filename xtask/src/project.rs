@@ -15,6 +15,16 @@ pub(crate) struct Project {
     /// The folder of the workspace's Cargo.toml.
     pub(crate) root: PathBuf,
     target: PathBuf,
+    finish: Finish,
+}
+
+/// How far the product's binaries are optimised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// Within each crate: what is tested is there minutes earlier.
+    Tested,
+    /// Across crates: what is shipped and measured.
+    Shipped,
 }
 
 impl Project {
@@ -37,7 +47,27 @@ impl Project {
             Some(folder) => env::current_dir()?.join(folder),
             None => root.join("target"),
         };
-        Ok(Self { root, target })
+        Ok(Self {
+            root,
+            target,
+            finish: Finish::Tested,
+        })
+    }
+
+    /// The same, whose product is optimised as far as it goes.
+    pub(crate) fn shipped(self) -> Self {
+        Self {
+            finish: Finish::Shipped,
+            ..self
+        }
+    }
+
+    /// The name of cargo's profile for the product, and of its folder.
+    pub(crate) fn profile(&self) -> &'static str {
+        match self.finish {
+            Finish::Tested => "tested",
+            Finish::Shipped => "release",
+        }
     }
 
     /// A command of `program`, started in the checkout.
@@ -56,11 +86,15 @@ impl Project {
 
     /// The product's static binary of that name, whether or not it has been built.
     pub(crate) fn binary(&self, name: &str) -> PathBuf {
-        self.target.join(STATIC_TARGET).join("release").join(name)
+        let folder = self.target.join(STATIC_TARGET).join(self.profile());
+        folder.join(name)
     }
 
     /// The folder of the image archives.
     pub(crate) fn images(&self) -> PathBuf {
-        self.target.join("images")
+        match self.finish {
+            Finish::Tested => self.target.join("images/tested"),
+            Finish::Shipped => self.target.join("images"),
+        }
     }
 }
