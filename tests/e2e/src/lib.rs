@@ -11,6 +11,7 @@ pub mod load;
 pub mod mesh;
 pub mod narrator;
 pub mod node;
+pub mod page;
 pub mod process;
 pub mod stage;
 pub mod story;

@@ -10,7 +10,7 @@ use e2e::mesh::{self, Connections};
 use e2e::story::{policy, routing, waypoint};
 use e2e::{Control, Stage, node, story};
 
-use crate::{faults, waypoint_faults, waypoints};
+use crate::{faults, pages, waypoint_faults, waypoints};
 
 /// One story.
 pub(crate) struct Case {
@@ -131,6 +131,7 @@ pub(crate) const CASES: &[Case] = &[
         "unlabelling_restarts_nothing_and_breaks_no_open_connection",
         leave,
     ),
+    look("the_pages_of_the_stories_do_what_they_say", pages::all),
     look(
         "removing_the_chart_leaves_nothing_behind_on_any_node",
         remove,

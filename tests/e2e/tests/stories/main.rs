@@ -5,6 +5,7 @@
 
 mod cases;
 mod faults;
+mod pages;
 mod waypoint_faults;
 mod waypoints;
 
