@@ -6,6 +6,7 @@ pub mod balance;
 pub mod ca;
 pub mod certificate;
 pub mod copy;
+pub mod cork;
 pub mod drain;
 pub mod file;
 pub mod hbone;

@@ -3,6 +3,7 @@
 //! refused in words that stay the same in logs and counters. Knows no HTTP/2 and no certificate
 //! authority.
 
+mod ahead;
 mod expected;
 mod handshake;
 mod verify;
@@ -25,6 +26,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::{Identity, TrustDomain};
 
+pub use ahead::Ahead;
 pub use expected::{Expected, ExpectedError};
 pub use handshake::{HandshakeError, accept, connect};
 pub(crate) use verify::identities;

@@ -2,6 +2,7 @@
 
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ use super::stream::Stream;
 use super::wire::{Broken, Wire};
 use super::{ANSWER_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
+use crate::cork::{Corked, Outlet};
 use crate::tls::{self, Expected};
 
 /// What opens streams on a connection.
@@ -31,7 +33,13 @@ pub(super) struct Opener {
 pub(super) struct Made {
     pub(super) opener: Opener,
     pub(super) usable_until: SystemTime,
-    pub(super) connection: Connection<Wire, Bytes>,
+    pub(super) driver: Driver,
+}
+
+/// What moves a connection's bytes.
+pub(super) struct Driver {
+    connection: Connection<Corked<Wire>, Bytes>,
+    outlet: Outlet<Wire>,
 }
 
 /// Why a stream could not be opened, and whether another connection may be tried.
@@ -57,7 +65,7 @@ pub(super) async fn make(
             reason: error.reason,
             cause: error.to_string(),
         })?;
-    let (wire, broken) = Wire::new(tls);
+    let (wire, outlet, broken) = Wire::corked(tls);
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(limits.stream_window)
@@ -79,19 +87,19 @@ pub(super) async fn make(
     Ok(Made {
         opener: Opener { h2, broken },
         usable_until,
-        connection,
+        driver: Driver { connection, outlet },
     })
 }
 
 /// Drives a connection until it ends. Calls `release` once it has been idle for so long, which
 /// gives up its last opener if it is still idle then.
-pub(super) async fn drive(
-    mut connection: Connection<Wire, Bytes>,
-    load: Arc<Load>,
-    limit: Duration,
-    release: impl Fn(),
-) {
+pub(super) async fn drive(driver: Driver, load: Arc<Load>, limit: Duration, release: impl Fn()) {
+    let Driver {
+        mut connection,
+        outlet,
+    } = driver;
     let mut keepalive = Keepalive::new(connection.ping_pong());
+    let mut connection = pin!(outlet.drive(connection));
     let mut released = false;
     loop {
         let idle = load.idle_at(limit);

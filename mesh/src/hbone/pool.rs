@@ -315,7 +315,7 @@ impl Inner {
         let Made {
             opener,
             usable_until,
-            connection,
+            driver,
         } = made;
         let (id, lease, load) = {
             let mut keys = self.keys.lock();
@@ -338,7 +338,7 @@ impl Inner {
                     pool.update(&key, |members| members.evict_idle(id, since));
                 }
             };
-            client::drive(connection, load, idle, release).await;
+            client::drive(driver, load, idle, release).await;
             if let Some(pool) = pool.upgrade() {
                 pool.evict(&key, id);
             }

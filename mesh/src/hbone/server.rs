@@ -17,6 +17,7 @@ use super::stream::{Stream, StreamError};
 use super::wire::{Broken, Wire};
 use super::{HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
+use crate::cork::{Corked, Outlet};
 use crate::drain::Watch;
 use crate::policy::Permit;
 use crate::tls::{self, HandshakeError, Peer, TlsRefusal};
@@ -24,7 +25,8 @@ use crate::tls::{self, HandshakeError, Peer, TlsRefusal};
 /// A connection from a verified peer. [`Connection::next`] drives it, and all its streams: keep
 /// calling it, and handle requests in tasks of their own.
 pub struct Connection {
-    h2: h2::server::Connection<Wire, Bytes>,
+    h2: h2::server::Connection<Corked<Wire>, Bytes>,
+    outlet: Outlet<Wire>,
     keepalive: Keepalive,
     watch: Watch,
     closing: bool,
@@ -105,7 +107,7 @@ pub async fn accept_within(
     limits: &Limits,
 ) -> Result<Connection, AcceptError> {
     let (tls, peer) = tls::accept(tcp, certificate, HANDSHAKE_TIMEOUT).await?;
-    let (wire, broken) = Wire::new(tls);
+    let (wire, outlet, broken) = Wire::corked(tls);
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(limits.stream_window)
@@ -128,6 +130,7 @@ pub async fn accept_within(
     let expires = Instant::now() + left.min(Duration::from_secs(365 * 86_400));
     Ok(Connection {
         h2,
+        outlet,
         keepalive,
         watch,
         closing: false,
@@ -155,7 +158,7 @@ impl Connection {
         loop {
             let watch = self.watch.clone();
             tokio::select! {
-                incoming = self.h2.accept() => match incoming {
+                incoming = self.outlet.drive(self.h2.accept()) => match incoming {
                     None => return Ok(None),
                     Some(Err(cause)) => return Err(broke(&self.broken, cause)),
                     Some(Ok((request, respond))) => {
@@ -168,7 +171,7 @@ impl Connection {
                 () = watch.forced() => {
                     self.h2.abrupt_shutdown(Reason::CANCEL);
                     // Sends what it can of the farewell without waiting for the peer.
-                    let farewell = poll_fn(|cx| self.h2.poll_closed(cx));
+                    let farewell = self.outlet.drive(poll_fn(|cx| self.h2.poll_closed(cx)));
                     let _ = timeout(Duration::from_millis(100), farewell).await;
                     return Ok(None);
                 }

@@ -388,7 +388,7 @@ async fn raw(
     certificate: &crate::certificate::Certificate,
 ) -> (
     h2::client::SendRequest<Bytes>,
-    h2::client::Connection<tokio_rustls::client::TlsStream<TcpStream>, Bytes>,
+    h2::client::Connection<tokio_rustls::client::TlsStream<crate::tls::Ahead<TcpStream>>, Bytes>,
 ) {
     let expected = [id(SERVER).into()];
     let (tls, _) = crate::tls::connect(tcp, certificate, &expected, LIMIT)

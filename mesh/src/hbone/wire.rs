@@ -10,26 +10,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::tls::TlsRefusal;
+use crate::cork::{Corked, Outlet, cork};
+use crate::tls::{Ahead, TlsRefusal};
 
 /// Why TLS broke, once it has.
 pub(super) type Broken = Arc<OnceLock<TlsRefusal>>;
 
 pub(super) struct Wire {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Ahead<TcpStream>>,
     broken: Broken,
 }
 
 impl Wire {
-    pub(super) fn new(tls: impl Into<TlsStream<TcpStream>>) -> (Self, Broken) {
+    /// The wire behind a cork, what lets its writes out, and why it broke.
+    pub(super) fn corked(
+        tls: impl Into<TlsStream<Ahead<TcpStream>>>,
+    ) -> (Corked<Self>, Outlet<Self>, Broken) {
         let broken = Broken::default();
-        (
-            Self {
-                tls: tls.into(),
-                broken: broken.clone(),
-            },
-            broken,
-        )
+        let (wire, outlet) = cork(Self {
+            tls: tls.into(),
+            broken: broken.clone(),
+        });
+        (wire, outlet, broken)
     }
 
     fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::{ALPN, Expected, Peer, TlsRefusal};
+use super::{ALPN, Ahead, Expected, Peer, TlsRefusal};
 use crate::certificate::Certificate;
 
 /// Encrypted bytes that may wait for the socket in one connection. Large, so that many records go
@@ -35,8 +35,8 @@ pub async fn accept(
     tcp: TcpStream,
     certificate: &Certificate,
     limit: Duration,
-) -> Result<(server::TlsStream<TcpStream>, Peer), HandshakeError> {
-    let handshake = TlsAcceptor::from(certificate.server()).accept(tcp);
+) -> Result<(server::TlsStream<Ahead<TcpStream>>, Peer), HandshakeError> {
+    let handshake = TlsAcceptor::from(certificate.server()).accept(Ahead::new(tcp));
     let mut stream = within(limit, handshake).await?;
     let (_, connection) = stream.get_mut();
     let peer = check(connection, &[])?;
@@ -57,10 +57,11 @@ pub async fn connect(
     certificate: &Certificate,
     expected: &[Expected],
     limit: Duration,
-) -> Result<(client::TlsStream<TcpStream>, Peer), HandshakeError> {
+) -> Result<(client::TlsStream<Ahead<TcpStream>>, Peer), HandshakeError> {
     // Never sent: there is no SNI, and the verifier looks at identities alone.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let handshake = TlsConnector::from(certificate.client(expected.to_vec())).connect(name, tcp);
+    let handshake =
+        TlsConnector::from(certificate.client(expected.to_vec())).connect(name, Ahead::new(tcp));
     let mut stream = within(limit, handshake).await?;
     let (_, connection) = stream.get_mut();
     let peer = check(connection, expected)?;
