@@ -14,6 +14,14 @@ use crate::model::text::{HeaderKey, HeaderMatch, HeaderTest};
 pub use metadata::Metadata;
 pub use query::{decode, parameters, without_parameters};
 
+/// Whether any header is one of Envoy's own. Most requests have none, and each of them looked for by
+/// its name costs more than this.
+#[must_use]
+pub fn has_envoys(headers: &HeaderMap) -> bool {
+    let mut names = headers.keys();
+    names.any(|name| name.as_str().starts_with("x-envoy-"))
+}
+
 /// A request's head.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 pub use acceptor::Acceptor;
@@ -115,19 +115,30 @@ impl Worker {
     fn start(number: usize, parts: Parts) -> std::io::Result<Self> {
         let (orders, incoming) = mpsc::channel(QUEUE);
         let (end, ended) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        // A runtime of this kind is made on its own thread: its tasks never leave it, and waking one
+        // takes no detour through a set of tasks beside the runtime's.
+        let (tell, made) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                let tasks = LocalSet::new();
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let (runtime, made) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                let _ = tell.send(made);
+                let Some(runtime) = runtime else {
+                    return;
+                };
                 // One thread is enough for what all of them tell.
-                tasks.spawn_local(obey(parts, incoming, number == 0));
+                runtime.spawn_local(obey(parts, incoming, number == 0));
                 // Either word is the same: the other side is gone.
-                let _ = runtime.block_on(tasks.run_until(ended));
-                drop(tasks);
+                let _ = runtime.block_on(ended);
             })?;
+        let gone = || std::io::Error::other("a worker's thread ended as it began");
+        made.recv().map_err(|_| gone())??;
         Ok(Self {
             orders,
             load: Arc::default(),

@@ -178,7 +178,10 @@ fn http_is_as_istio_sets_it() {
     let http = reviews();
     assert_eq!(&*http.stat_prefix, "inbound_0.0.0.0_9080;");
     assert_eq!(http.upgrades, ["websocket".into()]);
-    assert_eq!(http.server, ServerHeader::Overwrite("istio-envoy".into()));
+    assert_eq!(
+        http.server,
+        ServerHeader::Overwrite(http::HeaderValue::from_static("istio-envoy"))
+    );
     assert!(!http.forwarded.use_remote_address);
     assert_eq!(http.forwarded.client_cert, ClientCert::Sanitize);
     assert!(http.paths.normalize && !http.paths.merge_slashes);

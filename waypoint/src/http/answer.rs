@@ -15,6 +15,7 @@ use super::flight::Landing;
 use super::flow::Flow;
 use super::forwarded::REQUEST_ID;
 use super::reply::Reply;
+use super::request::has_hop_by_hop;
 use super::upgrade;
 use crate::cors;
 use crate::model::http::{Cors, ServerHeader};
@@ -196,9 +197,7 @@ fn say_who(flow: &Flow<'_>, headers: &mut HeaderMap) {
         ServerHeader::PassThrough => {}
         ServerHeader::AppendIfAbsent(_) if headers.contains_key(header::SERVER) => {}
         ServerHeader::Overwrite(name) | ServerHeader::AppendIfAbsent(name) => {
-            if let Ok(name) = HeaderValue::from_str(name) {
-                headers.insert(header::SERVER, name);
-            }
+            headers.insert(header::SERVER, name.clone());
         }
     }
     if chain.request_id.in_response
@@ -228,6 +227,9 @@ pub(super) fn weighted(route: &Route, at: usize) -> Option<&Weighted> {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgraded: bool) {
+    if !has_hop_by_hop(headers) {
+        return;
+    }
     if !upgraded {
         headers.remove(header::CONNECTION);
         headers.remove(header::UPGRADE);

@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh::cork::cork;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 use tracing::debug;
@@ -212,8 +213,9 @@ async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
     }
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
+    let (io, outlet) = cork(io);
     let connection = builder.serve_connection(TokioIo::new(io), service);
-    drive(http, limits, pin!(connection)).await
+    outlet.drive(drive(http, limits, pin!(connection))).await
 }
 
 async fn answer(

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use mesh::policy::Permit;
@@ -78,7 +78,9 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
         limit.whole = limits.max_stream_duration;
         limit.request = limits.request;
     });
-    let quirks = http.raw.as_ref().map(|raw| raw.begin()).unwrap_or_default();
+    let encoded = parts.headers.contains_key(header::TRANSFER_ENCODING);
+    let quirks = http.raw.as_ref().map(|raw| raw.begin(encoded));
+    let quirks = quirks.unwrap_or_default();
     let asked = Asked::new(parts, down.secure && down.authority.is_none());
     let mut flow = Flow {
         grpc: asked.head().is_grpc(),

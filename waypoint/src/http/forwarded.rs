@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::request::Asked;
 use crate::connection::{Downstream, PeerCertificate};
+use crate::head::has_envoys;
 use crate::model::http::{ClientCert, ClientCertDetails, Forwarded, HttpChain};
 use crate::model::route::RouteTable;
 
@@ -52,7 +53,10 @@ pub(super) fn apply(
         asked.headers.remove(header::EXPECT);
     }
     let headers = &mut asked.headers;
-    headers.remove(INTERNAL);
+    let envoys = has_envoys(headers);
+    if envoys {
+        headers.remove(INTERNAL);
+    }
     let mut client = None;
     if rules.use_remote_address {
         if rules.trusted_hops > 0 {
@@ -73,7 +77,12 @@ pub(super) fn apply(
     let client = client.map_or(down.remote, |ip| SocketAddr::new(ip, 0));
     let edge = rules.use_remote_address;
     // Nobody here is known to be a proxy of our own, whose word on retries and limits would count.
-    for name in INTERNAL_ONLY.iter().chain(&table.internal_only) {
+    if envoys {
+        for name in &INTERNAL_ONLY {
+            headers.remove(name);
+        }
+    }
+    for name in &table.internal_only {
         headers.remove(name);
     }
     if edge && let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
@@ -159,7 +168,11 @@ fn uuid() -> HeaderValue {
         text[at] = b"0123456789abcdef"[nibble as usize];
         at += 1;
     }
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let text = HeaderValue::from_bytes(&text);
+    let mut id = text.unwrap_or_else(|_| HeaderValue::from_static(""));
+    // No other request has it: HTTP/2's table of headers need not remember it in another's place.
+    id.set_sensitive(true);
+    id
 }
 
 fn client_cert(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {

@@ -33,11 +33,12 @@ pub(super) struct Tap<T> {
 }
 
 impl Raw {
-    /// A request's head has been read: what was kept of it is looked at and let go.
-    pub(super) fn begin(&self) -> Quirks {
+    /// A request's head has been read: what was kept of it is looked at and let go. `encoded` says
+    /// whether hyper found a transfer encoding, without which a length is in nobody's way.
+    pub(super) fn begin(&self, encoded: bool) -> Quirks {
         self.busy.store(true, Ordering::Relaxed);
         let mut bytes = self.bytes.lock();
-        let quirks = Quirks::of(&bytes);
+        let quirks = Quirks::of(&bytes, encoded);
         bytes.clear();
         bytes.shrink_to(4096);
         quirks
@@ -69,23 +70,25 @@ pub(super) struct Quirks {
 
 impl Quirks {
     /// Looks at a head; what is behind it doesn't count.
-    fn of(bytes: &[u8]) -> Self {
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let request = lines.next().unwrap_or_default();
-        let (mut length, mut encoding) = (false, false);
-        for line in lines {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                break;
-            }
-            length |= is_named(line, b"content-length");
-            encoding |= is_named(line, b"transfer-encoding");
-        }
+    fn of(bytes: &[u8], encoded: bool) -> Self {
+        // hyper passes over empty lines in front of a request.
+        let bytes = bytes.trim_ascii_start();
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (request, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
         Self {
             fragment: request.contains(&b'#'),
-            length_and_encoding: length && encoding,
+            length_and_encoding: encoded && has_length(rest),
         }
     }
+}
+
+/// Whether a length stands among the lines up to the first empty one.
+fn has_length(lines: &[u8]) -> bool {
+    let lines = lines.split(|byte| *byte == b'\n').skip(1);
+    lines
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .take_while(|line| !line.is_empty())
+        .any(|line| is_named(line, b"content-length"))
 }
 
 fn is_named(line: &[u8], name: &[u8]) -> bool {
@@ -153,11 +156,12 @@ mod tests {
     #[test]
     fn only_the_head_counts() {
         let quirks = |text: &str| {
-            let quirks = Quirks::of(text.as_bytes());
+            let quirks = Quirks::of(text.as_bytes(), text.contains("ncoding: chunked"));
             (quirks.fragment, quirks.length_and_encoding)
         };
         let both = "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(quirks(both), (false, true));
+        assert_eq!(quirks(&format!("\r\n\r\n{both}")), (false, true));
         let body =
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\ncontent-length: 1#\r\n";
         assert_eq!(quirks(body), (false, false));
@@ -170,7 +174,7 @@ mod tests {
     fn bodies_are_not_kept() {
         let raw = Raw::default();
         raw.keep(b"GET /#a HTTP/1.1\r\n\r\n");
-        assert!(raw.begin().fragment);
+        assert!(raw.begin(false).fragment);
         raw.keep(b"body");
         assert!(raw.bytes.lock().is_empty());
         raw.end();

@@ -158,6 +158,9 @@ impl Asked {
                 return self.strip_port(chain, port);
             }
         }
+        if chain.strip_port == StripPort::No {
+            return;
+        }
         let without = crate::route::select::without_port(host);
         let strips = match chain.strip_port {
             StripPort::No => false,
@@ -240,6 +243,9 @@ impl Asked {
 
     /// Takes away what counts for this hop only. Those of an upgrade stay.
     pub(super) fn remove_hop_by_hop(&mut self) {
+        if !has_hop_by_hop(&self.headers) {
+            return;
+        }
         if let Some(named) = self.headers.get(header::CONNECTION)
             && !is_plain(named)
         {
@@ -267,10 +273,48 @@ impl Asked {
     }
 }
 
-/// Whether a value can be an authority: the characters of RFC 3986, section 3.2, without a user.
+/// Whether any header counts for one hop only, in a request or an answer. Most have none, and to look
+/// through the names once costs less than to look for each.
+pub(super) fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    let mut names = headers.keys().map(HeaderName::as_str);
+    names.any(|name| {
+        matches!(
+            name,
+            "connection"
+                | "upgrade"
+                | "keep-alive"
+                | "proxy-connection"
+                | "http2-settings"
+                | "transfer-encoding"
+                | "te"
+                | "trailer"
+        )
+    })
+}
+
+/// The characters of an authority, by their codes: RFC 3986, section 3.2, without a user.
+const OF_HOST: [bool; 256] = {
+    let mut of_host = [false; 256];
+    let mut code = 0;
+    while code < 128 {
+        of_host[code] = (code as u8).is_ascii_alphanumeric();
+        code += 1;
+    }
+    let others = b"-._~%!$&'()*+,;=:[]";
+    let mut at = 0;
+    while at < others.len() {
+        of_host[others[at] as usize] = true;
+        at += 1;
+    }
+    of_host
+};
+
+/// Whether a value can be an authority.
 fn is_host(value: &HeaderValue) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-    value.as_bytes().iter().all(allowed)
+    value
+        .as_bytes()
+        .iter()
+        .all(|byte| OF_HOST[usize::from(*byte)])
 }
 
 /// The authority and the path of a URI, in whichever form HTTP/1 or HTTP/2 brought it.

@@ -101,7 +101,7 @@ pub(crate) fn chain(routes: Vec<Arc<Route>>) -> HttpChain {
         access_logs: Vec::new(),
         tracing: None,
         upgrades: vec!["websocket".into()],
-        server: ServerHeader::Overwrite("culvert".into()),
+        server: ServerHeader::Overwrite(http::HeaderValue::from_static("culvert")),
         forwarded: Forwarded::default(),
         paths: PathNormalisation::default(),
         limits: HttpLimits {

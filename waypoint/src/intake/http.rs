@@ -261,13 +261,13 @@ fn server(name: String, transformation: i32) -> Result<ServerHeader, Refused> {
         true => "envoy".to_owned(),
         false => name,
     };
-    if http::HeaderValue::from_str(&name).is_err() {
+    let name = http::HeaderValue::from_str(&name).map_err(|_| {
         let reason = format!("{name:?} can't stand in a header");
-        return Err(Refused::new(reason).under("server_name"));
-    }
+        Refused::new(reason).under("server_name")
+    })?;
     match Transformation::try_from(transformation) {
-        Ok(Transformation::Overwrite) => Ok(ServerHeader::Overwrite(name.into())),
-        Ok(Transformation::AppendIfAbsent) => Ok(ServerHeader::AppendIfAbsent(name.into())),
+        Ok(Transformation::Overwrite) => Ok(ServerHeader::Overwrite(name)),
+        Ok(Transformation::AppendIfAbsent) => Ok(ServerHeader::AppendIfAbsent(name)),
         Ok(Transformation::PassThrough) => Ok(ServerHeader::PassThrough),
         Err(_) => {
             let reason = format!("{transformation} is none of Envoy's");

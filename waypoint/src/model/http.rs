@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::jwt::JwtAuthn;
 use super::log::{AccessLog, Tracing};
 use super::policy::Rbac;
@@ -156,9 +158,9 @@ pub struct Cors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerHeader {
     /// Ours, whatever it was.
-    Overwrite(Box<str>),
+    Overwrite(HeaderValue),
     /// Ours, where there is none.
-    AppendIfAbsent(Box<str>),
+    AppendIfAbsent(HeaderValue),
     /// The upstream's.
     PassThrough,
 }

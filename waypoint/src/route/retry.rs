@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::head::{Head, header_matches, joined};
+use crate::head::{Head, has_envoys, header_matches, joined};
 use crate::model::route::{Retry, RetryOn};
 
 /// Headers by which a client says how it wants to be retried; never passed on.
@@ -82,7 +82,8 @@ impl State {
     #[must_use]
     pub fn new(policy: Option<&Arc<Retry>>, head: &Head<'_>) -> Option<Self> {
         let [on, grpc_on, retries, statuses, names] = &ASKED;
-        let asks = head.headers.contains_key(on) || head.headers.contains_key(grpc_on);
+        let envoys = has_envoys(head.headers);
+        let asks = envoys && (head.headers.contains_key(on) || head.headers.contains_key(grpc_on));
         if !asks && policy.is_none_or(|policy| policy.on == RetryOn::default()) {
             return None;
         }
@@ -105,6 +106,9 @@ impl State {
                 state.on = RetryOn::default();
             }
         }
+        if !envoys {
+            return Some(state);
+        }
         if state.on != RetryOn::default()
             && let Ok(asked) = list(retries).trim().parse()
         {
@@ -123,8 +127,10 @@ impl State {
 
     /// Takes the headers away by which a client says how it wants to be retried.
     pub fn strip(headers: &mut HeaderMap) {
-        for name in &ASKED {
-            headers.remove(name);
+        if has_envoys(headers) {
+            for name in &ASKED {
+                headers.remove(name);
+            }
         }
     }
 

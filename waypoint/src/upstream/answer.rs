@@ -58,6 +58,10 @@ pub(super) trait Release {
     fn drive(&self, _cx: &mut Context<'_>) -> bool {
         false
     }
+
+    /// Whether the connection that this is a place of wakes nobody just now, where it has no task of
+    /// its own.
+    fn hush(&self, _hushed: bool) {}
 }
 
 /// The body of an answer. Dropping it before its end gives up the stream, and with HTTP/1 the
@@ -74,6 +78,12 @@ impl Place {
 
     fn drive(&self, cx: &mut Context<'_>) -> bool {
         self.0.as_ref().is_some_and(|held| held.drive(cx))
+    }
+
+    fn hush(&self, hushed: bool) {
+        if let Some(held) = &self.0 {
+            held.hush(hushed);
+        }
     }
 }
 
@@ -107,9 +117,13 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let mut unwoken = Context::from_waker(Waker::noop());
-        // What the connection has read already needs neither it nor a waker.
-        if let ready @ Poll::Ready(_) = Pin::new(&mut this.incoming).poll_frame(&mut unwoken) {
-            return ready;
+        // What the connection has read already needs neither it nor a waker. It would wake us to go
+        // on, and we go on anyway: now, or when somebody wants more.
+        this.place.hush(true);
+        let frame = Pin::new(&mut this.incoming).poll_frame(&mut unwoken);
+        this.place.hush(false);
+        if frame.is_ready() {
+            return frame;
         }
         let incoming = Pin::new(&mut this.incoming);
         match this.place.drive(cx) {

@@ -47,7 +47,7 @@ impl<B> Clone for Upstreams<B> {
 }
 
 impl<B: RequestBody> Upstreams<B> {
-    /// A worker's upstream side. Called, and used, within the worker's `LocalSet`. Without an
+    /// A worker's upstream side. Called, and used, within the worker's runtime. Without an
     /// identity (outside a mesh) tunnelled endpoints can't be reached.
     #[must_use]
     pub fn new(

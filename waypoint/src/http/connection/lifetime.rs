@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use mesh::cork::Corked;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Here, Http};
@@ -58,7 +59,7 @@ where
     }
 }
 
-impl<S> Graceful for http2::Connection<TokioIo<Io>, S, Here>
+impl<S> Graceful for http2::Connection<TokioIo<Corked<Io>>, S, Here>
 where
     S: hyper::service::Service<
             Request<Incoming>,

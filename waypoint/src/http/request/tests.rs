@@ -17,6 +17,17 @@ fn check(request: http::request::Builder, chain: &HttpChain) -> Result<Asked, St
 }
 
 #[test]
+fn whatever_counts_for_one_hop_is_looked_for() {
+    let others = [header::CONNECTION, header::UPGRADE, header::TE];
+    for name in HOP.iter().chain(&others) {
+        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+        assert!(has_hop_by_hop(&headers), "{name}");
+    }
+    let plain = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("x"))]);
+    assert!(!has_hop_by_hop(&plain));
+}
+
+#[test]
 fn what_is_no_request_is_refused() {
     let chain = testing::chain(Vec::new());
     let get = || Request::get("/");

@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig;
 use envoy_types::pb::google::protobuf as google;
+use http::HeaderValue;
 use prost::{Message, Name};
 
 use super::*;
@@ -56,7 +57,10 @@ fn without_more_it_is_as_envoys_defaults() {
     let (chain, counted) = compile(|_| {}).unwrap();
     assert!(counted.is_empty());
     assert_eq!(chain.codec, Codec::Auto);
-    assert_eq!(chain.server, ServerHeader::Overwrite("envoy".into()));
+    assert_eq!(
+        chain.server,
+        ServerHeader::Overwrite(HeaderValue::from_static("envoy"))
+    );
     assert_eq!(chain.forwarded, Forwarded::default());
     assert_eq!(chain.paths, PathNormalisation::default());
     let limits = HttpLimits {
@@ -191,7 +195,10 @@ fn paths_hosts_and_protocols_are_kept() {
     assert_eq!(chain.paths, paths);
     assert_eq!(chain.strip_port, StripPort::Any);
     assert!(chain.strip_trailing_dot && chain.via.as_deref() == Some("v"));
-    assert_eq!(chain.server, ServerHeader::AppendIfAbsent("n".into()));
+    assert_eq!(
+        chain.server,
+        ServerHeader::AppendIfAbsent(HeaderValue::from_static("n"))
+    );
     assert!(
         chain.http1.accept_http10 && chain.http1.allow_chunked_length && !chain.http1.keep_case
     );

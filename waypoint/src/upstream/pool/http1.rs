@@ -4,6 +4,8 @@
 //! way ([`Release::drive`]): two wake-ups less a request. Idle ones are driven when they are looked
 //! at, which is also when it shows that one has been closed.
 
+mod quiet;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
 use mesh::policy::Permit;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -25,6 +28,7 @@ use crate::upstream::choice::Choice;
 use crate::upstream::connect::{Opened, Purpose};
 use crate::upstream::failure::{FailureKind, Reset};
 use crate::upstream::head;
+use quiet::Quiet;
 
 /// Most bytes that are buffered for one connection, each way; a head must fit.
 const BUFFER: usize = 64 << 10;
@@ -40,6 +44,8 @@ pub(super) struct Line<B> {
     sender: RefCell<SendRequest<B>>,
     /// hyper's side of it; none once it has ended or somebody else drives it.
     driver: RefCell<Option<Driver>>,
+    /// What it is driven with.
+    quiet: Quiet,
     alive: Alive<B>,
     ends: Ends,
     written: Written,
@@ -158,7 +164,7 @@ impl<B: RequestBody> Pool<B> {
             builder.preserve_header_case(true);
         }
         let (sender, connection) = builder
-            .handshake(wire)
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(|_| FailureKind::Reset(Reset::Connection))?;
         let now = Instant::now();
@@ -166,6 +172,7 @@ impl<B: RequestBody> Pool<B> {
         let line = Rc::new(Line {
             sender: RefCell::new(sender),
             driver: RefCell::new(Some(driver)),
+            quiet: Quiet::new(),
             alive,
             ends: Ends { local, peer },
             written,
@@ -210,7 +217,8 @@ impl<B> Line<B> {
             return false;
         };
         // How it ended is the business of the request on it, which learns it by itself.
-        let ended = driving.as_mut().poll(cx).is_ready();
+        let mut cx = self.quiet.context(cx);
+        let ended = driving.as_mut().poll(&mut cx).is_ready();
         if ended {
             *driver = None;
         }
@@ -261,6 +269,10 @@ impl<B> Release for Line<B> {
 
     fn drive(&self, cx: &mut Context<'_>) -> bool {
         Line::drive(self, cx)
+    }
+
+    fn hush(&self, hushed: bool) {
+        self.quiet.hush(hushed);
     }
 }
 

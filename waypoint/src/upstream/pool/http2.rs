@@ -11,7 +11,8 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh::cork::{Outlet, cork};
 use mesh::policy::Permit;
 use tokio::task::spawn_local;
 
@@ -53,14 +54,16 @@ pub(super) struct Line<B> {
     owner: Option<u64>,
 }
 
-/// hyper's tasks stay with the worker.
-#[derive(Debug, Clone, Copy)]
-struct Local;
+/// hyper's tasks stay with the worker. One of them drives the connection: what it wrote goes out when
+/// its turn is over.
+#[derive(Clone)]
+struct Local(Outlet<Wire>);
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
+        let outlet = self.0.clone();
         spawn_local(async move {
-            future.await;
+            outlet.drive(future).await;
         });
     }
 }
@@ -188,7 +191,8 @@ impl<B: RequestBody> Pool<B> {
         }
         let secure = matches!(io, Io::Tls(_) | Io::TunnelTls(_));
         let (wire, written) = Wire::new(io);
-        let mut builder = Builder::new(Local);
+        let (wire, outlet) = cork(wire);
+        let mut builder = Builder::new(Local(outlet));
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -203,7 +207,7 @@ impl<B: RequestBody> Pool<B> {
                 .keep_alive_while_idle(true);
         }
         let (sender, connection) = builder
-            .handshake(wire)
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| reset_of(&error))?;
         let most = Rc::new(Cell::new(FIRST_STREAMS));

@@ -1,5 +1,5 @@
-//! A connection's bytes as hyper wants them, with a count of what was written: whether anything of
-//! a request left is known, not guessed.
+//! A connection's bytes with a count of what was written: whether anything of a request left is known,
+//! not guessed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upstream::connect::Io;
 
@@ -18,7 +17,7 @@ pub(super) struct Written(Arc<AtomicU64>);
 
 /// A connection's bytes.
 pub(super) struct Wire {
-    io: TokioIo<Io>,
+    io: Io,
     written: Written,
 }
 
@@ -32,7 +31,6 @@ impl Written {
 impl Wire {
     pub(super) fn new(io: Io) -> (Self, Written) {
         let written = Written::default();
-        let io = TokioIo::new(io);
         let count = written.clone();
         (Self { io, written }, count)
     }
@@ -48,17 +46,17 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl Write for Wire {
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
