@@ -27,8 +27,10 @@ use process::Agent;
 use setup::Way;
 
 /// What to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which rows of the table.
+    pub rows: Vec<Measure>,
     /// How many rounds.
     pub rounds: usize,
     /// How long one measurement takes.
@@ -70,13 +72,13 @@ pub async fn run(
     // The first time through everything is cold: pools, page cache, branch predictors.
     progress("warming up");
     for way in &ways {
-        for measure in Measure::ALL {
+        for &measure in &settings.rows {
             one(way, &identities, measure, settings.time / 5).await?;
         }
     }
     for round in 1..=settings.rounds {
         progress(&format!("round {round} of {}", settings.rounds));
-        for measure in Measure::ALL {
+        for &measure in &settings.rows {
             for way in &ways {
                 samples.push(one(way, &identities, measure, settings.time).await?);
             }

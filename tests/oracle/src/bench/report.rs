@@ -192,6 +192,8 @@ impl Report {
                 false,
             );
         }
+        // A row that was left out says nothing.
+        goals.retain(|goal| !goal.measured.is_nan());
         goals
     }
 }
@@ -229,7 +231,9 @@ const WAYS: [Option<Kind>; 3] = [None, Some(Kind::Envoy), Some(Kind::Waypoint)];
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { rounds, time, .. } = self.settings;
+        let Settings {
+            rows, rounds, time, ..
+        } = &self.settings;
         writeln!(
             out,
             "one worker each, load and server on the same machine; medians of {rounds} rounds of {:.1} s; in brackets: of Envoy's in the same round\n",
@@ -240,7 +244,7 @@ impl fmt::Display for Report {
             "{:<30}{:>12}{:>10}{:>18}{:>10}{:>12}{:>10}{:>10}",
             "", "", "no proxy", "", "envoy", "", "waypoint", ""
         )?;
-        for measure in Measure::ALL {
+        for &measure in rows {
             type Row = (&'static str, fn(&Sample) -> f64, bool);
             let rows: [Row; 4] = [
                 ("requests/s", throughput, false),

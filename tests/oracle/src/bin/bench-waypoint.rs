@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use oracle::bench::plan::Measure;
 use oracle::bench::{self, Settings, load, serve};
 use oracle::subject::Kind;
 
@@ -19,6 +20,9 @@ struct Flags {
     /// Leaves the large configuration out.
     #[arg(long)]
     small: bool,
+    /// Only this row of the table; may be given several times.
+    #[arg(long, value_name = "ROW")]
+    only: Vec<Measure>,
     /// Ends with code 1 when a goal is missed.
     #[arg(long)]
     check: bool,
@@ -35,7 +39,12 @@ fn main() -> Result<ExitCode> {
     }
     let flags = Flags::parse();
     let (rounds, millis) = if flags.quick { (2, 300) } else { (5, 1_000) };
+    let rows = match flags.only.is_empty() {
+        true => Measure::ALL.to_vec(),
+        false => flags.only,
+    };
     let settings = Settings {
+        rows,
         rounds,
         time: Duration::from_millis(millis),
         scale: !flags.small,
