@@ -2,8 +2,9 @@
 //!
 //! | port  | path                  | answer                                                          |
 //! |-------|-----------------------|-----------------------------------------------------------------|
-//! | 8080  | `/ready`              | 200 once all objects of the cluster are known, before 503       |
+//! | 8080  | `/ready`              | 200 once all objects of the cluster are known, before 503 and why |
 //! | 15014 | `/metrics`            | metrics in the OpenMetrics text format                          |
+//! | 15014 | `/version`            | the version, as `istioctl version` reads it                     |
 //! | 15014 | `/debug/syncz`        | each client: what was sent, accepted and refused                |
 //! | 15014 | `/debug/config_dump`  | the resources that clients get, with their versions             |
 
@@ -90,10 +91,14 @@ fn answer(
         (Face::Health, "/ready") if *hub.ready().borrow() => {
             text(StatusCode::OK, "ready\n".to_owned())
         }
-        (Face::Health, "/ready") => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready: the cluster's objects are not all listed yet\n".to_owned(),
-        ),
+        (Face::Health, "/ready") => text(StatusCode::SERVICE_UNAVAILABLE, not_ready(hub)),
+        // In the form that `istioctl version` reads.
+        (Face::Monitoring, "/version") => {
+            let version = concat!("culvert-", env!("CARGO_PKG_VERSION"));
+            document(&json!({"clientVersion": {
+                "version": version, "revision": "", "golang_version": "", "status": "Clean", "tag": version,
+            }}))
+        }
         (Face::Monitoring, "/metrics") => {
             let mut response = text(StatusCode::OK, metrics.text());
             let format = http::HeaderValue::from_static(
@@ -109,7 +114,17 @@ fn answer(
         (Face::Health, _) => text(StatusCode::NOT_FOUND, "here is /ready\n".to_owned()),
         (Face::Monitoring, _) => text(
             StatusCode::NOT_FOUND,
-            "here are /metrics, /debug/syncz and /debug/config_dump\n".to_owned(),
+            "here are /metrics, /version, /debug/syncz and /debug/config_dump\n".to_owned(),
+        ),
+    }
+}
+
+fn not_ready(hub: &Hub) -> String {
+    match hub.missing().as_slice() {
+        [] => "not ready: nothing of the cluster is listed yet\n".to_owned(),
+        missing => format!(
+            "not ready: not listed yet: {} (control's log says why, where it is for a reason)\n",
+            missing.join(", ")
         ),
     }
 }

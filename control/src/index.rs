@@ -225,6 +225,12 @@ impl Index {
         }
     }
 
+    /// How many Services and VirtualServices there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.services.len(), self.l7.count(Kind::VirtualService))
+    }
+
     /// A pod by its name.
     #[must_use]
     pub fn pod(&self, key: &Key) -> Option<&Pod> {

@@ -6,6 +6,9 @@
 //! node proxies ─ authentication → ca ─ certificates → node proxies
 //! ```
 //!
+//! Any number of replicas serve; what is written to Kubernetes is written by the one that leads
+//! (`leader`).
+//!
 //! The middle is pure: `objects`, `translate`, `index`, `resource`, `xds::{store, session}` and
 //! `ca::{authority, permission, limit}` know no task, socket or clock. A further kind of object
 //! gets a file in `objects`, a row in the index's table and a pure translation; a further kind of
@@ -27,10 +30,14 @@
 //! | cluster       | configmaps                                               | get                       | a waypoint's parametersRef   |
 //! | cluster       | tokenreviews                                             | create                    | who calls                    |
 //! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |
-//! | own namespace | secrets named culvert-ca                                 | get                       | the root key                 |
+//! | own namespace | secrets named culvert-ca, cacerts                        | get, list, watch, update  | the root key, its rotation, one plugged in |
 //! | own namespace | secrets                                                  | create                    | making it the first time     |
+//! | cluster       | its own validatingwebhookconfiguration                   | get, update               | whose certificate the webhook has |
+//! | own namespace | leases named culvert-control-leader                      | get, update               | which replica writes         |
+//! | own namespace | leases                                                   | create                    | making it the first time     |
 
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod authentication;
 pub mod ca;
@@ -38,8 +45,10 @@ pub mod deployer;
 pub mod difference;
 pub mod index;
 pub mod kubernetes;
+pub mod leader;
 pub mod metrics;
 pub mod objects;
+pub mod options;
 pub mod pilot;
 pub mod resource;
 pub mod server;

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Parser;
-use control::app::{LogFormat, Options, run};
+use control::app::run;
+use control::options::{LogFormat, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

@@ -120,6 +120,10 @@ impl Pilot {
 
     /// Takes a batch in and publishes what came of it.
     pub fn take(&mut self, batch: Vec<Report>, heard: Instant) {
+        let begun = Instant::now();
+        self.metrics
+            .debounce
+            .observe(begun.saturating_duration_since(heard).as_secs_f64());
         let mut pods = false;
         let (updates, (of_waypoints, gone), wishes, plans) = {
             let shared = self.index.clone();
@@ -127,7 +131,7 @@ impl Pilot {
             for report in batch {
                 match report {
                     Report::Change(change) => {
-                        self.metrics.event(change.kind());
+                        self.metrics.event(&change);
                         pods |= change.kind() == Kind::Pod;
                         self.note_namespace(&change);
                         index.apply(change);
@@ -151,9 +155,16 @@ impl Pilot {
             }
             // Half of a cluster makes half of the policies: nothing is computed before all is in.
             if self.listed.len() < Kind::ALL.len() {
+                let missing = Kind::ALL.into_iter();
+                let missing = missing.filter(|kind| !self.listed.contains(kind));
+                self.hub.set_missing(missing.map(Kind::name).collect());
                 return;
             }
             let updates = index.recompute();
+            let (services, virtual_services) = index.counts();
+            let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.services.set(gauge(services));
+            self.metrics.virtual_services.set(gauge(virtual_services));
             (
                 updates,
                 index.take_l7(),
@@ -161,6 +172,7 @@ impl Pilot {
                 index.take_plans(),
             )
         };
+        self.metrics.compute.observe(begun.elapsed().as_secs_f64());
         self.metrics.recomputed.inc_by(updates.len() as u64);
         let changed = self.waypoints.publish(of_waypoints, &gone, heard);
         self.metrics.changed.inc_by(changed as u64);

@@ -25,6 +25,8 @@ pub struct Verdict {
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,
+    /// What in it is wrong or not supported, alone: `message` says beside it what is in force.
+    pub problem: Option<String>,
     /// The type of the condition: who takes it in.
     pub condition: &'static str,
 }
@@ -37,6 +39,7 @@ impl Verdict {
             accepted: true,
             reason: "Accepted",
             message: "attached to ztunnel".to_owned(),
+            problem: None,
             condition: CONDITION,
         }
     }
@@ -47,6 +50,7 @@ impl Verdict {
         Self {
             accepted,
             reason: "UnsupportedValue",
+            problem: Some(message.clone()),
             message,
             condition: CONDITION,
         }
@@ -63,6 +67,7 @@ impl Verdict {
         Self {
             accepted: false,
             reason: "Invalid",
+            problem: Some(all.clone()),
             message: all,
             condition: CONDITION,
         }

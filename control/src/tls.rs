@@ -1,5 +1,5 @@
-//! Control's own server certificate: from its own authority, renewed at half its life, without a
-//! restart and without closing a connection.
+//! Control's own server certificate: from its own authority, renewed at half its life and whenever
+//! the authority changes, without a restart and without closing a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::ca::authority::{Authority, AuthorityError};
+use crate::ca::current::Current;
 
 /// How long a server certificate lives.
 const LIFETIME: time::Duration = time::Duration::hours(24);
@@ -57,26 +58,37 @@ impl Server {
 
     /// The TLS configuration of the gRPC server.
     pub fn config(self: &Arc<Self>) -> Result<rustls::ServerConfig, TlsError> {
+        self.speaking(b"h2")
+    }
+
+    /// The TLS configuration of the webhook.
+    pub fn webhook(self: &Arc<Self>) -> Result<rustls::ServerConfig, TlsError> {
+        self.speaking(b"http/1.1")
+    }
+
+    fn speaking(self: &Arc<Self>, protocol: &[u8]) -> Result<rustls::ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?;
         let mut config = builder
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(config)
     }
 
-    /// Renews until stopped.
-    pub async fn renew(&self, authority: &Authority, names: &[String], stop: CancellationToken) {
+    /// Renews until stopped, and at once where another authority signs.
+    pub async fn renew(&self, authority: &Current, names: &[String], stop: CancellationToken) {
         let half = LIFETIME.unsigned_abs() / 2;
         let mut pause = half;
+        let mut roots = authority.roots();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                changed = roots.changed() => if changed.is_err() { return },
             }
-            match issue(authority, names) {
+            match issue(&authority.load(), names) {
                 Ok(key) => {
                     self.current.store(Arc::new(key));
                     tracing::info!("control's own certificate was renewed");

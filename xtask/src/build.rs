@@ -52,6 +52,14 @@ pub(crate) fn waypoint(project: &Project) -> Result<()> {
     run(&mut cargo, "the waypoint's static binary")
 }
 
+/// Builds control's static binary alone.
+pub(crate) fn control(project: &Project) -> Result<()> {
+    let mut cargo = project.cargo();
+    cargo.args(["build", "--release", "--target", STATIC_TARGET]);
+    cargo.args(["--package", "control", "--bin", "control"]);
+    run(&mut cargo, "control's static binary")
+}
+
 /// Builds one host binary and says where it lies. `release` where speed is measured.
 pub(crate) fn host(
     project: &Project,

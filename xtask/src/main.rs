@@ -49,7 +49,7 @@ enum Command {
     /// The cluster stories alone.
     E2e(test::Stories),
     /// Measures the data path beside no mesh at all, or (`bench waypoint`) our waypoint beside Envoy,
-    /// in one run.
+    /// or (`bench control`) our control plane beside istiod, in one run.
     #[command(disable_help_flag = true)]
     Bench(rooms::Forwarded),
     /// Feeds what nobody meant to the waypoint's intake and HTTP edge, for a bounded time.

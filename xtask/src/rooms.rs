@@ -64,6 +64,11 @@ pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
     {
         return bench_waypoint(project, rest);
     }
+    if let Some((first, rest)) = arguments.rest.split_first()
+        && first == "control"
+    {
+        return bench_control(project, rest);
+    }
     build::product(project)?;
     let program = build::host(project, "lab", "bench", true)?;
     let ztunnel = project.binary("ztunnel");
@@ -77,6 +82,19 @@ fn bench_waypoint(project: &Project, arguments: &[String]) -> Result<()> {
     let mut command = project.command(&program.display().to_string());
     command
         .env("CULVERT_WAYPOINT", project.binary("waypoint"))
+        .args(arguments);
+    let status = command.status()?;
+    std::process::exit(status.code().unwrap_or(1))
+}
+
+/// Needs no root either: an API server, control and istiod on loopback.
+fn bench_control(project: &Project, arguments: &[String]) -> Result<()> {
+    tools(project, true)?;
+    build::control(project)?;
+    let program = build::host(project, "plane", "bench-control", true)?;
+    let mut command = project.command(&program.display().to_string());
+    command
+        .env("CULVERT_CONTROL", project.binary("control"))
         .args(arguments);
     let status = command.status()?;
     std::process::exit(status.code().unwrap_or(1))

@@ -96,6 +96,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             "cluster" if program.name != "cluster" => (As::Root, CLUSTER),
             // Its unit tests make control groups.
             "cluster" => (As::Root, UNIT),
+            "control" if program.name == "kubernetes" && options.quick => continue,
+            "control" if program.name == "kubernetes" => (As::User, LAB),
             "lab" => (As::Root, LAB),
             "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
             _ => (As::User, UNIT),

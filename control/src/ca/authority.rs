@@ -3,15 +3,23 @@
 //! Takes from a request its public key and nothing else: names and lifetime are control's to say.
 //! No clock and no IO: `now` is an argument.
 
+use std::collections::HashSet;
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use mesh::identity::Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
+
+use super::key;
 
 /// How long a root lives.
 pub const ROOT_LIFETIME: Duration = Duration::days(3650);
@@ -43,6 +51,8 @@ pub enum AuthorityError {
 /// A root key and its certificate.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// The signing certificate.
+    certificate: String,
     /// The signing certificate and what is between it and the root; empty where the root signs.
     chain: Vec<String>,
     /// The root, or several during a rotation.
@@ -51,11 +61,14 @@ pub struct Authority {
 }
 
 /// The authority's material as it is stored.
+#[derive(Clone)]
 pub struct Material {
-    /// The private key, PKCS#8 PEM.
+    /// The private key, PEM.
     pub key: String,
     /// The certificate of that key, PEM.
     pub certificate: String,
+    /// What lies between that certificate and the root, PEM; the two may be in it as well.
+    pub chain: Option<String>,
     /// What is trusted, PEM; the certificate itself if not given.
     pub root: Option<String>,
 }
@@ -105,8 +118,15 @@ impl Material {
         Ok(Self {
             key: key.serialize_pem(),
             certificate: certificate.pem(),
+            chain: None,
             root: None,
         })
+    }
+
+    /// What the mesh trusts, PEM.
+    #[must_use]
+    pub fn trusted(&self) -> &str {
+        self.root.as_deref().unwrap_or(&self.certificate)
     }
 }
 
@@ -117,7 +137,8 @@ impl Authority {
             what: what.to_owned(),
             source,
         };
-        let key = KeyPair::from_pem(&material.key)
+        let key = key::pkcs8(&material.key).map_err(|what| bad(&what, None))?;
+        let key = KeyPair::from_pem(&key)
             .map_err(|error| bad("its private key does not parse", Some(error)))?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(material.certificate.as_bytes())
             .map_err(|error| bad(&format!("its certificate is no PEM: {error}"), None))?;
@@ -136,21 +157,87 @@ impl Authority {
         let expires = certificate.validity().not_after.to_datetime();
         let issuer = Issuer::from_ca_cert_pem(&material.certificate, key)
             .map_err(|error| bad("its certificate can't sign", Some(error)))?;
-        let root = material
-            .root
-            .clone()
-            .unwrap_or_else(|| material.certificate.clone());
-        let chain = if root.trim() == material.certificate.trim() {
-            Vec::new()
-        } else {
-            vec![material.certificate.clone()]
-        };
+        let root = material.trusted().to_owned();
+        let roots = certificates(&root).map_err(|what| bad(&what, None))?;
+        // The signing certificate first, the one above it next; roots are known to who trusts them.
+        let mut chain = vec![pem];
+        if let Some(above) = &material.chain {
+            chain.extend(certificates(above).map_err(|what| bad(&what, None))?);
+        }
+        let mut seen: HashSet<Vec<u8>> = roots.into_iter().map(|root| root.contents).collect();
+        chain.retain(|certificate| seen.insert(certificate.contents.clone()));
         Ok(Self {
             issuer,
-            chain,
+            certificate: material.certificate.clone(),
+            chain: chain.iter().map(written).collect(),
             root,
             expires,
         })
+    }
+
+    /// Whether a peer that trusts the roots would take at `now` what is signed here: the parts of
+    /// somebody else's authority may each be right and not belong together.
+    pub fn check(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        let bad = |what: String| AuthorityError::Material { what, source: None };
+        let tried = self.server(&["check.invalid".to_owned()], Duration::minutes(5), now)?;
+        let ders = |text: &str| -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+            let all = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>();
+            all.map_err(|error| bad(format!("a certificate of it does not parse: {error}")))
+        };
+        let (chain, roots) = (ders(&tried.chain)?, ders(&self.root)?);
+        let anchors: Result<Vec<_>, _> =
+            roots.iter().map(webpki::anchor_from_trusted_cert).collect();
+        let anchors = anchors.map_err(|error| bad(format!("its root is none: {error}")))?;
+        let [leaf, between @ ..] = chain.as_slice() else {
+            return Err(bad("it signs nothing".to_owned()));
+        };
+        let since = Duration::seconds(now.unix_timestamp()).unsigned_abs();
+        let verified = webpki::EndEntityCert::try_from(leaf).and_then(|leaf| {
+            leaf.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                between,
+                UnixTime::since_unix_epoch(since),
+                webpki::KeyUsage::server_auth(),
+                None,
+                None,
+            )
+            .map(drop)
+        });
+        verified.map_err(|error| {
+            bad(format!(
+                "what it signs does not lead to its root ({error}): does ca-cert.pem come, through cert-chain.pem, from root-cert.pem, and is none of them expired?"
+            ))
+        })
+    }
+
+    /// When the last of the roots expires.
+    #[must_use]
+    pub fn root_expires(&self) -> OffsetDateTime {
+        let roots = certificates(&self.root).unwrap_or_default();
+        let ends = roots.iter().filter_map(|root| {
+            let root = root.parse_x509().ok()?;
+            Some(root.validity().not_after.to_datetime())
+        });
+        ends.max().unwrap_or(self.expires)
+    }
+
+    /// Whether the other signs with the same certificate, hands out the same and trusts the same.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        (&self.certificate, &self.chain, &self.root)
+            == (&other.certificate, &other.chain, &other.root)
+    }
+
+    /// Whether somebody who trusts this authority's roots and somebody who trusts the other's trust
+    /// each other: they have a root in common.
+    #[must_use]
+    pub fn shares_a_root_with(&self, other: &Self) -> bool {
+        let ders = |text: &str| -> HashSet<Vec<u8>> {
+            let all = certificates(text).unwrap_or_default();
+            all.into_iter().map(|root| root.contents).collect()
+        };
+        !ders(&self.root).is_disjoint(&ders(&other.root))
     }
 
     /// What the mesh trusts, PEM.
@@ -239,6 +326,30 @@ impl Authority {
             expires: params.not_after,
         })
     }
+}
+
+/// The certificates in a text.
+fn certificates(text: &str) -> Result<Vec<Pem>, String> {
+    let all = Pem::iter_from_buffer(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| format!("a certificate of it is no PEM: {error}"))?;
+    match all.iter().find(|block| block.label != "CERTIFICATE") {
+        Some(other) => Err(format!("among its certificates is a {:?}", other.label)),
+        None if all.is_empty() => Err("no certificate is in one of its texts".to_owned()),
+        None => Ok(all),
+    }
+}
+
+fn written(certificate: &Pem) -> String {
+    let text = BASE64_STANDARD.encode(&certificate.contents);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]

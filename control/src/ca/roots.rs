@@ -30,15 +30,15 @@ const RETRY: Duration = Duration::from_secs(2);
 const CONCURRENT: usize = 8;
 
 /// Which namespaces have the root.
-struct State<'a> {
-    root: &'a str,
+struct State {
+    root: Arc<str>,
     /// By namespace: whether the ConfigMap there is right.
     known: HashMap<String, bool>,
     /// While a list is under way: the namespaces in it so far.
     listed: BTreeSet<String>,
 }
 
-impl State<'_> {
+impl State {
     fn take(&mut self, event: watcher::Event<ConfigMap>) {
         match event {
             watcher::Event::Init => self.listed.clear(),
@@ -65,7 +65,7 @@ impl State<'_> {
             .data
             .as_ref()
             .and_then(|data| data.get(KEY))
-            .is_some_and(|text| text == self.root);
+            .is_some_and(|text| **text == *self.root);
         self.known.insert(namespace, right);
     }
 
@@ -76,10 +76,10 @@ impl State<'_> {
     }
 }
 
-/// Keeps the root published until stopped. `namespaces` are those that can hold one.
+/// Keeps the root of the moment published until stopped. `namespaces` are those that can hold one.
 pub async fn publish(
     client: Client,
-    root: String,
+    mut roots: watch::Receiver<Arc<str>>,
     mut namespaces: watch::Receiver<BTreeSet<String>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -88,7 +88,7 @@ pub async fn publish(
     let events = watcher(Api::<ConfigMap>::all(client.clone()), config).default_backoff();
     tokio::pin!(events);
     let mut state = State {
-        root: &root,
+        root: roots.borrow_and_update().clone(),
         known: HashMap::new(),
         listed: BTreeSet::new(),
     };
@@ -106,6 +106,17 @@ pub async fn publish(
                 None => return,
             },
             changed = namespaces.changed() => if changed.is_err() { return },
+            changed = roots.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let root = roots.borrow_and_update().clone();
+                if root != state.root {
+                    // Another root is right now: none of those published is.
+                    state.root = root;
+                    state.known.clear();
+                }
+            }
             () = tokio::time::sleep(RETRY), if retry => {}
         }
         if complete {
@@ -118,12 +129,12 @@ pub async fn publish(
 /// Writes where it is lacking; says whether all of it went well.
 async fn write(
     client: &Client,
-    state: &mut State<'_>,
+    state: &mut State,
     namespaces: &BTreeSet<String>,
     metrics: &Metrics,
 ) -> bool {
     let lacking: Vec<String> = state.lacking(namespaces).cloned().collect();
-    let root = state.root;
+    let root = &*state.root;
     let writes = lacking.into_iter().map(|namespace| async move {
         let done = apply(client, &namespace, root).await;
         (namespace, done)
@@ -188,7 +199,7 @@ mod tests {
         }
     }
 
-    fn lacking(state: &State<'_>, namespaces: &[&str]) -> Vec<String> {
+    fn lacking(state: &State, namespaces: &[&str]) -> Vec<String> {
         let namespaces = namespaces.iter().map(ToString::to_string).collect();
         state.lacking(&namespaces).cloned().collect()
     }
@@ -196,7 +207,7 @@ mod tests {
     #[test]
     fn edited_deleted_and_missing_ones_are_lacking() {
         let mut state = State {
-            root: "ROOT",
+            root: "ROOT".into(),
             known: HashMap::new(),
             listed: BTreeSet::new(),
         };
@@ -217,7 +228,7 @@ mod tests {
     #[test]
     fn one_that_went_while_the_watch_was_down_is_lacking() {
         let mut state = State {
-            root: "ROOT",
+            root: "ROOT".into(),
             known: HashMap::new(),
             listed: BTreeSet::new(),
         };

@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::authority::{Authority, AuthorityError};
+use super::authority::AuthorityError;
+use super::current::Current;
 use super::limit::Limits;
 use super::permission::{Denied, Pods, decide};
 use crate::authentication::{Authenticator, Caller, Roles};
@@ -34,7 +35,7 @@ pub struct Lifetimes {
 
 /// The certificate service.
 pub struct Certificates<P> {
-    authority: Arc<Authority>,
+    authority: Arc<Current>,
     authenticator: Arc<Authenticator>,
     roles: Roles,
     trust_domain: TrustDomain,
@@ -50,7 +51,7 @@ impl<P: Pods + Send + Sync + 'static> Certificates<P> {
     /// A service that signs with this authority. `news` changes whenever `pods` do.
     #[must_use]
     pub fn new(
-        authority: Arc<Authority>,
+        authority: Arc<Current>,
         authenticator: Arc<Authenticator>,
         roles: Roles,
         trust_domain: TrustDomain,
@@ -143,14 +144,20 @@ impl<P: Pods + Send + Sync + 'static> IstioCertificateService for Certificates<P
             Status::permission_denied("the caller may not have a certificate of this identity")
         })?;
         let lifetime = self.lifetime(request.validity_duration);
-        let issued =
-            self.authority
-                .sign(&request.csr, &identity, lifetime, OffsetDateTime::now_utc());
+        let issued = self.authority.load().sign(
+            &request.csr,
+            &identity,
+            lifetime,
+            OffsetDateTime::now_utc(),
+        );
         let issued = issued.map_err(|error| {
             tracing::warn!(src.identity = %caller, %identity, %error, "a certificate was refused");
-            match error {
-                AuthorityError::Request(_) => Status::invalid_argument(error.to_string()),
-                _ => Status::internal("the certificate could not be signed: see control's log"),
+            if let AuthorityError::Request(_) = error {
+                self.metrics.csr_unreadable.inc();
+                Status::invalid_argument(error.to_string())
+            } else {
+                self.metrics.csr_unsigned.inc();
+                Status::internal("the certificate could not be signed: see control's log")
             }
         })?;
         self.metrics.issued.inc();

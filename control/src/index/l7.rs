@@ -53,6 +53,10 @@ pub(super) struct Made {
 }
 
 impl L7 {
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.routing.get(&kind).map_or(0, Table::len)
+    }
+
     pub(super) fn keys(&self, kind: Kind) -> HashSet<Key> {
         self.routing
             .get(&kind)
@@ -96,8 +100,9 @@ impl Index {
                 verdict,
             };
             self.verdicts.insert((kind, key.clone()), wish);
-        } else if route.is_some() {
-            // What is wrong with its references is said when it is put to use.
+        } else if route.is_some() || self.l7.said.contains_key(&(kind, key.clone())) {
+            // What is wrong with its references is said when it is put to use; what was said of it
+            // is to be written to the version that there is now.
             self.wish_of(&(kind, key.clone()));
         }
         if !same {

@@ -65,6 +65,11 @@ impl<T> Table<T> {
         })
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.namespaces.values().map(BTreeMap::len).sum()
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.all().map(|(key, _)| key)
     }

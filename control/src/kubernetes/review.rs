@@ -1,6 +1,7 @@
 //! TokenReview: Kubernetes says whose token it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -8,6 +9,9 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::authentication::{AUDIENCE, BoundPod, Caller, ReviewError, Reviewer};
+
+/// How long a review may take: the client tries again, elsewhere perhaps.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the API server.
 pub struct KubernetesReviewer {
@@ -35,8 +39,13 @@ impl Reviewer for KubernetesReviewer {
                 spec,
                 ..TokenReview::default()
             };
-            let answer = self.reviews.create(&PostParams::default(), &review).await;
-            let answer = answer.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
+            let params = PostParams::default();
+            let asked = self.reviews.create(&params, &review);
+            let unavailable = |why: String| ReviewError::Unavailable(why);
+            let answer = tokio::time::timeout(PATIENCE, asked)
+                .await
+                .map_err(|_| unavailable("the API server does not answer".to_owned()))?
+                .map_err(|error| unavailable(error.to_string()))?;
             caller(answer.status.unwrap_or_default())
         })
     }

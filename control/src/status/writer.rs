@@ -1,7 +1,9 @@
 //! Writes policy statuses, one at a time, each with the version it was decided on as precondition.
 //!
-//! A conflict needs no retry: it means that a newer version of the policy is on its way to us, or
-//! that another replica wrote the same.
+//! A conflict needs no retry: it means that a newer version of the policy is on its way to us, and
+//! a wish of its own with it. Every replica keeps the queue, the leader alone takes from it: what a
+//! leader that was killed had not written yet waits at the others, and what it had written leaves
+//! their queues when they see it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
@@ -39,12 +41,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Adds wishes, in place of older ones for the same policies.
+    /// Adds wishes, in place of older ones for the same policies. One that the object's status
+    /// fulfils already, whoever wrote it, is none.
     pub fn add(&self, wishes: Vec<Wish>) {
         let mut waiting = self.wishes.lock();
         for wish in wishes {
             let name = (wish.kind, wish.source.key.clone());
-            if waiting.len() < LIMIT || waiting.contains_key(&name) {
+            if lacking(&wish, "").is_none() {
+                waiting.remove(&name);
+            } else if waiting.len() < LIMIT || waiting.contains_key(&name) {
                 waiting.insert(name, wish);
             } else {
                 tracing::warn!(policy = %wish.source.key, "too many statuses are waiting: this one is not written");
@@ -53,15 +58,35 @@ impl Queue {
         self.more.notify_one();
     }
 
-    fn take(&self) -> Option<Wish> {
-        self.wishes.lock().pop_first().map(|(_, wish)| wish)
+    /// How many statuses wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.wishes.lock().len()
     }
 
-    fn put_back(&self, wish: Wish) {
-        self.wishes
-            .lock()
-            .entry((wish.kind, wish.source.key.clone()))
-            .or_insert(wish);
+    fn take(&self) -> Option<Taken<'_>> {
+        let (_, wish) = self.wishes.lock().pop_first()?;
+        Some(Taken {
+            queue: self,
+            wish: Some(wish),
+        })
+    }
+}
+
+/// A wish that goes back to the queue unless it is fulfilled: also where its writing is cut short
+/// because this replica leads no longer.
+struct Taken<'a> {
+    queue: &'a Queue,
+    wish: Option<Wish>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(wish) = self.wish.take() {
+            let name = (wish.kind, wish.source.key.clone());
+            // A newer one is the better one.
+            self.queue.wishes.lock().entry(name).or_insert(wish);
+        }
     }
 }
 
@@ -72,23 +97,26 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    loop {
-        let Some(wish) = queue.take() else {
+    while !stop.is_cancelled() {
+        let Some(mut taken) = queue.take() else {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = queue.more.notified() => continue,
             }
         };
-        match write(&client, &wish).await {
+        let Some(wish) = &taken.wish else { continue };
+        match write(&client, wish).await {
             Ok(written) => {
                 metrics.statuses.inc_by(u64::from(written));
+                taken.wish = None;
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                 tracing::debug!(policy = %wish.source.key, "the policy changed before its status was written");
+                taken.wish = None;
             }
             Err(error) => {
                 tracing::warn!(kind = %wish.kind, policy = %wish.source.key, %error, "a policy's status could not be written; it is tried again");
-                queue.put_back(wish);
+                drop(taken);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY) => {}
@@ -98,20 +126,24 @@ pub async fn run(
     }
 }
 
+/// The status that the object lacks, said at `now`; `None` if it says the same already.
+fn lacking(wish: &Wish, now: &str) -> Option<Value> {
+    let source = &wish.source;
+    match &wish.route {
+        Some(route) => super::route::parents(route, &wish.verdict, source.generation, now)
+            .map(|parents| json!({"parents": parents})),
+        None => conditions(&source.conditions, &wish.verdict, source.generation, now)
+            .map(|conditions| json!({"conditions": conditions})),
+    }
+}
+
 async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {
     let source = &wish.source;
     let now = OffsetDateTime::now_utc()
         .replace_nanosecond(0)
         .ok()
         .and_then(|now| now.format(&Rfc3339).ok());
-    let now = now.unwrap_or_default();
-    let status = match &wish.route {
-        Some(route) => super::route::parents(route, &wish.verdict, source.generation, &now)
-            .map(|parents| json!({"parents": parents})),
-        None => conditions(&source.conditions, &wish.verdict, source.generation, &now)
-            .map(|conditions| json!({"conditions": conditions})),
-    };
-    let Some(status) = status else {
+    let Some(status) = lacking(wish, &now.unwrap_or_default()) else {
         return Ok(false);
     };
     if !wish.verdict.accepted {

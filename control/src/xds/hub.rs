@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use super::session::Progress;
 use super::store::Store;
+use crate::authentication::Caller;
 use crate::index::Update;
+use crate::objects::Key;
 use crate::resource::ResourceType;
 
 /// The newest revision, and when the first of its causes was heard of.
@@ -26,6 +28,7 @@ pub struct Hub {
     store: RwLock<Store>,
     newest: watch::Sender<Stamp>,
     ready: watch::Sender<bool>,
+    missing: Mutex<Vec<&'static str>>,
     clients: Mutex<BTreeMap<u64, Client>>,
     numbers: AtomicU64,
 }
@@ -35,10 +38,18 @@ pub struct Hub {
 pub struct Client {
     /// Its xDS node name, empty before its first request.
     pub node: String,
+    /// Istio's version, as the client says it of itself.
+    pub version: String,
     /// Who it is, by its token.
     pub identity: String,
+    /// Its namespace, by its token.
+    pub namespace: String,
+    /// The waypoint that it is an instance of, if it is no node proxy.
+    pub waypoint: Option<Key>,
     /// How far it is.
     pub progress: BTreeMap<ResourceType, Progress>,
+    /// When it was last sent resources of a kind.
+    pub sent: BTreeMap<ResourceType, SystemTime>,
 }
 
 impl Default for Hub {
@@ -50,6 +61,7 @@ impl Default for Hub {
                 heard: Instant::now(),
             }),
             ready: watch::Sender::new(false),
+            missing: Mutex::default(),
             clients: Mutex::default(),
             numbers: AtomicU64::default(),
         }
@@ -86,6 +98,17 @@ impl Hub {
         self.ready.send_replace(true);
     }
 
+    /// The kinds of objects that are not listed yet, for those who ask why nothing is served.
+    pub fn set_missing(&self, kinds: Vec<&'static str>) {
+        *self.missing.lock() = kinds;
+    }
+
+    /// What is waited for before anybody is served.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.missing.lock().clone()
+    }
+
     /// Whether clients are served.
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<bool> {
@@ -98,12 +121,16 @@ impl Hub {
         self.clients.lock().values().cloned().collect()
     }
 
-    pub(super) fn enter(&self, identity: String) -> u64 {
+    pub(super) fn enter(&self, caller: &Caller, waypoint: Option<Key>) -> u64 {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let client = Client {
             node: String::new(),
-            identity,
+            version: String::new(),
+            identity: caller.to_string(),
+            namespace: caller.namespace.clone(),
+            waypoint,
             progress: BTreeMap::new(),
+            sent: BTreeMap::new(),
         };
         self.clients.lock().insert(number, client);
         number

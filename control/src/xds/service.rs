@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh::proto::discovery::DeltaDiscoveryRequest;
 use mesh::proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
@@ -18,6 +18,7 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::codec::PushCodec;
+use super::debug::{self, Instance, Questions};
 use super::fleet::Fleet;
 use super::hub::Hub;
 use super::session::{Heard, Push, Role, Session};
@@ -47,12 +48,15 @@ pub struct Sources {
     pub waypoints: Arc<Fleet>,
     /// Which pod is a waypoint.
     pub index: Arc<RwLock<Index>>,
+    /// Who answers.
+    pub instance: Arc<Instance>,
 }
 
 struct Shared {
     hub: Arc<Hub>,
     waypoints: Arc<Fleet>,
     index: Arc<RwLock<Index>>,
+    instance: Arc<Instance>,
     authenticator: Arc<Authenticator>,
     roles: Roles,
     metrics: Arc<Metrics>,
@@ -76,6 +80,7 @@ impl Discovery {
             hub: sources.mesh,
             waypoints: sources.waypoints,
             index: sources.index,
+            instance: sources.instance,
             authenticator,
             roles,
             metrics,
@@ -101,14 +106,17 @@ impl Service<http::Request<Body>> for Discovery {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
         Box::pin(async move {
-            if request.uri().path() != PATH {
-                return Ok(Status::unimplemented(
+            match request.uri().path() {
+                PATH => {
+                    let mut grpc = Grpc::new(PushCodec).max_decoding_message_size(REQUEST_LIMIT);
+                    Ok(grpc.streaming(Delta(shared), request).await)
+                }
+                debug::PATH => Ok(debug::serve(shared.questions(), request).await),
+                _ => Ok(Status::unimplemented(
                     "only delta discovery is served: DeltaAggregatedResources",
                 )
-                .into_http());
+                .into_http()),
             }
-            let mut grpc = Grpc::new(PushCodec).max_decoding_message_size(REQUEST_LIMIT);
-            Ok(grpc.streaming(Delta(shared), request).await)
         })
     }
 }
@@ -139,6 +147,17 @@ impl StreamingService<DeltaDiscoveryRequest> for Delta {
 }
 
 impl Shared {
+    /// What those who ask about the proxies are answered from.
+    fn questions(&self) -> Questions {
+        Questions {
+            mesh: self.hub.clone(),
+            waypoints: self.waypoints.clone(),
+            authenticator: self.authenticator.clone(),
+            instance: self.instance.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
     async fn admit(
         &self,
         request: &Request<Streaming<DeltaDiscoveryRequest>>,
@@ -190,7 +209,7 @@ impl Shared {
         mut requests: Streaming<DeltaDiscoveryRequest>,
         responses: mpsc::Sender<Result<Push, Status>>,
     ) {
-        let number = self.hub.enter(caller.to_string());
+        let number = self.hub.enter(&caller, waypoint.clone());
         self.metrics.connected.inc();
         tracing::info!(src.identity = %caller, "xDS client connected");
         let reason = match self
@@ -243,8 +262,11 @@ impl Shared {
             if *ready.borrow() {
                 let heard = newest.borrow_and_update().heard;
                 mesh.borrow_and_update();
-                self.push(&mut session, &own, responses, heard).await?;
+                let pushed = self
+                    .push(number, &mut session, &own, responses, heard)
+                    .await;
                 self.record(number, &session);
+                pushed?;
             }
         }
     }
@@ -256,8 +278,16 @@ impl Shared {
         request: DeltaDiscoveryRequest,
     ) -> Result<(), Status> {
         if let Some(node) = &request.node {
-            self.hub
-                .update(number, |client| client.node.clone_from(&node.id));
+            let metadata = node.metadata.as_ref().map(|metadata| &metadata.fields);
+            let version = metadata.and_then(|fields| fields.get("ISTIO_VERSION"));
+            let version = match version.and_then(|value| value.kind.as_ref()) {
+                Some(prost_types::value::Kind::StringValue(version)) => version.clone(),
+                _ => String::new(),
+            };
+            self.hub.update(number, |client| {
+                client.node.clone_from(&node.id);
+                client.version = version;
+            });
         }
         match session
             .handle(request)
@@ -279,20 +309,26 @@ impl Shared {
 
     async fn push(
         &self,
+        number: u64,
         session: &mut Session,
         own: &Hub,
         responses: &mpsc::Sender<Result<Push, Status>>,
         heard: std::time::Instant,
     ) -> Result<(), Status> {
         loop {
+            let begun = std::time::Instant::now();
             let next = self
                 .next(session, own)
                 .map_err(|behind| Status::resource_exhausted(behind.to_string()))?;
             let Some(push) = next else { return Ok(()) };
-            self.metrics.pushed(push.kind, push.body.len());
+            let (kind, bytes) = (push.kind, push.body.len());
             if responses.send(Ok(push)).await.is_err() {
                 return Ok(());
             }
+            self.metrics.pushed(kind, bytes, begun.elapsed());
+            self.hub.update(number, |client| {
+                client.sent.insert(kind, SystemTime::now());
+            });
             self.metrics
                 .convergence
                 .observe(heard.elapsed().as_secs_f64());

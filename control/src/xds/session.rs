@@ -71,6 +71,8 @@ pub struct Progress {
     pub nacks: u64,
     /// What it said when it last refused.
     pub last_nack: Option<String>,
+    /// Whether the last that it answered was refused.
+    pub refused: bool,
 }
 
 /// What a request came to.
@@ -145,11 +147,13 @@ impl Session {
             None => {
                 progress.nonce_acked = nonce;
                 progress.revision_acked = revision;
+                progress.refused = false;
                 Ok(Heard::Ack(kind))
             }
             // What it refused is not sent again before it changes: it would refuse it again.
             Some(error) => {
                 progress.nacks += 1;
+                progress.refused = true;
                 progress.last_nack = Some(error.message.clone());
                 Ok(Heard::Nack(kind, error.message))
             }

@@ -141,7 +141,7 @@ async fn a_node_proxy_gets_identities_of_its_node_only() {
         world
             .metrics
             .text()
-            .contains("citadel_server_authentication_failure_count_total 2")
+            .contains("citadel_server_authentication_failure_count 2")
     );
 }
 

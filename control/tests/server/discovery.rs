@@ -237,7 +237,7 @@ async fn a_refusal_is_counted_and_shown() {
         "{metrics}"
     );
     assert!(
-        metrics.contains(r#"pilot_xds_pushes_total{type="wads"} 2"#),
+        metrics.contains(r#"pilot_xds_pushes{type="wads"} 2"#),
         "{metrics}"
     );
 }

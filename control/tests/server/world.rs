@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use control::authentication::{Authenticator, BoundPod, Caller, ReviewError, Reviewer, Roles};
 use control::ca::authority::{Authority, Material};
+use control::ca::current::Current;
 use control::ca::service::{Certificates, Lifetimes};
 use control::index::Index;
 use control::kubernetes::watch::Report;
@@ -14,6 +15,7 @@ use control::objects::{AuthorizationPolicy, Change, Kind, Object, Pod, Service};
 use control::pilot::Pilot;
 use control::status::writer::Queue;
 use control::translate::Mesh;
+use control::xds::debug::Instance;
 use control::xds::fleet::Fleet;
 use control::xds::hub::Hub;
 use control::xds::service::{Discovery, Sources};
@@ -92,8 +94,10 @@ impl World {
         );
         let now = time::OffsetDateTime::now_utc();
         let authority =
-            Arc::new(Authority::load(&Material::generate("cluster.local", now).unwrap()).unwrap());
-        let tls = tls::Server::new(&authority, &["istiod.istio-system.svc".to_owned()])
+            Authority::load(&Material::generate("cluster.local", now).unwrap()).unwrap();
+        let root = authority.root().to_owned();
+        let authority = Arc::new(Current::new(authority));
+        let tls = tls::Server::new(&authority.load(), &["istiod.istio-system.svc".to_owned()])
             .unwrap()
             .config()
             .unwrap();
@@ -104,6 +108,11 @@ impl World {
             mesh: hub.clone(),
             waypoints: fleet,
             index: index.clone(),
+            instance: Arc::new(Instance {
+                name: "control-1".to_owned(),
+                namespace: "istio-system".to_owned(),
+                cluster: "Kubernetes".to_owned(),
+            }),
         };
         let discovery = Discovery::new(
             sources,
@@ -117,7 +126,6 @@ impl World {
             default: time::Duration::hours(24),
             max: time::Duration::hours(24),
         };
-        let root = authority.root().to_owned();
         let trust_domain = TrustDomain::new("cluster.local").unwrap();
         let pods = (index, pilot.pods());
         let certificates = Certificates::new(

@@ -67,12 +67,12 @@ pub fn control_plane(control: Control) -> &'static str {
 pub fn stop_control_plane(stage: &Stage) -> Result<()> {
     let deployment = control_plane(stage.control());
     stage.kubectl(&["-n", SYSTEM, "scale", deployment, "--replicas=0"])?;
-    let app = deployment.trim_start_matches("deployment/").to_owned();
     until(
         "the control plane's pods to end",
         Duration::from_secs(90),
         || {
-            let pods = stage.get(&["pods", "-n", SYSTEM, "-l", &format!("app={app}")])?;
+            // Either one's pods say so: it is how istioctl finds them.
+            let pods = stage.get(&["pods", "-n", SYSTEM, "-l", "app=istiod"])?;
             let left = pods["items"].as_array().map_or(0, Vec::len);
             ensure!(left == 0, "{left} left");
             Ok(())

@@ -169,12 +169,14 @@ fn material_that_does_not_fit_together_is_named() {
     let mixed = Material {
         key: one.key.clone(),
         certificate: other.certificate.clone(),
+        chain: None,
         root: None,
     };
     assert!(what(&mixed).contains("another key"), "{}", what(&mixed));
     let garbage = Material {
         key: "x".to_owned(),
         certificate: one.certificate.clone(),
+        chain: None,
         root: None,
     };
     assert!(what(&garbage).contains("private key"), "{}", what(&garbage));
@@ -186,6 +188,7 @@ fn material_that_does_not_fit_together_is_named() {
     let no_authority = Material {
         key: key.serialize_pem(),
         certificate: leaf,
+        chain: None,
         root: None,
     };
     assert!(
@@ -213,6 +216,7 @@ fn an_intermediate_goes_with_the_leaf() {
     let material = Material {
         key: key.serialize_pem(),
         certificate: certificate.clone(),
+        chain: Some(format!("{certificate}{}", root.certificate)),
         root: Some(root.certificate.clone()),
     };
     let authority = Authority::load(&material).unwrap();
@@ -225,6 +229,19 @@ fn an_intermediate_goes_with_the_leaf() {
         )
         .unwrap();
     assert_eq!(issued.chain[1..], [certificate, root.certificate]);
+    authority.check(now()).unwrap();
+    // The same, come from elsewhere: each part is right, and nobody would trust it.
+    let other = Material::generate("cluster.local", now()).unwrap();
+    let torn = Material {
+        root: Some(other.certificate),
+        ..material
+    };
+    let torn = Authority::load(&torn).unwrap();
+    let error = torn.check(now()).unwrap_err().to_string();
+    assert!(error.contains("root-cert.pem"), "{error}");
+    assert!(authority.shares_a_root_with(&issuer) && !torn.shares_a_root_with(&issuer));
+    let late = now() + ROOT_LIFETIME + Duration::DAY;
+    assert!(issuer.check(late).is_err(), "an expired one is refused");
 }
 
 #[test]

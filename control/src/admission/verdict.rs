@@ -1,0 +1,227 @@
+//! What is wrong with one object by itself: the object is put into an index of its own, with a
+//! waypoint and with every service that it names, and what its status would say there is the answer.
+//!
+//! What it refers to may come after it, so that a reference which leads nowhere is no reason to refuse
+//! it; its status tells of that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use crate::index::Index;
+use crate::objects::{
+    AuthorizationPolicy, Change, Gateway, GatewayClass, Key, Kind, Namespace, Object,
+    PeerAuthentication, Routing, Service,
+};
+use crate::translate::Mesh;
+
+/// The kinds that are looked at.
+pub const KINDS: [Kind; 11] = [
+    Kind::AuthorizationPolicy,
+    Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::Telemetry,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::TcpRoute,
+    Kind::TlsRoute,
+    Kind::ReferenceGrant,
+];
+/// Reasons of the Gateway API that tell of other objects than the one looked at.
+const OF_OTHERS: [&str; 2] = ["BackendNotFound:", "RefNotPermitted:"];
+/// Services that are made for one review; a larger object is looked at with as many.
+const SERVICES: usize = 1000;
+/// The waypoint's name, where the object names none.
+const WAYPOINT: &str = "waypoint";
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Kind, namespace and name.
+    pub object: String,
+    /// Field and reason.
+    pub what: String,
+}
+
+/// What is wrong with this object; `None` for one that may be stored, and for kinds that are not
+/// looked at.
+#[must_use]
+pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
+    let kind = KINDS
+        .into_iter()
+        .find(|kind| object["kind"] == kind.name())?;
+    let named = Named::of(&object);
+    let object: DynamicObject = serde_json::from_value(object).ok()?;
+    let read = match kind {
+        Kind::AuthorizationPolicy => {
+            Object::AuthorizationPolicy(Box::new(AuthorizationPolicy::from(&object)))
+        }
+        Kind::PeerAuthentication => {
+            Object::PeerAuthentication(Box::new(PeerAuthentication::from(&object)))
+        }
+        _ => Object::Routing(Box::new(Routing::read(kind, &object)?)),
+    };
+    let key = read.key();
+    let mut index = Index::new(mesh.clone());
+    for object in around(mesh, &key, &named) {
+        index.apply(Change::Applied(object));
+    }
+    index.apply(Change::Applied(read));
+    index.recompute();
+    let wishes = index.take_wishes();
+    let said = wishes
+        .into_iter()
+        .find(|wish| wish.kind == kind && wish.source.key == key)?
+        .verdict;
+    let what = said.problem.filter(|_| said.reason == "Invalid")?;
+    let of_others = OF_OTHERS.iter().any(|reason| what.contains(reason));
+    (!of_others).then(|| Problem {
+        object: format!("{} {key}", kind.name()),
+        what,
+    })
+}
+
+/// What an object names.
+#[derive(Debug, Default)]
+struct Named {
+    hosts: BTreeSet<String>,
+    /// By namespace (empty: the object's own) and name.
+    services: BTreeSet<(String, String)>,
+    ports: BTreeSet<u16>,
+    gateways: BTreeSet<String>,
+}
+
+impl Named {
+    fn of(object: &Value) -> Self {
+        let mut named = Self::default();
+        named.look("", &object["spec"]);
+        named
+    }
+
+    fn look(&mut self, field: &str, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                let text = |name: &str| fields.get(name).and_then(Value::as_str);
+                if let (
+                    "parentRefs" | "backendRefs" | "backendRef" | "targetRefs" | "targetRef",
+                    Some(name),
+                ) = (field, text("name"))
+                {
+                    let namespace = text("namespace").unwrap_or_default();
+                    match text("kind") {
+                        Some("Gateway") => drop(self.gateways.insert(name.to_owned())),
+                        _ => drop(
+                            self.services
+                                .insert((namespace.to_owned(), name.to_owned())),
+                        ),
+                    }
+                }
+                for (name, value) in fields {
+                    self.look(name, value);
+                }
+            }
+            Value::Array(all) => all.iter().for_each(|value| self.look(field, value)),
+            Value::String(host) if matches!(field, "host" | "hosts") => {
+                self.hosts.insert(host.clone());
+            }
+            Value::Number(number) if matches!(field, "port" | "number") => {
+                let port = number
+                    .as_u64()
+                    .and_then(|number| u16::try_from(number).ok());
+                self.ports.extend(port.filter(|port| *port > 0));
+            }
+            _ => {}
+        }
+    }
+
+    /// The services, with names of hosts taken as Istio takes them.
+    fn keys(&self, mesh: &Mesh, own: &Key) -> BTreeSet<Key> {
+        let suffix = format!(".svc.{}", mesh.domain);
+        let of_host = |host: &String| {
+            let short = host.strip_suffix(&suffix).unwrap_or(host);
+            match short.split_once('.') {
+                None => Some(Key::new(own.namespace.clone(), short)),
+                Some((name, namespace)) if !namespace.contains('.') || host.ends_with(&suffix) => {
+                    Some(Key::new(namespace, name))
+                }
+                Some(_) => None,
+            }
+        };
+        let services = self.services.iter().map(|(namespace, name)| {
+            let namespace = if namespace.is_empty() {
+                &*own.namespace
+            } else {
+                namespace
+            };
+            Key::new(namespace, name.as_str())
+        });
+        let all = self.hosts.iter().filter_map(of_host).chain(services);
+        all.filter(|key| !key.name.is_empty() && !key.name.contains('*'))
+            .take(SERVICES)
+            .collect()
+    }
+}
+
+/// A cluster in which everything that the object names exists, behind a waypoint.
+fn around(mesh: &Mesh, own: &Key, named: &Named) -> Vec<Object> {
+    let waypoint = named.gateways.first().map_or(WAYPOINT, String::as_str);
+    let read = |value: Value| serde_json::from_value::<DynamicObject>(value).ok();
+    let labels = BTreeMap::from([
+        ("istio.io/use-waypoint", waypoint),
+        ("istio.io/use-waypoint-namespace", &*own.namespace),
+    ]);
+    let class = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+        "metadata": {"name": "istio-waypoint"},
+        "spec": {"controllerName": crate::objects::gateway::CONTROLLER},
+    });
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": waypoint, "namespace": &*own.namespace},
+        "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{
+            "name": "mesh", "port": 15008, "protocol": "HBONE",
+            "allowedRoutes": {"namespaces": {"from": "All"}},
+        }]},
+    });
+    let ports = named.ports.iter().copied().chain([80]);
+    let ports: BTreeSet<u16> = ports.collect();
+    let ports: Vec<Value> = ports
+        .into_iter()
+        .map(|port| json!({"name": format!("http-{port}"), "port": port}))
+        .collect();
+    let mut services = named.keys(mesh, own);
+    if services.is_empty() {
+        services.insert(Key::new(own.namespace.clone(), "any"));
+    }
+    let namespaces: BTreeSet<_> = services
+        .iter()
+        .map(|service| service.namespace.clone())
+        .chain([own.namespace.clone()])
+        .collect();
+    let mut all: Vec<Object> = namespaces
+        .into_iter()
+        .filter_map(|name| {
+            let object = json!({"metadata": {"name": &*name, "labels": labels}});
+            let object: k8s_openapi::api::core::v1::Namespace =
+                serde_json::from_value(object).ok()?;
+            Some(Object::Namespace(Namespace::from(&object)))
+        })
+        .collect();
+    all.extend(read(class).map(|class| Object::GatewayClass(Box::new(GatewayClass::from(&class)))));
+    all.extend(read(gateway).map(|gateway| Object::Gateway(Box::new(Gateway::from(&gateway)))));
+    all.extend(services.into_iter().filter_map(|key| {
+        let object = json!({
+            "metadata": {"name": &*key.name, "namespace": &*key.namespace, "labels": labels},
+            "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": ports},
+        });
+        let object = serde_json::from_value(object).ok()?;
+        Service::from_kubernetes(&object).map(|service| Object::Service(Box::new(service)))
+    }));
+    all
+}
+
+#[cfg(test)]
+mod tests;

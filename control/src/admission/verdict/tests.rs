@@ -1,0 +1,122 @@
+//! Wrong objects and right ones.
+
+use super::*;
+
+fn refused(kind: &str, group: &str, spec: Value) -> Option<String> {
+    let object = json!({
+        "apiVersion": format!("{group}/v1"), "kind": kind,
+        "metadata": {"name": "it", "namespace": "shop"}, "spec": spec,
+    });
+    let problem = problem(&Mesh::default(), object)?;
+    assert_eq!(problem.object, format!("{kind} shop/it"));
+    Some(problem.what)
+}
+
+const SECURITY: &str = "security.istio.io";
+const NETWORKING: &str = "networking.istio.io";
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+#[test]
+fn what_is_wrong_is_named_by_field_and_reason() {
+    let cases = [
+        (
+            "AuthorizationPolicy",
+            SECURITY,
+            json!({"rules": [{"from": [{"source": {"ipBlocks": ["nonsense"]}}]}]}),
+            "rules[0]",
+        ),
+        (
+            "AuthorizationPolicy",
+            SECURITY,
+            json!({"selector": {"matchLabels": {"a": "b"}}, "targetRefs": [{"kind": "Service", "name": "web"}]}),
+            "exclude each other",
+        ),
+        (
+            "PeerAuthentication",
+            SECURITY,
+            json!({"mtls": {"mode": "STRIKT"}}),
+            "mtls.mode is \"STRIKT\"",
+        ),
+        (
+            "PeerAuthentication",
+            SECURITY,
+            json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"0": {"mode": "STRICT"}}}),
+            "portLevelMtls has key \"0\"",
+        ),
+        (
+            "VirtualService",
+            NETWORKING,
+            json!({"hosts": ["web"], "http": [{"route": [{"destination": {"host": 7}}]}]}),
+            "invalid type",
+        ),
+        (
+            "VirtualService",
+            NETWORKING,
+            json!({"hosts": ["web"], "http": [{
+                "fault": {"abort": {"percentage": {"value": 1.0}}},
+                "route": [{"destination": {"host": "web"}}],
+            }]}),
+            "fault.abort",
+        ),
+        (
+            "VirtualService",
+            NETWORKING,
+            json!({"hosts": ["web.shop.svc.cluster.local"], "http": [{
+                "match": [{"headers": {"": {"exact": "x"}}}],
+                "route": [{"destination": {"host": "web", "port": {"number": 8080}}}],
+            }]}),
+            "header without a name",
+        ),
+    ];
+    for (kind, group, spec, why) in cases {
+        let said = refused(kind, group, spec.clone());
+        assert!(
+            said.as_deref().is_some_and(|said| said.contains(why)),
+            "{kind} {spec}: {said:?} is not about {why}"
+        );
+    }
+}
+
+#[test]
+fn what_is_right_or_only_early_is_stored() {
+    let cases = [
+        ("AuthorizationPolicy", SECURITY, json!({})),
+        // Not for node proxies, and no mistake.
+        ("AuthorizationPolicy", SECURITY, json!({"action": "CUSTOM"})),
+        (
+            "AuthorizationPolicy",
+            SECURITY,
+            json!({
+                "targetRefs": [{"kind": "Gateway", "group": GATEWAY, "name": "mine"}],
+                "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}],
+            }),
+        ),
+        (
+            "PeerAuthentication",
+            SECURITY,
+            json!({"mtls": {"mode": "STRICT"}}),
+        ),
+        (
+            "VirtualService",
+            NETWORKING,
+            json!({"hosts": ["reviews"], "http": [{"route": [{"destination": {"host": "reviews", "subset": "v1"}}]}]}),
+        ),
+        (
+            "DestinationRule",
+            NETWORKING,
+            json!({"host": "*.example.com"}),
+        ),
+        (
+            "HTTPRoute",
+            GATEWAY,
+            json!({
+                "parentRefs": [{"kind": "Service", "group": "", "name": "web", "port": 80}],
+                "rules": [{"backendRefs": [{"name": "later", "namespace": "elsewhere", "port": 80}]}],
+            }),
+        ),
+        ("ConfigMap", "example.org", json!({"anything": 1})),
+    ];
+    for (kind, group, spec) in cases {
+        assert_eq!(refused(kind, group, spec.clone()), None, "{kind} {spec}");
+    }
+}
