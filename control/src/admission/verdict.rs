@@ -185,6 +185,8 @@ fn around(mesh: &Mesh, own: &Key, named: &Named) -> Vec<Object> {
             "name": "mesh", "port": 15008, "protocol": "HBONE",
             "allowedRoutes": {"namespaces": {"from": "All"}},
         }]},
+        // Without an address it would be none yet.
+        "status": {"addresses": [{"type": "IPAddress", "value": "10.0.0.2"}]},
     });
     let ports = named.ports.iter().copied().chain([80]);
     let ports: BTreeSet<u16> = ports.collect();
