@@ -67,12 +67,20 @@ pub fn control_plane(control: Control) -> &'static str {
 pub fn stop_control_plane(stage: &Stage) -> Result<()> {
     let deployment = control_plane(stage.control());
     stage.kubectl(&["-n", SYSTEM, "scale", deployment, "--replicas=0"])?;
+    // By the selector of the Deployment, which is its own affair: a wrong label would find none.
+    let found = stage.get(&["-n", SYSTEM, deployment])?;
+    let labels = found["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .with_context(|| format!("{deployment} selects nothing"))?;
+    let labels = labels
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+    let labels = labels.collect::<Vec<_>>().join(",");
     until(
         "the control plane's pods to end",
         Duration::from_secs(90),
         || {
-            // Either one's pods say so: it is how istioctl finds them.
-            let pods = stage.get(&["pods", "-n", SYSTEM, "-l", "app=istiod"])?;
+            let pods = stage.get(&["pods", "-n", SYSTEM, "-l", &labels])?;
             let left = pods["items"].as_array().map_or(0, Vec::len);
             ensure!(left == 0, "{left} left");
             Ok(())

@@ -218,6 +218,16 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes away what one of the sample application's manifests put there, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn delete(&self, manifest: &str) -> Result<()> {
+        let path = format!("tests/bookinfo/manifests/{manifest}.yaml");
+        self.kubectl(&["delete", "--ignore-not-found", "-f", &path])
+            .map(drop)
+    }
+
     /// Applies a manifest that a command has printed.
     ///
     /// # Errors

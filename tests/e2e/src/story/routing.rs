@@ -1,5 +1,5 @@
-//! The stories of the routing API behind a waypoint: S6, S10, S15 and S17. The demo tells them, the
-//! tests run them; they leave no rule behind.
+//! The stories of the routing APIs behind a waypoint: S6, S10, S15 and S17, the same by the Gateway API,
+//! and a rule that is wrong. The demo tells the first four, the tests run all; they leave no rule behind.
 
 use std::time::{Duration, Instant};
 
@@ -153,6 +153,93 @@ pub fn s15(stage: &Stage) -> Result<()> {
     stage.narrator().evidence(&format!(
         "{changes} changes, no request failed: jason's {count} by v2, the others' {v1} by v1 and {v3} by v3"
     ));
+    no_rules(stage)
+}
+
+/// S6 and S10 in the words of the Gateway API: an HTTPRoute at the service reviews chooses by cookie and
+/// splits, and its status says that it was accepted.
+///
+/// # Errors
+/// When a request goes astray, or the status says something else.
+pub fn http_route(stage: &Stage) -> Result<()> {
+    const MANIFEST: &str = "reviews-http-route";
+    rules(stage, &[MANIFEST], "v3")?;
+    until("the HTTPRoute's status", IN_FORCE, || {
+        let route = stage.get(&["httproute", "reviews", "-n", NAMESPACE])?;
+        let conditions = &route["status"]["parents"][0]["conditions"];
+        for wanted in ["Accepted", "ResolvedRefs"] {
+            let fine = conditions
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|condition| condition["type"] == wanted && condition["status"] == "True");
+            ensure!(fine, "not {wanted}: {}", route["status"]);
+        }
+        Ok(())
+    })?;
+    let jason = reviews(stage, 200, Some(JASON))?;
+    ensure!(version(&jason, 2) == 200, "jason: {jason}");
+    let (count, expected, deviation) = SPLIT;
+    let others = reviews(stage, count, None)?;
+    let v1 = version(&others, 1);
+    ensure!(
+        v1 + version(&others, 2) == u64::from(count) && v1.abs_diff(expected) <= deviation,
+        "others: {others}"
+    );
+    stage.delete(MANIFEST)?;
+    no_rules(stage)
+}
+
+/// A rule that can't be right is refused with its name and the reason, at admission or in its status,
+/// and the one before it stays in force.
+///
+/// # Errors
+/// When it is accepted, nobody says why not, or the one before is lost.
+pub fn wrong_rule(stage: &Stage) -> Result<()> {
+    const WRONG: &str = r#"[{"op":"replace","path":"/spec/http/0/match/0/headers/cookie/regex","value":"user=(jason"}]"#;
+    rules(stage, &["reviews-subsets", "reviews-jason"], "v3")?;
+    let words = [
+        "patch",
+        "virtualservice",
+        "reviews",
+        "--type=json",
+        "-p",
+        WRONG,
+    ];
+    let patched = stage.try_kubectl(&words)?;
+    if patched.code == Some(0) {
+        until("the refusal in the status", IN_FORCE, || {
+            let rule = stage.get(&["virtualservice", "reviews", "-n", NAMESPACE])?;
+            let mut conditions = rule["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten();
+            let refused = conditions.any(|condition| {
+                condition["status"] == "False"
+                    && condition["message"]
+                        .as_str()
+                        .is_some_and(|why| why.contains("regex"))
+            });
+            ensure!(refused, "its status: {}", rule["status"]);
+            Ok(())
+        })?;
+    } else {
+        ensure!(
+            patched.stderr.contains("regex"),
+            "refused with {}",
+            patched.stderr
+        );
+    }
+    let jason = reviews(stage, 100, Some(JASON))?;
+    ensure!(
+        version(&jason, 2) == 100,
+        "the rule before is lost: {jason}"
+    );
+    let others = reviews(stage, 100, None)?;
+    ensure!(
+        version(&others, 1) == 100,
+        "the rule before is lost: {others}"
+    );
     no_rules(stage)
 }
 

@@ -128,6 +128,44 @@ pub fn removed(stage: &Stage) -> Result<()> {
     directly(stage)
 }
 
+/// A waypoint of another namespace, which lets others in, takes the traffic of this one, and enforces
+/// the policies that stand here.
+///
+/// # Errors
+/// When it does not.
+pub fn of_another_namespace(stage: &Stage) -> Result<()> {
+    const MANIFEST: &str = "waypoint-shared";
+    const NAME: &str = "shared";
+    stage.apply(MANIFEST)?;
+    let gateway = format!("gateway/{NAME}");
+    stage.kubectl(&[
+        "wait",
+        "--for=condition=Programmed",
+        &gateway,
+        "-n",
+        "edge",
+        "--timeout=120s",
+    ])?;
+    stage.kubectl(&[
+        "label",
+        "namespace",
+        NAMESPACE,
+        "istio.io/use-waypoint=shared",
+        "istio.io/use-waypoint-namespace=edge",
+    ])?;
+    waypoint::is_passed(stage, NAME, "productpage-v1", || page(stage, "sleep"))?;
+    policy::tells_methods_apart(stage, "waypoint-viewer")?;
+    stage.kubectl(&[
+        "label",
+        "namespace",
+        NAMESPACE,
+        "istio.io/use-waypoint-",
+        "istio.io/use-waypoint-namespace-",
+    ])?;
+    directly(stage)?;
+    stage.delete(MANIFEST)
+}
+
 /// What istioctl knows of waypoints: one is generated and applied as a file, has a status, is in the
 /// list, and is deleted with all that was made of it.
 ///

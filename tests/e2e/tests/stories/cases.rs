@@ -85,6 +85,14 @@ pub(crate) const CASES: &[Case] = &[
         routing::s15(&play.stage)
     }),
     look(
+        "an_http_route_at_a_service_chooses_splits_and_says_so",
+        |play| routing::http_route(&play.stage),
+    ),
+    look(
+        "a_wrong_rule_is_refused_with_its_reason_and_the_last_good_one_stays",
+        |play| routing::wrong_rule(&play.stage),
+    ),
+    look(
         "a_waypoint_scaled_up_and_down_under_load_fails_no_request",
         waypoint_faults::scaled,
     ),
@@ -115,6 +123,10 @@ pub(crate) const CASES: &[Case] = &[
             |play| waypoint::s4_account(&play.stage),
         )
     },
+    look(
+        "a_waypoint_of_another_namespace_takes_the_traffic_of_this_one",
+        |play| waypoint::of_another_namespace(&play.stage),
+    ),
     look(
         "istioctl_generates_lists_tells_of_and_deletes_waypoints",
         |play| waypoint::istioctl(&play.stage),
