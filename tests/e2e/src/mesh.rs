@@ -10,6 +10,7 @@ use crate::Control;
 use crate::bookstore::{self, NAMESPACE, PAGE, Verdict};
 use crate::stage::{SYSTEM, Stage};
 use crate::until::until;
+use crate::waypoint;
 
 /// How long a change may take to be in force on every node.
 pub const IN_FORCE: Duration = Duration::from_secs(30);
@@ -67,25 +68,46 @@ pub fn control_plane(control: Control) -> &'static str {
 pub fn stop_control_plane(stage: &Stage) -> Result<()> {
     let deployment = control_plane(stage.control());
     stage.kubectl(&["-n", SYSTEM, "scale", deployment, "--replicas=0"])?;
-    // By the selector of the Deployment, which is its own affair: a wrong label would find none.
-    let found = stage.get(&["-n", SYSTEM, deployment])?;
-    let labels = found["spec"]["selector"]["matchLabels"]
-        .as_object()
-        .with_context(|| format!("{deployment} selects nothing"))?;
-    let labels = labels
-        .iter()
-        .filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
-    let labels = labels.collect::<Vec<_>>().join(",");
     until(
         "the control plane's pods to end",
         Duration::from_secs(90),
         || {
-            let pods = stage.get(&["pods", "-n", SYSTEM, "-l", &labels])?;
-            let left = pods["items"].as_array().map_or(0, Vec::len);
-            ensure!(left == 0, "{left} left");
+            let left = control_pods(stage)?;
+            ensure!(left.is_empty(), "{} left", left.len());
             Ok(())
         },
     )
+}
+
+/// The control plane's pods, by name. They are found by the selector of its Deployment: a label that
+/// it does not have would find none.
+fn control_pods(stage: &Stage) -> Result<Vec<String>> {
+    let deployment = control_plane(stage.control());
+    let found = stage.get(&["-n", SYSTEM, deployment])?;
+    let labels = found["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .with_context(|| format!("{deployment} selects nothing"))?
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+    let labels = labels.collect::<Vec<_>>().join(",");
+    let pods = stage.get(&["pods", "-n", SYSTEM, "-l", &labels])?;
+    let names = pods["items"].as_array().into_iter().flatten();
+    Ok(names
+        .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+/// What the control plane's pods count: the sum of a metric over the series with all of these labels.
+///
+/// # Errors
+/// When a pod's metrics can't be had.
+pub fn control_counts(stage: &Stage, metric: &str, labels: &[(&str, &str)]) -> Result<u64> {
+    let mut sum = 0.0;
+    for pod in control_pods(stage)? {
+        let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:15014/proxy/metrics");
+        sum += waypoint::read(&stage.look(&["get", "--raw", &path])?, metric, labels);
+    }
+    Ok(sum as u64)
 }
 
 /// Starts the control plane and waits until it is available.

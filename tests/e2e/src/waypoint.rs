@@ -180,7 +180,8 @@ pub fn counted(stage: &Stage, name: &str, metric: &str, labels: &[(&str, &str)])
     Ok(sum as u64)
 }
 
-fn read(metrics: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
+/// The sum of a metric over the series that have all of these labels.
+pub(crate) fn read(metrics: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
     let begins = format!("{metric}{{");
     let series = metrics
         .lines()

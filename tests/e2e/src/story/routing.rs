@@ -244,7 +244,10 @@ pub fn wrong_rule(stage: &Stage) -> Result<()> {
 }
 
 /// Applies rules, and waits until none of 40 requests is answered by a version that they exclude.
-fn rules(stage: &Stage, manifests: &[&str], excluded: &str) -> Result<()> {
+///
+/// # Errors
+/// When it does not come to that.
+pub fn rules(stage: &Stage, manifests: &[&str], excluded: &str) -> Result<()> {
     for manifest in manifests {
         stage.apply(manifest)?;
     }
@@ -256,7 +259,11 @@ fn rules(stage: &Stage, manifests: &[&str], excluded: &str) -> Result<()> {
     })
 }
 
-fn no_rules(stage: &Stage) -> Result<()> {
+/// Takes all rules away, and waits until each version answers again.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn no_rules(stage: &Stage) -> Result<()> {
     let all = ["virtualservice,destinationrule", "--all", "-n", NAMESPACE];
     stage.kubectl(&[&["delete"], all.as_slice()].concat())?;
     until("no rules in force", IN_FORCE, || {
@@ -268,7 +275,10 @@ fn no_rules(stage: &Stage) -> Result<()> {
 }
 
 /// So many requests for reviews, and by which pods they were answered.
-fn reviews(stage: &Stage, count: u32, header: Option<&str>) -> Result<Outcomes> {
+///
+/// # Errors
+/// When they can't be made.
+pub fn reviews(stage: &Stage, count: u32, header: Option<&str>) -> Result<Outcomes> {
     let count = count.to_string();
     let mut words = vec![
         REVIEWS, "--count", &count, "--pause", "0", "--member", "podname",
@@ -280,6 +290,7 @@ fn reviews(stage: &Stage, count: u32, header: Option<&str>) -> Result<Outcomes> 
 }
 
 /// How many answers were of this version of reviews.
-fn version(outcomes: &Outcomes, version: u8) -> u64 {
+#[must_use]
+pub fn version(outcomes: &Outcomes, version: u8) -> u64 {
     outcomes.of_kind(&format!("200 reviews-v{version}-"))
 }

@@ -58,13 +58,10 @@ pub(crate) const CASES: &[Case] = &[
         "s4_a_waypoint_for_the_namespace_takes_its_traffic",
         waypoints::s4_namespace,
     ),
-    Case {
-        under: &[Control::Istiod],
-        ..look(
-            "s16_the_unmodified_istiod_drives_the_waypoint_and_it_acknowledges",
-            waypoints::s16,
-        )
-    },
+    look(
+        "s16_the_control_plane_drives_the_waypoint_which_acknowledges",
+        waypoints::s16,
+    ),
     look(
         "s5_methods_are_allowed_and_denied_at_the_waypoint",
         |play| policy::s5(&play.stage),
@@ -91,6 +88,10 @@ pub(crate) const CASES: &[Case] = &[
     look(
         "a_wrong_rule_is_refused_with_its_reason_and_the_last_good_one_stays",
         |play| routing::wrong_rule(&play.stage),
+    ),
+    look(
+        "a_waypoint_goes_on_without_its_control_plane",
+        waypoint_faults::control_stopped,
     ),
     look(
         "a_waypoint_scaled_up_and_down_under_load_fails_no_request",

@@ -1,5 +1,5 @@
-//! What must hold when pods of a waypoint, or of a service behind it, come and go under load: no
-//! request fails but those that were in flight in a process that was killed.
+//! What must hold when pods of a waypoint, or of a service behind it, come and go under load, and when
+//! the control plane stops: no request fails but those in flight in a process that was killed.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::bookstore::{self, NAMESPACE};
 use e2e::load::{Load, Outcomes};
 use e2e::stage::Stage;
-use e2e::story::routing::REVIEWS;
+use e2e::story::routing::{self, REVIEWS};
 use e2e::story::waypoint::WAYPOINT;
 use e2e::until::until;
-use e2e::waypoint;
+use e2e::{mesh, waypoint};
 
 use crate::cases::Play;
 
@@ -60,6 +60,31 @@ impl Both {
         }
         Ok(())
     }
+}
+
+/// The control plane stops under load: the waypoint goes on by the rules that it has, and what was
+/// taken away meanwhile is out of force once the control plane is back.
+pub(crate) fn control_stopped(play: &mut Play) -> Result<()> {
+    let stage = &play.stage;
+    routing::rules(stage, &["reviews-subsets", "reviews-jason"], "v3")?;
+    let mut both = Both::start(stage)?;
+    mesh::stop_control_plane(stage)?;
+    let without = (|| {
+        stage.kubectl(&["delete", "virtualservice", "reviews", "-n", NAMESPACE])?;
+        both.goes_well("without the control plane")?;
+        let outcomes = routing::reviews(stage, 100, None)?;
+        ensure!(
+            routing::version(&outcomes, 1) == 100,
+            "the rules are not kept: {outcomes}"
+        );
+        Ok(())
+    })();
+    // Started again in any case: the stories after this one need it.
+    mesh::start_control_plane(stage)?;
+    without?;
+    routing::no_rules(stage)?;
+    both.goes_well("with the control plane again")?;
+    both.ends_without_a_failure()
 }
 
 /// 1 → 3 → 1.

@@ -9,7 +9,7 @@ use e2e::bookstore::{self, NAMESPACE};
 use e2e::mesh::IN_FORCE;
 use e2e::story::waypoint::WAYPOINT;
 use e2e::until::until;
-use e2e::{process, story, waypoint};
+use e2e::{Control, Stage, mesh, process, story, waypoint};
 use serde_json::Value;
 
 use crate::cases::Play;
@@ -28,10 +28,35 @@ pub(crate) fn s4_namespace(play: &mut Play) -> Result<()> {
     bookstore::nothing_restarted(&play.before, &bookstore::pods(stage)?)
 }
 
-/// S16: istiod, as it is, has sent the waypoint its configuration, and the waypoint has acknowledged
-/// all of it. istioctl asks istiod itself.
+/// S16: the control plane, whichever it is, drives the waypoint, which acknowledges all that it is sent.
 pub(crate) fn s16(play: &mut Play) -> Result<()> {
-    let stage = &play.stage;
+    match play.stage.control() {
+        Control::Culvert => s16_under_culvert(&play.stage),
+        Control::Istiod => s16_under_istiod(&play.stage),
+    }
+}
+
+/// Control counts what each kind of client answered; clusters and listeners go to waypoints alone.
+fn s16_under_culvert(stage: &Stage) -> Result<()> {
+    let answers = |kind, answer| {
+        let labels = [("type", kind), ("answer", answer)];
+        mesh::control_counts(stage, "culvert_control_xds_answers_total", &labels)
+    };
+    until("every push acknowledged", IN_FORCE, || {
+        for kind in ["cds", "eds", "lds"] {
+            let (taken, refused) = (answers(kind, "ack")?, answers(kind, "nack")?);
+            ensure!(
+                taken > 0 && refused == 0,
+                "{kind}: {taken} acknowledged, {refused} refused"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// istiod, as it is, has sent the waypoint its configuration, and the waypoint has acknowledged
+/// all of it. istioctl asks istiod itself.
+fn s16_under_istiod(stage: &Stage) -> Result<()> {
     let pods = waypoint::pods(stage, WAYPOINT)?;
     let pod = pods.first().context("no waypoint")?;
     until("every push acknowledged", IN_FORCE, || {
