@@ -10,6 +10,7 @@ pub mod duration;
 pub mod endpoint_slice;
 pub mod gateway;
 pub mod gateway_route;
+mod patterns;
 pub mod peer_authentication;
 pub mod place;
 pub mod pod;

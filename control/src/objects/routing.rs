@@ -14,7 +14,7 @@ use super::reference_grant::ReferenceGrant;
 use super::request_authentication::RequestAuthentication;
 use super::telemetry::Telemetry;
 use super::virtual_service::VirtualService;
-use super::{Kind, PolicySource};
+use super::{Kind, PolicySource, patterns};
 
 /// An object of the routing API, as read.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,13 +58,17 @@ impl Routing {
     #[must_use]
     pub fn read(kind: Kind, object: &DynamicObject) -> Option<Self> {
         let spec = match kind {
-            Kind::VirtualService => spec(object).map(Spec::VirtualService),
+            Kind::VirtualService => spec(object)
+                .and_then(patterns::virtual_service)
+                .map(Spec::VirtualService),
             Kind::DestinationRule => spec(object).map(Box::new).map(Spec::DestinationRule),
             Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
             Kind::Telemetry => spec(object).map(Spec::Telemetry),
             Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
-                GatewayRoute::read(object).map(Spec::GatewayRoute)
+                GatewayRoute::read(object)
+                    .and_then(patterns::route)
+                    .map(Spec::GatewayRoute)
             }
             _ => return None,
         };
