@@ -32,7 +32,7 @@
 //! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |
 //! | own namespace | secrets named culvert-ca, cacerts                        | get, list, watch, update  | the root key, its rotation, one plugged in |
 //! | own namespace | secrets                                                  | create                    | making it the first time     |
-//! | cluster       | its own validatingwebhookconfiguration                   | get, update               | whose certificate the webhook has |
+//! | cluster       | its own validatingwebhookconfiguration                   | get, list, watch, update  | whose certificate the webhook has |
 //! | own namespace | leases named culvert-control-leader                      | get, update               | which replica writes         |
 //! | own namespace | leases                                                   | create                    | making it the first time     |
 

@@ -7,6 +7,7 @@ mod kubernetes {
     pub(crate) mod authority;
     pub(crate) mod faults;
     pub(crate) mod ground;
+    pub(crate) mod istioctl;
     pub(crate) mod replicas;
     pub(crate) mod webhook;
 }

@@ -1,19 +1,21 @@
 //! Tells the API server whose certificate the webhook has: the `caBundle` of the chart's
-//! ValidatingWebhookConfiguration. The leader writes it, whenever the roots change, and again where
-//! somebody (helm, say) wrote something else there.
+//! ValidatingWebhookConfiguration. The leader writes it, whenever the roots change, and at once where
+//! somebody (helm, say) made it or wrote something else there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::PostParams;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether the roots are there.
-const RESYNC: Duration = Duration::from_secs(60);
+/// How often it is looked whether the roots are there, beside the watch.
+const RESYNC: Duration = Duration::from_secs(600);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -25,6 +27,8 @@ pub async fn publish(
     stop: CancellationToken,
 ) {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(api.clone(), config).default_backoff().boxed();
     loop {
         let root = roots.borrow_and_update().clone();
         let pause = match write(&api, &name, &root).await {
@@ -37,6 +41,11 @@ pub async fn publish(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = roots.changed() => if changed.is_err() { return },
+            event = events.next() => match event {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::warn!(webhook = name, %error, "the watch broke; it is taken up again"),
+                None => return,
+            },
             () = tokio::time::sleep(pause) => {}
         }
     }
