@@ -14,6 +14,7 @@ pub mod identity;
 pub mod pages;
 pub mod policy;
 pub mod proto;
+pub mod stop;
 pub mod tls;
 pub mod workload;
 pub mod world;

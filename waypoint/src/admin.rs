@@ -26,7 +26,6 @@ use tokio::net::TcpListener;
 
 use crate::log::LogFilter;
 use crate::model::snapshot::Current;
-use crate::shutdown::AskToStop;
 use crate::source::envoy::Envoy;
 use crate::source::feed::Feed;
 use crate::source::kind::Kind;
@@ -34,6 +33,7 @@ use crate::source::secret::Secrets;
 use crate::source::store::Raw;
 use crate::telemetry::Telemetry;
 use crate::upstream;
+use mesh::stop::AskToStop;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

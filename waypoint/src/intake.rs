@@ -15,7 +15,6 @@ pub mod format;
 mod hash;
 mod headers;
 mod http;
-pub mod jwks;
 mod jwt;
 pub mod listener;
 pub mod log;

@@ -18,7 +18,6 @@ pub mod path;
 pub mod policy;
 pub mod proto;
 pub mod route;
-pub mod shutdown;
 pub mod source;
 pub mod tcp;
 pub mod telemetry;

@@ -7,9 +7,9 @@ use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 
 use crate::pod::Shared;
-use crate::shutdown::AskToStop;
 use crate::telemetry::log::LogFilter;
 use mesh::pages::{Request, Response, serve, text};
+use mesh::stop::AskToStop;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

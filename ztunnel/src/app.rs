@@ -22,12 +22,13 @@ use crate::hold::Hold;
 use crate::pod::{Keeper, Shared};
 use crate::pods::{Sink, agent, channel, zds};
 use crate::readiness::{Readiness, Step};
-use crate::shutdown::{AskToStop, Stop, is_removal};
+use crate::removal::is_removal;
 use crate::telemetry::log::LogFilter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process::Process;
 use crate::telemetry::readings;
 use crate::{admin, telemetry};
+use mesh::stop::{AskToStop, Stop};
 
 /// Runs the proxy until it is asked to stop and has drained.
 pub async fn run(flags: Flags, log: LogFilter) -> anyhow::Result<()> {

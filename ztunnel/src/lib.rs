@@ -22,7 +22,7 @@ pub mod admin;
 
 pub mod readiness;
 
-pub mod shutdown;
+pub mod removal;
 
 pub mod privilege;
 

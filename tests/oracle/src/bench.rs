@@ -23,7 +23,7 @@ use crate::ads::Ads;
 use crate::subject::Kind;
 use identity::Folder;
 use plan::{Measure, Result as Measured, Tunnel};
-use process::Agent;
+use process::{Agent, Resident};
 use setup::Way;
 
 /// What to run.
@@ -31,7 +31,7 @@ use setup::Way;
 pub struct Settings {
     /// Which rows of the table.
     pub rows: Vec<Measure>,
-    /// How many rounds.
+    /// How many rounds; none where only memory counts.
     pub rounds: usize,
     /// How long one measurement takes.
     pub time: Duration,
@@ -69,11 +69,16 @@ pub async fn run(
     let ways = setup::ways(&server, &ads, &identities, kinds, scratch).await?;
     let idle: Vec<_> = memory(&ways)?;
     let mut samples = Vec::new();
-    // The first time through everything is cold: pools, page cache, branch predictors.
+    // The first time through everything is cold: pools, page cache, branch predictors. Without rounds
+    // it is the load after which memory is looked at.
     progress("warming up");
+    let cold = match settings.rounds {
+        0 => settings.time,
+        _ => settings.time / 5,
+    };
     for way in &ways {
         for &measure in &settings.rows {
-            one(way, &identities, measure, settings.time / 5).await?;
+            one(way, &identities, measure, cold).await?;
         }
     }
     for round in 1..=settings.rounds {
@@ -121,8 +126,8 @@ async fn one(way: &Way, identities: &Folder, measure: Measure, time: Duration) -
     })
 }
 
-/// Resident megabytes of each proxy.
-fn memory(ways: &[Way]) -> Result<Vec<(Kind, f64)>> {
+/// What is resident of each proxy.
+fn memory(ways: &[Way]) -> Result<Vec<(Kind, Resident)>> {
     ways.iter()
         .filter_map(|way| Some((way.kind()?, way.usage())))
         .map(|(kind, usage)| Ok((kind, usage?.resident)))

@@ -43,7 +43,7 @@ impl Edge {
         let subject = Subject::start(kind, &resources, scratch.path(), 1).await?;
         let at = subject.at(PORT);
         let edge = Self {
-            idle: usage_of(subject.pid())?.resident,
+            idle: usage_of(subject.pid())?.resident.all,
             subject,
             at,
             _scratch: scratch,
@@ -68,7 +68,7 @@ impl Edge {
     }
 
     fn resident(&self) -> Result<f64> {
-        Ok(usage_of(self.subject.pid())?.resident)
+        Ok(usage_of(self.subject.pid())?.resident.all)
     }
 
     /// Nothing of what was done to it stays by more than `megabytes` above idle.

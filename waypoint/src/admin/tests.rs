@@ -62,7 +62,7 @@ async fn process() -> Process {
         )],
         complete: AtomicBool::new(false),
     });
-    let (_, ask) = crate::shutdown::Stop::listen().unwrap();
+    let (_, ask) = mesh::stop::Stop::listen().unwrap();
     let draining = Draining::default();
     let admin = Arc::new(Admin {
         taken: Arc::clone(&taken) as Arc<dyn Taken>,

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::body::RequestBody;
 use crate::connection::Downstream;
-use crate::jwt::keys::parse;
+use crate::jwt::keys::usable;
 use crate::jwt::{KeySets, Seen, Unreachable};
 use crate::model::jwt::{KeySet, KeySource, Provider};
 use crate::model::snapshot::Snapshot;
@@ -173,7 +173,7 @@ async fn get(
         }
         text.extend_from_slice(&data);
     }
-    parse(&text).map_err(|error| error.to_string())
+    usable(&text).map_err(|error| format!("the issuer's answer {error}"))
 }
 
 /// The connection that requests of the proxy's own belong to: nobody's.

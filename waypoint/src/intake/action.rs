@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::google::protobuf as google;
 use http::StatusCode;
 
-use super::error::{At as _, Refused, each, need};
+use super::error::{At as _, Refused, each, each_keyed, need};
 use super::format;
 use super::headers::{self, Lists};
 use super::overrides;
@@ -344,13 +344,10 @@ fn subset(metadata: core::Metadata, notes: &mut Notes) -> Result<Vec<Labelled>, 
     } = metadata;
     unserved!(notes, "Metadata": typed_filter_metadata);
     let google::Struct { fields } = filter_metadata.remove("envoy.lb").unwrap_or_default();
-    let mut fields: Vec<_> = fields.into_iter().collect();
-    fields.sort_by(|left, right| left.0.cmp(&right.0));
-    let texts = fields.into_iter().map(|(key, value)| match value.kind {
+    each_keyed("", fields, |key, value| match value.kind {
         Some(google::value::Kind::StringValue(text)) => Ok((key.into(), text.into())),
-        _ => Err(Refused::new("only texts are compared")).key(&key),
-    });
-    texts.collect()
+        _ => Err(Refused::new("only texts are compared")),
+    })
 }
 
 #[cfg(test)]

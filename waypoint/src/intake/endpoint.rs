@@ -98,12 +98,14 @@ fn locality(message: pb::LocalityLbEndpoints, notes: &mut Notes) -> Result<Local
         zone,
         sub_zone,
     } = locality.unwrap_or_default();
-    let endpoints = each("lb_endpoints", lb_endpoints, |it| endpoint(it, notes))?;
+    let endpoints = each("lb_endpoints", lb_endpoints, |it| {
+        endpoint(it, notes).map(Arc::new)
+    })?;
     Ok(Locality {
         name: format!("{region}/{zone}/{sub_zone}").into(),
         priority,
         weight: plain::number(load_balancing_weight).unwrap_or(0),
-        endpoints: endpoints.into_iter().map(Arc::new).collect(),
+        endpoints,
     })
 }
 

@@ -111,10 +111,32 @@ pub fn each<T, U>(
     list: impl IntoIterator<Item = T>,
     mut compile: impl FnMut(T) -> Result<U, Refused>,
 ) -> Result<Vec<U>, Refused> {
-    let numbered = list.into_iter().enumerate();
-    numbered
-        .map(|(index, element)| compile(element).item(index).at(field))
-        .collect()
+    let list = list.into_iter();
+    let mut compiled = Vec::with_capacity(list.size_hint().0);
+    // Not collected: a list that is collected from another one keeps the other one's memory, and
+    // messages are many times as large as what they compile to.
+    for (index, element) in list.enumerate() {
+        compiled.push(compile(element).item(index).at(field)?);
+    }
+    Ok(compiled)
+}
+
+/// Compiles every entry of a map, in the order of their keys, naming the one that is wrong.
+///
+/// # Errors
+/// The first entry's that is wrong.
+pub fn each_keyed<T, U>(
+    field: &str,
+    map: impl IntoIterator<Item = (String, T)>,
+    mut compile: impl FnMut(&str, T) -> Result<U, Refused>,
+) -> Result<Vec<U>, Refused> {
+    let mut entries: Vec<_> = map.into_iter().collect();
+    entries.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut compiled = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        compiled.push(compile(&key, value).key(&key).at(field)?);
+    }
+    Ok(compiled)
 }
 
 #[cfg(test)]

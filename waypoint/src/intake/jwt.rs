@@ -9,9 +9,10 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
 use envoy_types::pb::google::protobuf as google;
 
-use super::error::{At as _, Refused, each, need};
+use super::error::{At as _, Refused, each, each_keyed, need};
 use super::served::Notes;
-use super::{jwks, matches, plain, text};
+use super::{matches, plain, text};
+use crate::jwt::keys;
 use crate::model::jwt::{JwtAuthn, JwtRule, KeySource, Provider, Requirement, TokenPlace};
 use crate::unserved;
 
@@ -46,21 +47,13 @@ pub(super) fn filter(
         .zip(&providers)
         .map(|(index, (name, _))| (name.clone(), index))
         .collect();
-    let providers = providers.into_iter().map(|(name, provider)| {
-        let compiled = self::provider(&name, provider, notes);
-        compiled.map(Arc::new).key(&name).at("providers")
-    });
-    let providers = providers.collect::<Result<_, _>>()?;
-    let mut named: Vec<_> = requirement_map.into_iter().collect();
-    named.sort_by(|left, right| left.0.cmp(&right.0));
-    let named = named.into_iter().map(|(name, requirement)| {
-        let compiled = self::requirement(requirement, &names, 0);
-        Ok((
-            name.as_str().into(),
-            compiled.key(&name).at("requirement_map")?,
-        ))
-    });
-    let named: Vec<(Box<str>, Requirement)> = named.collect::<Result<_, Refused>>()?;
+    let providers = each_keyed("providers", providers, |name, provider| {
+        self::provider(name, provider, notes).map(Arc::new)
+    })?;
+    let named = each_keyed("requirement_map", requirement_map, |name, requirement| {
+        let compiled = self::requirement(requirement, &names, 0)?;
+        Ok((Box::from(name), compiled))
+    })?;
     let rules = each("rules", rules, |rule| {
         self::rule(rule, &names, &named, notes)
     })?;
@@ -203,7 +196,7 @@ fn provider(
             0 => CLOCK_SKEW,
             seconds => Duration::from_secs(seconds.into()),
         },
-        keys: keys(need(jwks_source_specifier, "local_jwks")?, notes)?,
+        keys: key_source(need(jwks_source_specifier, "local_jwks")?, notes)?,
         from: places(from_headers, from_params, from_cookies)?,
         forward,
         payload_header: match forward_payload_header.as_str() {
@@ -219,7 +212,7 @@ fn provider(
     })
 }
 
-fn keys(
+fn key_source(
     source: jwt::jwt_provider::JwksSourceSpecifier,
     notes: &mut Notes,
 ) -> Result<KeySource, Refused> {
@@ -228,9 +221,12 @@ fn keys(
     match source {
         JwksSourceSpecifier::LocalJwks(source) => {
             let text = plain::text(source).at("local_jwks")?;
-            jwks::parse(&text, notes)
-                .at("local_jwks")
-                .map(KeySource::Inline)
+            let (set, passed_over) = keys::parse(text.as_bytes())
+                .map_err(|error| Refused::new(error.to_string()).under("local_jwks"))?;
+            for why in passed_over {
+                notes.count(format!("JWKS key: {why}"), "Envoy passes it over too");
+            }
+            Ok(KeySource::Inline(set))
         }
         JwksSourceSpecifier::RemoteJwks(remote) => self::remote(remote, notes).at("remote_jwks"),
     }

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 use envoy_types::pb::google::protobuf as google;
 
-use super::error::{At as _, Refused, each, need};
+use super::error::{At as _, Refused, each, each_keyed, need};
 use super::served::Notes;
 use super::{format, text, typed};
 use crate::model::format::Format;
@@ -124,13 +124,10 @@ fn json(object: google::Struct, notes: &mut Notes) -> Result<LogFormat, Refused>
 /// Fields are in the order of their names, as Envoy writes them.
 fn object(object: google::Struct, notes: &mut Notes) -> Result<JsonFormat, Refused> {
     let google::Struct { fields } = object;
-    let mut fields: Vec<_> = fields.into_iter().collect();
-    fields.sort_by(|left, right| left.0.cmp(&right.0));
-    let fields = fields.into_iter().map(|(name, value)| {
-        let value = self::value(value, notes).key(&name)?;
-        Ok((name.into(), value))
+    let fields = each_keyed("", fields, |name, value| {
+        Ok((name.into(), self::value(value, notes)?))
     });
-    fields.collect::<Result<_, _>>().map(JsonFormat::Object)
+    fields.map(JsonFormat::Object)
 }
 
 fn value(value: google::Value, notes: &mut Notes) -> Result<JsonFormat, Refused> {

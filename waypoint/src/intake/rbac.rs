@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemp
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use envoy_types::pb::envoy::r#type::v3 as kind;
 
-use super::error::{At as _, Refused, each, need};
+use super::error::{At as _, Refused, each, each_keyed, need};
 use super::served::Notes;
 use super::{metadata, plain, template, text, typed};
 use crate::model::policy::{Action, Condition, Policy, Rbac, Rules};
@@ -119,16 +119,10 @@ fn rules(rules: rbac::Rbac, notes: &mut Notes) -> Result<Rules, Refused> {
         Ok(rbac::rbac::Action::Log) => Action::Log,
         Err(_) => return Err(Refused::new(format!("{action} is no action")).under("action")),
     };
-    let mut policies: Vec<_> = policies.into_iter().collect();
-    policies.sort_by(|left, right| left.0.cmp(&right.0));
-    let policies = policies.into_iter().map(|(name, policy)| {
-        let compiled = self::policy(&name, policy, notes);
-        compiled.key(&name).at("policies")
-    });
-    Ok(Rules {
-        action,
-        policies: policies.collect::<Result<_, _>>()?,
-    })
+    let policies = each_keyed("policies", policies, |name, policy| {
+        self::policy(name, policy, notes)
+    })?;
+    Ok(Rules { action, policies })
 }
 
 fn policy(name: &str, policy: rbac::Policy, notes: &mut Notes) -> Result<Policy, Refused> {

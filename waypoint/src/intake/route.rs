@@ -96,12 +96,14 @@ pub(super) fn table(
         response_remove: response_headers_to_remove,
     };
     let mut domains = Domains::default();
-    let hosts = virtual_hosts.into_iter().enumerate().map(|(index, host)| {
-        domains.add(&host.domains, index)?;
-        virtual_host(host, &scope, &filters, notes).map(Arc::new)
-    });
-    let hosts = hosts.enumerate().map(|(index, host)| host.item(index));
-    let hosts = hosts.collect::<Result<Vec<_>, _>>().at("virtual_hosts")?;
+    let hosts = each(
+        "virtual_hosts",
+        (0..).zip(virtual_hosts),
+        |(index, host)| {
+            domains.add(&host.domains, index)?;
+            virtual_host(host, &scope, &filters, notes).map(Arc::new)
+        },
+    )?;
     let Domains {
         exact,
         mut suffixes,

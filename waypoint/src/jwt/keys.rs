@@ -1,88 +1,207 @@
-//! An issuer's keys (JWKS, RFC 7517) as they come, inline or fetched. A key that can't be used is
-//! left out, as long as another can: issuers publish encryption keys and curves of tomorrow beside
-//! the ones that count.
+//! An issuer's keys (JWKS, RFC 7517) as they come, inline or fetched. As Envoy does, a key that can't
+//! be used is passed over, and why is told: issuers publish encryption keys and curves of tomorrow
+//! beside the ones that count. A text that is no set at all is an error.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::jwt::{Key, KeySet};
 
+/// The most keys that a set may have; Google's and Microsoft's have fewer than ten.
+const MOST: usize = 256;
+
 /// Why a text is no set of keys.
 #[derive(Debug, thiserror::Error)]
 pub enum BadKeys {
     /// It isn't JSON, or has no list of keys.
-    #[error("the key set isn't JSON with a list under \"keys\"")]
+    #[error("is no JSON Web Key Set with a list under \"keys\": {0}")]
     Json(#[from] serde_json::Error),
+    /// It has more than a set may have.
+    #[error("has {0} keys, more than {MOST}")]
+    TooMany(usize),
     /// None of its keys can be used.
     #[error(
-        "none of the key set's {0} keys can be used: RSA, EC (P-256, P-384), OKP (Ed25519) and oct keys are known, each with its parameters and an algorithm that fits"
+        "has no key that can be used: RSA, EC (P-256, P-384), OKP (Ed25519) and oct keys are known, each with its parameters and an algorithm that fits; passed over: {0:?}"
     )]
-    None(usize),
+    None(Vec<PassedOver>),
 }
 
-/// Reads a set of keys.
+/// Why a key can't be used.
+pub type PassedOver = &'static str;
+
+/// Reads a set of keys, and says why keys of it were passed over.
 ///
 /// # Errors
-/// It isn't a set of keys, or none of them can be used.
-pub fn parse(text: &[u8]) -> Result<KeySet, BadKeys> {
+/// It isn't a set of keys, or one with too many. One with no key at all verifies nothing.
+pub fn parse(text: &[u8]) -> Result<(KeySet, Vec<PassedOver>), BadKeys> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
     }
-    let set: Set = serde_json::from_slice(text)?;
-    let total = set.keys.len();
-    let keys: Vec<Key> = set.keys.into_iter().filter_map(key).collect();
-    match keys.is_empty() {
-        true => Err(BadKeys::None(total)),
-        false => Ok(KeySet { keys }),
+    let Set { keys } = serde_json::from_slice(text)?;
+    if keys.len() > MOST {
+        return Err(BadKeys::TooMany(keys.len()));
+    }
+    let mut set = KeySet::default();
+    let mut passed_over = Vec::new();
+    for key in &keys {
+        match self::key(key) {
+            Ok(key) => set.keys.push(key),
+            Err(why) => passed_over.push(why),
+        }
+    }
+    Ok((set, passed_over))
+}
+
+/// Reads a set of keys of which one at least can be used: a set that was fetched replaces one that
+/// was good.
+///
+/// # Errors
+/// As [`parse`], and where no key of it can be used.
+pub fn usable(text: &[u8]) -> Result<KeySet, BadKeys> {
+    let (set, passed_over) = parse(text)?;
+    match set.keys.is_empty() {
+        true => Err(BadKeys::None(passed_over)),
+        false => Ok(set),
     }
 }
 
-/// One key, if it can be used.
-fn key(value: Value) -> Option<Key> {
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    let fitting = match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
-        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-        AlgorithmParameters::OctetKey(_) => AlgorithmFamily::Hmac.algorithms().to_vec(),
-        _ => return None,
+/// One key, or why it is passed over.
+fn key(key: &Value) -> Result<Key, PassedOver> {
+    let text = |name: &str| key.get(name).and_then(Value::as_str);
+    let kind = text("kty").ok_or("no kty")?;
+    if text("use").is_some_and(|purpose| purpose != "sig") {
+        return Err("its use is not sig");
+    }
+    let bad = "it isn't what its kty says";
+    let (fitting, decoding): (&[Algorithm], _) = match kind {
+        "RSA" => {
+            let (n, e) = (text("n").ok_or(bad)?, text("e").ok_or(bad)?);
+            (
+                RSA,
+                DecodingKey::from_rsa_components(n, e).map_err(|_| bad)?,
+            )
+        }
+        "EC" => {
+            let algorithm: &[Algorithm] = match text("crv").ok_or(bad)? {
+                "P-256" => &[Algorithm::ES256],
+                "P-384" => &[Algorithm::ES384],
+                _ => return Err("its curve is neither P-256 nor P-384"),
+            };
+            let (x, y) = (text("x").ok_or(bad)?, text("y").ok_or(bad)?);
+            (
+                algorithm,
+                DecodingKey::from_ec_components(x, y).map_err(|_| bad)?,
+            )
+        }
+        "OKP" if text("crv") == Some("Ed25519") => {
+            let x = text("x").ok_or(bad)?;
+            (
+                &[Algorithm::EdDSA],
+                DecodingKey::from_ed_components(x).map_err(|_| bad)?,
+            )
+        }
+        "OKP" => return Err("its curve is not Ed25519"),
+        "oct" => {
+            let secret = URL_SAFE_NO_PAD.decode(text("k").ok_or(bad)?.trim_end_matches('='));
+            let secret = secret.map_err(|_| bad)?;
+            if secret.is_empty() {
+                return Err(bad);
+            }
+            (SECRET, DecodingKey::from_secret(&secret))
+        }
+        _ => return Err("its kty is unknown"),
     };
-    let algorithms = match jwk.common.key_algorithm {
-        None => fitting,
-        Some(named) => {
-            let named = algorithm(named)?;
-            fitting.contains(&named).then(|| vec![named])?
+    let algorithms = match text("alg") {
+        None => fitting.to_vec(),
+        Some(name) => {
+            let named: Algorithm = name.parse().map_err(|_| "its alg is unknown")?;
+            match fitting.contains(&named) {
+                true => vec![named],
+                false => return Err("its alg doesn't fit its kty"),
+            }
         }
     };
-    Some(Key {
-        id: jwk.common.key_id.map(String::into_boxed_str),
+    Ok(Key {
+        id: text("kid").map(Into::into),
         algorithms,
-        key,
+        key: decoding,
     })
 }
 
-fn algorithm(named: KeyAlgorithm) -> Option<Algorithm> {
-    Some(match named {
-        KeyAlgorithm::HS256 => Algorithm::HS256,
-        KeyAlgorithm::HS384 => Algorithm::HS384,
-        KeyAlgorithm::HS512 => Algorithm::HS512,
-        KeyAlgorithm::ES256 => Algorithm::ES256,
-        KeyAlgorithm::ES384 => Algorithm::ES384,
-        KeyAlgorithm::RS256 => Algorithm::RS256,
-        KeyAlgorithm::RS384 => Algorithm::RS384,
-        KeyAlgorithm::RS512 => Algorithm::RS512,
-        KeyAlgorithm::PS256 => Algorithm::PS256,
-        KeyAlgorithm::PS384 => Algorithm::PS384,
-        KeyAlgorithm::PS512 => Algorithm::PS512,
-        KeyAlgorithm::EdDSA => Algorithm::EdDSA,
-        _ => return None,
-    })
+const RSA: &[Algorithm] = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+const SECRET: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys from the examples of RFC 7517 (appendix A), RFC 8037 and RFC 7515, public parts.
+    const KEYS: &str = r#"{"keys": [
+        {"kty": "RSA", "kid": "r", "alg": "RS256", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"},
+        {"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "sig"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}
+    ]}"#;
+
+    #[test]
+    fn keys_of_each_kind_verify_what_fits_them() {
+        let (set, passed_over) = parse(KEYS.as_bytes()).unwrap();
+        assert!(passed_over.is_empty(), "{passed_over:?}");
+        let [rsa, ec, ed, secret] = set.keys.as_slice() else {
+            panic!("there are four: {set:?}");
+        };
+        assert_eq!(rsa.id.as_deref(), Some("r"));
+        assert_eq!(rsa.algorithms, [Algorithm::RS256]);
+        assert_eq!(ec.algorithms, [Algorithm::ES256]);
+        assert_eq!(ed.algorithms, [Algorithm::EdDSA]);
+        assert_eq!(secret.algorithms, SECRET);
+    }
+
+    #[test]
+    fn keys_that_envoy_passes_over_are_told() {
+        for key in [
+            r#"{}"#,
+            r#"{"kty": "RSA"}"#,
+            r#"{"kty": "DSA"}"#,
+            r#"{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}"#,
+            r#"{"kty": "OKP", "crv": "Ed448", "x": "AA"}"#,
+            r#"{"kty": "oct", "k": ""}"#,
+            r#"{"kty": "oct", "k": "AQ", "alg": "RS256"}"#,
+            r#"{"kty": "oct", "k": "AQ", "alg": "none"}"#,
+            r#"{"kty": "oct", "k": "AQ", "use": "enc"}"#,
+            r#"{"kty": "RSA", "n": "!", "e": "AQAB"}"#,
+        ] {
+            let text = format!("{{\"keys\": [{key}]}}");
+            let (set, passed_over) = parse(text.as_bytes()).unwrap();
+            assert!(set.keys.is_empty() && passed_over.len() == 1, "{key}");
+            let error = usable(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("has no key that can be used"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_set_is_refused_and_an_empty_one_verifies_nothing() {
+        let (empty, _) = parse(br#"{"keys":[]}"#).unwrap();
+        assert!(empty.keys.is_empty());
+        assert!(usable(br#"{"keys":[]}"#).is_err());
+        for text in ["", "[]", "{}", r#"{"keys": {}}"#, "<html>"] {
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("is no JSON Web Key Set"), "{error}");
+        }
+        let many = format!("{{\"keys\": [{}1]}}", "1,".repeat(MOST));
+        let error = parse(many.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "has 257 keys, more than 256");
+    }
 }

@@ -33,7 +33,7 @@ pub enum Error {
 /// makes a thread: rights that it shall not have must have been given away.
 pub fn start(filter: &str, format: LogFormat) -> Result<(LogFilter, Flush), Error> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let (writer, flush) = writer::start(std::io::stdout())?;
+    let (writer, flush) = writer::start(std::io::stdout(), writer::FAREWELL)?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(false);

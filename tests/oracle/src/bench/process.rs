@@ -77,8 +77,17 @@ pub(crate) async fn load(order: &Order) -> Result<Told> {
 pub struct Usage {
     /// Processor time, user and system.
     pub cpu: Duration,
-    /// Resident megabytes (10^6 bytes) now.
-    pub resident: f64,
+    /// What is resident now.
+    pub resident: Resident,
+}
+
+/// Resident memory in megabytes (10^6 bytes).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resident {
+    /// All of it.
+    pub all: f64,
+    /// The part that isn't the program's own file: what it allocated, and its stacks.
+    pub anonymous: f64,
 }
 
 impl Usage {
@@ -105,10 +114,17 @@ pub fn usage_of(pid: u32) -> Result<Usage> {
         ticks += field.parse::<f64>().context("/proc/PID/stat")?;
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+    let megabytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+        kib.map(|kib| kib * 1024.0 / 1e6)
+            .with_context(|| format!("no {name}"))
+    };
     Ok(Usage {
         cpu: Duration::from_secs_f64(ticks / tick),
-        resident: kib.context("no VmRSS")? * 1024.0 / 1e6,
+        resident: Resident {
+            all: megabytes("VmRSS:")?,
+            anonymous: megabytes("RssAnon:")?,
+        },
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::plan::Measure;
+use super::process::Resident;
 use super::scale::Scale;
 use super::{Sample, Settings};
 use crate::subject::Kind;
@@ -12,8 +13,8 @@ use crate::subject::Kind;
 pub struct Report {
     settings: Settings,
     samples: Vec<Sample>,
-    idle: Vec<(Kind, f64)>,
-    after: Vec<(Kind, f64)>,
+    idle: Vec<(Kind, Resident)>,
+    after: Vec<(Kind, Resident)>,
     scale: Vec<Scale>,
 }
 
@@ -40,8 +41,8 @@ impl Report {
     pub(super) fn new(
         settings: Settings,
         samples: Vec<Sample>,
-        idle: Vec<(Kind, f64)>,
-        after: Vec<(Kind, f64)>,
+        idle: Vec<(Kind, Resident)>,
+        after: Vec<(Kind, Resident)>,
         scale: Vec<Scale>,
     ) -> Self {
         Self {
@@ -84,9 +85,9 @@ impl Report {
         median(ratios.collect())
     }
 
-    fn of(&self, list: &[(Kind, f64)], kind: Kind) -> f64 {
+    fn of(&self, list: &[(Kind, Resident)], kind: Kind) -> Resident {
         let found = list.iter().find(|(k, _)| *k == kind);
-        found.map_or(f64::NAN, |(_, value)| *value)
+        found.map(|(_, resident)| *resident).unwrap_or_default()
     }
 
     fn goals(&self) -> Vec<Goal> {
@@ -168,11 +169,11 @@ impl Report {
             0.5,
             false,
         );
-        let resident = self.of(&self.after, Kind::Waypoint);
+        let resident = self.of(&self.after, Kind::Waypoint).all;
         goal("resident after load, MB", resident, 10.0, false);
         let scale = |kind| self.scale.iter().find(|s| s.kind == kind);
         if let (Some(envoy), Some(ours)) = (scale(Kind::Envoy), scale(Kind::Waypoint)) {
-            let resident = ours.resident / envoy.resident;
+            let resident = ours.resident.all / envoy.resident.all;
             goal(
                 "resident of Envoy's, 20,000 endpoints",
                 resident,
@@ -244,7 +245,8 @@ impl fmt::Display for Report {
             "{:<30}{:>12}{:>10}{:>18}{:>10}{:>12}{:>10}{:>10}",
             "", "", "no proxy", "", "envoy", "", "waypoint", ""
         )?;
-        for &measure in rows {
+        let measured = |measure: &Measure| self.samples.iter().any(|s| s.measure == *measure);
+        for measure in rows.iter().copied().filter(measured) {
             type Row = (&'static str, fn(&Sample) -> f64, bool);
             let rows: [Row; 4] = [
                 ("requests/s", throughput, false),
@@ -273,13 +275,18 @@ impl fmt::Display for Report {
             ("resident after load", &self.after),
         ] {
             let (envoy, ours) = (self.of(list, Kind::Envoy), self.of(list, Kind::Waypoint));
-            writeln!(
-                out,
-                "{title:<30}{:>12}{:>14}{envoy:>14.1}{ours:>14.1}   ({:.2})",
-                "MB",
-                "",
-                ours / envoy
-            )?;
+            let rows = [
+                (title, "MB", envoy.all, ours.all),
+                ("", "anonymous, MB", envoy.anonymous, ours.anonymous),
+            ];
+            for (title, unit, envoy, ours) in rows {
+                writeln!(
+                    out,
+                    "{title:<29}{unit:>13}{:>14}{envoy:>14.1}{ours:>14.1}   ({:.2})",
+                    "",
+                    ours / envoy
+                )?;
+            }
         }
         for scale in &self.scale {
             let Scale {
@@ -287,9 +294,10 @@ impl fmt::Display for Report {
             } = scale;
             writeln!(
                 out,
-                "5,000 routes, 1,000 services, 20,000 endpoints: {:<9}{:>7.1} MB resident; a changed route in effect after {:.0} ms for {:.0} ms of CPU, changed endpoints after {:.0} ms for {:.0} ms",
+                "5,000 routes, 1,000 services, 20,000 endpoints: {:<9}{:>7.1} MB resident, {:.1} of it anonymous; a changed route in effect after {:.0} ms for {:.0} ms of CPU, changed endpoints after {:.0} ms for {:.0} ms",
                 scale.kind.name(),
-                scale.resident,
+                scale.resident.all,
+                scale.resident.anonymous,
                 route.effect,
                 route.cost,
                 endpoint.effect,

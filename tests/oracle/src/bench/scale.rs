@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::process::usage_of;
+use super::process::{Resident, usage_of};
 use super::serve::Ports;
 use super::setup::{cluster, filters, near, route, with_hosts};
 use crate::ads::Ads;
@@ -31,8 +31,7 @@ const CHANGES: usize = 9;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     pub(crate) kind: Kind,
-    /// Megabytes.
-    pub(crate) resident: f64,
+    pub(crate) resident: Resident,
     /// One route of the 5,000.
     pub(crate) route: Change,
     /// The endpoints of one service.

@@ -17,6 +17,9 @@ struct Flags {
     /// Half a minute instead of three: to see that it works, not to quote.
     #[arg(long)]
     quick: bool,
+    /// Measures no time, only what stays resident.
+    #[arg(long)]
+    memory: bool,
     /// Leaves the large configuration out.
     #[arg(long)]
     small: bool,
@@ -38,7 +41,11 @@ fn main() -> Result<ExitCode> {
         _ => {}
     }
     let flags = Flags::parse();
-    let (rounds, millis) = if flags.quick { (2, 300) } else { (5, 1_000) };
+    let (rounds, millis) = match (flags.memory, flags.quick) {
+        (true, _) => (0, 1_000),
+        (false, true) => (2, 300),
+        (false, false) => (5, 1_000),
+    };
     let rows = match flags.only.is_empty() {
         true => Measure::ALL.to_vec(),
         false => flags.only,

@@ -1,61 +1,17 @@
-//! When to stop, and what to leave behind. A stop leaves the kernel programs in force, so that
-//! pods stay protected until the next ztunnel takes over; only when ztunnel itself is being removed
-//! from the cluster is everything taken off the node.
+//! What to leave behind at a stop: the kernel programs stay in force, so that pods stay protected until
+//! the next ztunnel takes over; only when ztunnel itself is being removed from the cluster is
+//! everything taken off the node.
 
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 /// How long the API server may take to say whether ztunnel is being removed.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// The DaemonSet that is asked for when this pod does not know its owner.
 const DAEMON_SET: &str = "ztunnel";
-
-/// Requests to stop: signals, and the admin interface.
-#[derive(Debug)]
-pub struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-    asked: mpsc::Receiver<()>,
-}
-
-/// Asks to stop, as a signal does.
-#[derive(Clone, Debug)]
-pub struct AskToStop(mpsc::Sender<()>);
-
-impl AskToStop {
-    /// Asks. A second time forces.
-    pub fn ask(&self) {
-        // A full queue means that it has been asked already.
-        let _ = self.0.try_send(());
-    }
-}
-
-impl Stop {
-    /// From here on signals no longer end the process by themselves.
-    pub fn listen() -> std::io::Result<(Self, AskToStop)> {
-        let (ask, asked) = mpsc::channel(2);
-        let stop = Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            asked,
-        };
-        Ok((stop, AskToStop(ask)))
-    }
-
-    /// Waits for the next request to stop, and says where it came from.
-    pub async fn requested(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            Some(()) = self.asked.recv() => "the admin interface",
-        }
-    }
-}
 
 /// True if ztunnel is being removed from the cluster, not merely restarted: its DaemonSet is being
 /// deleted or is gone, or this proxy's own right to ask is. When the API server can't be reached

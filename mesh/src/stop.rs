@@ -1,4 +1,4 @@
-//! When to stop: a signal, or a person at the admin interface.
+//! When a proxy is to stop: a signal, or a person at its admin interface.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
