@@ -39,7 +39,7 @@ fn provider(name: &str, secret: &str) -> Provider {
         require_expiration: false,
         max_lifetime: None,
         clock_skew: Duration::from_secs(60),
-        keys: KeySource::Inline(keys::usable(set.as_bytes()).unwrap()),
+        keys: KeySource::Inline(keys::parse(set.as_bytes()).unwrap().0),
         from: vec![],
         forward: true,
         payload_header: None,
