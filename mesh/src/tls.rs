@@ -6,6 +6,7 @@
 mod ahead;
 mod expected;
 mod handshake;
+pub mod verifier;
 mod verify;
 
 #[cfg(test)]
@@ -30,7 +31,8 @@ pub use ahead::Ahead;
 pub use expected::{Expected, ExpectedError};
 pub use handshake::{HandshakeError, accept, connect};
 pub(crate) use verify::identities;
-use verify::{ClientVerifier, ServerVerifier};
+
+use verifier::Verifier;
 
 /// The only application protocol inside the mesh's TLS.
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -221,7 +223,7 @@ pub(crate) fn client_config(
     key: PrivateKeyDer<'static>,
     roots: &Roots,
 ) -> Result<ClientConfig, rustls::Error> {
-    let verifier = Arc::new(ServerVerifier::new(roots.clone(), provider(), Vec::new()));
+    let verifier = Arc::new(expected(roots, Vec::new()));
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -241,11 +243,16 @@ pub(crate) fn expecting(
     expected: Vec<Expected>,
 ) -> ClientConfig {
     let mut config = config.clone();
-    let verifier = ServerVerifier::new(roots.clone(), provider(), expected);
+    let verifier = self::expected(roots, expected);
     config
         .dangerous()
         .set_certificate_verifier(Arc::new(verifier));
     config
+}
+
+fn expected(roots: &Roots, expected: Vec<Expected>) -> Verifier<verify::Server> {
+    let roots = roots.clone();
+    Verifier::new(verify::Server { roots, expected }, provider())
 }
 
 /// The configuration for connections that a workload accepts, from identities of `accepted` trust
@@ -256,7 +263,11 @@ pub(crate) fn server_config(
     roots: &Roots,
     accepted: Vec<TrustDomain>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let verifier = Arc::new(ClientVerifier::new(roots.clone(), provider(), accepted));
+    let roots = roots.clone();
+    let verifier = Arc::new(Verifier::new(
+        verify::Client { roots, accepted },
+        provider(),
+    ));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)

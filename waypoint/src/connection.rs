@@ -51,6 +51,23 @@ pub struct PeerCertificate {
 }
 
 impl Downstream {
+    /// A connection of which nothing is known but its ends.
+    #[must_use]
+    pub fn between(remote: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            remote,
+            local,
+            authority: None,
+            peer: None,
+            own: None,
+            workload: None,
+            server_name: None,
+            secure: false,
+            detected: None,
+            id: 0,
+        }
+    }
+
     /// The peer's principal as policy compares it: its first URI name.
     #[must_use]
     pub fn principal(&self) -> Option<&str> {

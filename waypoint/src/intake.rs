@@ -3,6 +3,7 @@
 //! field that is not served is a decision that stands in the code and in docs/envoy-support.md.
 
 mod action;
+mod alike;
 mod answer;
 pub mod chain;
 mod client;

@@ -10,7 +10,10 @@ pub mod jwt;
 pub mod listener;
 pub mod log;
 pub mod policy;
+pub mod rare;
 pub mod route;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod tls;

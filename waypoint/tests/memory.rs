@@ -10,13 +10,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use waypoint::model::listener::ListenerKind;
 use waypoint::model::snapshot::Current;
 use waypoint::source::envoy::Envoy;
 use waypoint::source::json::Descriptors;
 use waypoint::source::kind::Kind;
 use waypoint::source::secret::Secrets;
-use waypoint::source::store::{Change, Store, Update};
+use waypoint::source::store::{Change, FETCH_TIMEOUT, Store, Update};
 
 const SERVICES: usize = 200;
 const ENDPOINTS: usize = 20;
@@ -180,6 +183,26 @@ fn listener() -> Update {
     update("large", resource)
 }
 
+/// The listeners that istiod sends a waypoint of Bookinfo.
+fn of_bookinfo() -> Vec<Update> {
+    let text = include_str!("fixtures/istiod/bookinfo.pb.json");
+    let dump: Value = serde_json::from_str(text).unwrap();
+    let resources = dump.get("resources").unwrap_or(&dump).as_array().unwrap();
+    let listeners = resources.iter().filter(|resource| {
+        let kind = resource["type_url"].as_str().unwrap();
+        kind == Kind::Listener.type_url()
+    });
+    let listeners = listeners.map(|resource| Update {
+        name: resource["name"].as_str().unwrap().into(),
+        version: "1".into(),
+        bytes: STANDARD
+            .decode(resource["value"].as_str().unwrap())
+            .unwrap()
+            .into(),
+    });
+    listeners.collect()
+}
+
 #[test]
 fn a_large_configuration_costs_little() {
     // All of it is made before anything is counted, descriptors included.
@@ -218,7 +241,39 @@ fn a_large_configuration_costs_little() {
     assert!(service < 2_000, "a service costs {service} bytes");
     assert!(endpoint < 350, "an endpoint costs {endpoint} bytes");
     assert!(route < 1_300, "a route costs {route} bytes");
+    let (chains, chain) = of_chains();
+    println!("{chains} chains of Bookinfo, a chain {chain} bytes");
     // A listener is one, and endpoints come one service at a time.
     assert!(of_listener.kept < 10_000, "{of_listener:?}");
     assert!(of_endpoints.passing < 100_000, "{of_endpoints:?}");
+}
+
+/// How many chains Bookinfo's listeners have, and what each costs.
+fn of_chains() -> (usize, usize) {
+    let listeners = of_bookinfo();
+    let current = Current::default();
+    let mut store = Store::new(Envoy::default(), Secrets::default(), current.clone());
+    let (now, change) = (Instant::now(), |kind, updated| Change {
+        kind,
+        updated,
+        removed: Vec::new(),
+    });
+    store.apply(change(Kind::Cluster, Vec::new()), now);
+    let cost = cost(|| {
+        let rejected = store.apply(change(Kind::Listener, listeners), now);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        // What they refer to is waited for in vain.
+        store.settle(now + FETCH_TIMEOUT);
+    });
+    let snapshot = current.snapshot();
+    let chains = snapshot
+        .listeners
+        .values()
+        .map(|listener| match &listener.kind {
+            ListenerKind::Socket(socket) => socket.dispatch.chains.len(),
+            ListenerKind::Internal(dispatch) => dispatch.chains.len(),
+            ListenerKind::Tunnel(_) => 0,
+        });
+    let chains: usize = chains.sum();
+    (chains, cost.kept / chains)
 }

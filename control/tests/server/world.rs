@@ -39,7 +39,7 @@ pub(crate) const WAYPOINT: &str = "waypoint-1";
 pub(crate) const FORGED: &str = "forged-1";
 
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Table;
 

@@ -1,80 +1,38 @@
-//! Whom TLS lets in: the chain is checked by webpki, the identity by us. Both verifiers work on
+//! Whom TLS lets in: the chain is checked by webpki, the identity by us. Both checks work on
 //! SPIFFE URI names alone; a DNS name or a common name means nothing here.
 
-use std::sync::Arc;
-
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::Error;
+use rustls::pki_types::{CertificateDer, ServerName};
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::verifier::{CheckClient, CheckServer, Shown};
 use super::{Expected, Refused, Roots, TlsRefusal};
 use crate::identity::{Identity, TrustDomain};
 
 /// Checks the server's certificate: chain, and that it is one of the expected.
 #[derive(Debug)]
-pub(crate) struct ServerVerifier {
-    roots: Roots,
-    provider: Arc<CryptoProvider>,
-    expected: Vec<Expected>,
+pub(crate) struct Server {
+    pub(crate) roots: Roots,
+    pub(crate) expected: Vec<Expected>,
 }
 
 /// Checks a client's certificate: chain, and exactly one identity, of an accepted trust domain.
 #[derive(Debug)]
-pub(crate) struct ClientVerifier {
-    roots: Roots,
-    provider: Arc<CryptoProvider>,
-    accepted: Vec<TrustDomain>,
+pub(crate) struct Client {
+    pub(crate) roots: Roots,
+    pub(crate) accepted: Vec<TrustDomain>,
 }
 
-impl ServerVerifier {
-    pub(crate) fn new(
-        roots: Roots,
-        provider: Arc<CryptoProvider>,
-        expected: Vec<Expected>,
-    ) -> Self {
-        Self {
-            roots,
-            provider,
-            expected,
-        }
-    }
-}
-
-impl ClientVerifier {
-    pub(crate) fn new(
-        roots: Roots,
-        provider: Arc<CryptoProvider>,
-        accepted: Vec<TrustDomain>,
-    ) -> Self {
-        Self {
-            roots,
-            provider,
-            accepted,
-        }
-    }
-}
-
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let usage = KeyUsage::server_auth();
-        check_chain(&self.roots, &self.provider, leaf, intermediates, now, usage)?;
-        let presented = identities(leaf)?;
+impl CheckServer for Server {
+    fn check(&self, shown: &Shown<'_>, _name: &ServerName<'_>) -> Result<(), Error> {
+        check_chain(&self.roots, shown, KeyUsage::server_auth())?;
+        let presented = identities(shown.leaf)?;
         if presented.iter().any(|identity| {
             self.expected
                 .iter()
                 .any(|expected| expected.accepts(identity))
         }) {
-            return Ok(ServerCertVerified::assertion());
+            return Ok(());
         }
         let detail = format!(
             "expected one of {:?}, the peer is {presented:?}",
@@ -86,49 +44,14 @@ impl ServerCertVerifier for ServerVerifier {
         }
         .into())
     }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
-impl ClientCertVerifier for ClientVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let usage = KeyUsage::client_auth();
-        check_chain(&self.roots, &self.provider, leaf, intermediates, now, usage)?;
+impl CheckClient for Client {
+    fn check(&self, shown: &Shown<'_>) -> Result<(), Error> {
+        check_chain(&self.roots, shown, KeyUsage::client_auth())?;
         // X.509-SVID, section 5.2: a certificate with more than one URI name is no SVID. A client
         // with two identities could be authorised as either.
-        let presented = identities(leaf)?;
+        let presented = identities(shown.leaf)?;
         let [identity] = presented.as_slice() else {
             let detail = format!("expected one identity, found {presented:?}");
             return Err(Refused {
@@ -138,7 +61,7 @@ impl ClientCertVerifier for ClientVerifier {
             .into());
         };
         if self.accepted.iter().any(|domain| identity.is_in(domain)) {
-            return Ok(ClientCertVerified::assertion());
+            return Ok(());
         }
         let detail = format!(
             "{identity} is of none of the trust domains {:?}",
@@ -149,31 +72,6 @@ impl ClientCertVerifier for ClientVerifier {
             detail,
         }
         .into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 
@@ -200,31 +98,13 @@ pub(crate) fn identities(leaf: &CertificateDer<'_>) -> Result<Vec<Identity>, Ref
     Ok(found)
 }
 
-fn check_chain(
-    roots: &Roots,
-    provider: &CryptoProvider,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-    usage: KeyUsage,
-) -> Result<(), Refused> {
-    let refused = |e: webpki::Error| Refused {
-        reason: chain_reason(&e),
-        detail: e.to_string(),
-    };
-    let algorithms = provider.signature_verification_algorithms.all;
-    let leaf = EndEntityCert::try_from(leaf).map_err(refused)?;
-    leaf.verify_for_usage(
-        algorithms,
-        &roots.anchors,
-        intermediates,
-        now,
-        usage,
-        None,
-        None,
-    )
-    .map_err(refused)?;
-    Ok(())
+fn check_chain(roots: &Roots, shown: &Shown<'_>, usage: KeyUsage) -> Result<(), Refused> {
+    shown
+        .leads_to(&roots.anchors, usage)
+        .map_err(|error| Refused {
+            reason: chain_reason(&error),
+            detail: error.to_string(),
+        })
 }
 
 fn chain_reason(error: &webpki::Error) -> TlsRefusal {

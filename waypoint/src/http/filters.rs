@@ -16,6 +16,7 @@ use crate::jwt::{self, Checked};
 use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
 use crate::model::policy::Rbac;
+use crate::model::rare::Silent;
 use crate::model::route::{FilterOverrides, RouteAction};
 use crate::policy::{self, Subject};
 use crate::route::{Ask, split};
@@ -95,8 +96,8 @@ async fn tokens(flow: &mut Flow<'_>, filter: &Arc<JwtAuthn>) -> Result<(), Reply
     loop {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.as_ref().map_or(0, Duration::as_secs);
-        let none = FilterOverrides::default();
-        let overrides = flow.route().map_or(&none, |(_, route)| &route.filters);
+        let route = flow.route();
+        let overrides = route.map_or(FilterOverrides::SILENT, |(_, route)| &*route.filters);
         let checked = {
             let head = flow.asked.head();
             let ask = Ask {

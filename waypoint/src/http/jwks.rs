@@ -179,16 +179,5 @@ async fn get(
 /// The connection that requests of the proxy's own belong to: nobody's.
 pub(super) fn own() -> Downstream {
     let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    Downstream {
-        remote: here,
-        local: here,
-        authority: None,
-        peer: None,
-        own: None,
-        workload: None,
-        server_name: None,
-        secure: false,
-        detected: None,
-        id: 0,
-    }
+    Downstream::between(here, here)
 }

@@ -8,37 +8,25 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::connection::Downstream;
-use crate::model::cluster::{
-    Balancer, BalancerKind, Breakers, Cluster, Discovery, LocalityPolicy, Transport, UpstreamHttp,
-    UpstreamProtocol,
-};
-use crate::model::endpoint::{Address, Endpoint, EndpointSet, Health, Locality};
-use crate::model::http::{
-    Codec, Forwarded, Http1Options, Http2Options, HttpChain, HttpLimits, PathNormalisation,
-    RequestId, Routes, ServerHeader, StripPort,
-};
+use crate::model::cluster::{Discovery, UpstreamProtocol};
+use crate::model::http::{HttpChain, HttpLimits, Routes, ServerHeader};
 use crate::model::listener::{
     Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node, SocketListener,
 };
+use crate::model::rare::Rare;
 use crate::model::route::{
-    Destination, FilterOverrides, Forward, HeaderChanges, HostRewrite, PathRewrite, Route,
-    RouteAction, RouteMatch, RouteTable, VirtualHost,
+    Destination, Forward, HostRewrite, PathRewrite, Route, RouteAction, RouteMatch, RouteTable,
+    VirtualHost,
 };
 use crate::model::snapshot::{ClusterEntry, Snapshot};
+use crate::model::testing::{self, endpoint, endpoints, http_chain};
 
 /// A connection from nowhere in particular.
 pub(crate) fn downstream() -> Downstream {
+    let (remote, local) = ("127.0.0.1:40000", "127.0.0.1:80");
     Downstream {
-        remote: "127.0.0.1:40000".parse().unwrap(),
-        local: "127.0.0.1:80".parse().unwrap(),
-        authority: None,
-        peer: None,
-        own: None,
-        workload: None,
-        server_name: None,
-        secure: false,
-        detected: None,
         id: 1,
+        ..Downstream::between(remote.parse().unwrap(), local.parse().unwrap())
     }
 }
 
@@ -56,10 +44,10 @@ pub(crate) fn forward() -> Forward {
         grpc_timeout_offset: Duration::ZERO,
         max_duration: None,
         retry: None,
-        hash: Vec::new(),
-        mirrors: Vec::new(),
-        upgrades: Vec::new(),
-        endpoint_metadata: Vec::new(),
+        hash: Rare::default(),
+        mirrors: Rare::default(),
+        upgrades: Rare::default(),
+        endpoint_metadata: Rare::default(),
     }
 }
 
@@ -69,8 +57,8 @@ pub(crate) fn route(matches: RouteMatch, action: RouteAction) -> Arc<Route> {
         name: "route".into(),
         matches,
         action,
-        headers: HeaderChanges::default(),
-        filters: FilterOverrides::default(),
+        headers: Rare::default(),
+        filters: Rare::default(),
         operation: None,
         tracing: None,
     })
@@ -94,32 +82,14 @@ pub(crate) fn chain(routes: Vec<Arc<Route>>) -> HttpChain {
         ..RouteTable::default()
     };
     HttpChain {
-        stat_prefix: "test".into(),
-        codec: Codec::Auto,
-        filters: Vec::new(),
-        routes: Routes::Inline(Arc::new(table)),
-        access_logs: Vec::new(),
-        tracing: None,
         upgrades: vec!["websocket".into()],
         server: ServerHeader::Overwrite(http::HeaderValue::from_static("culvert")),
-        forwarded: Forwarded::default(),
-        paths: PathNormalisation::default(),
         limits: HttpLimits {
             max_header_bytes: 60 << 10,
             max_headers: 100,
             ..HttpLimits::default()
         },
-        http1: Http1Options::default(),
-        http2: Http2Options::default(),
-        request_id: RequestId {
-            generate: true,
-            keep_external: true,
-            in_response: false,
-        },
-        proxy_100_continue: false,
-        strip_port: StripPort::No,
-        strip_trailing_dot: false,
-        via: None,
+        ..http_chain(Routes::Inline(Arc::new(table)))
     }
 }
 
@@ -129,68 +99,13 @@ pub(crate) fn cluster(
     protocol: UpstreamProtocol,
     addresses: &[SocketAddr],
 ) -> ClusterEntry {
-    let endpoint = |address: &SocketAddr| {
-        Arc::new(Endpoint {
-            address: Address::Socket(*address),
-            hostname: "".into(),
-            weight: 1,
-            health: Health::Healthy,
-            workload: None,
-            transport_match: Vec::new(),
-            lb: Vec::new(),
-        })
-    };
-    let set = EndpointSet {
-        localities: vec![Locality {
-            weight: 1,
-            endpoints: addresses.iter().map(endpoint).collect(),
-            ..Locality::default()
-        }],
-        drops: Vec::new(),
-        overprovisioning: 140,
-    };
-    let limit = u32::MAX;
-    let set = Arc::new(set);
+    let each = addresses.iter().map(|address| Arc::new(endpoint(*address)));
+    let set = Arc::new(endpoints(each.collect()));
+    let mut cluster = testing::cluster(name);
+    cluster.discovery = Discovery::Static(set.clone());
+    cluster.http.protocol = protocol;
     ClusterEntry {
-        cluster: Arc::new(Cluster {
-            name: name.into(),
-            stat_name: name.into(),
-            discovery: Discovery::Static(set.clone()),
-            balancer: Balancer {
-                kind: BalancerKind::RoundRobin,
-                warmup: None,
-            },
-            locality: LocalityPolicy {
-                weighted: false,
-                panic_threshold: 50.0,
-                hash_balance_percent: None,
-            },
-            connect_timeout: Duration::from_secs(5),
-            breakers: Breakers {
-                connections: limit,
-                pending: limit,
-                requests: limit,
-                retries: limit,
-                retry_budget: None,
-            },
-            outlier: None,
-            transport: Transport::Plain,
-            transport_matches: Vec::new(),
-            http: UpstreamHttp {
-                protocol,
-                idle: None,
-                max_duration: None,
-                max_requests: None,
-                max_streams: None,
-                keepalive: None,
-                keep_case: false,
-                auto_sni: false,
-            },
-            keepalive: None,
-            close_on_unhealthy: false,
-            connection_per_downstream: false,
-            services: Vec::new(),
-        }),
+        cluster: Arc::new(cluster),
         endpoints: Arc::new(ArcSwap::new(set)),
         id: 1,
     }

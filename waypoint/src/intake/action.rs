@@ -11,10 +11,11 @@ use super::error::{At as _, Refused, each, each_keyed, need};
 use super::format;
 use super::headers::{self, Lists};
 use super::overrides;
-use super::retry;
 use super::route::Scope;
 use super::served::Notes;
 use super::{hash, plain, text};
+use crate::model::endpoint::Labels;
+use crate::model::rare::Rare;
 use crate::model::route::{Destination, Forward, HostRewrite, Mirror, PathRewrite, Weighted};
 use crate::unserved;
 
@@ -92,19 +93,20 @@ pub(super) fn forward(
         max_duration,
         retry: match retry_policy {
             None => None,
-            Some(policy) => Some(retry::policy(policy, notes).at("retry_policy")?.into()),
+            Some(policy) => Some(scope.alike.retry(policy, notes).at("retry_policy")?),
         },
-        hash: hash::policies(hash_policy)?,
+        hash: hash::policies(hash_policy)?.into(),
         mirrors: match mirrors.is_empty() {
-            true => scope.mirrors.clone(),
-            false => mirrors,
+            true => scope.mirrors.clone().into(),
+            false => mirrors.into(),
         },
         upgrades: each("upgrade_configs", upgrade_configs, |one| {
             upgrade(one, notes)
-        })?,
+        })?
+        .into(),
         endpoint_metadata: match metadata_match {
-            None => Vec::new(),
-            Some(metadata) => subset(metadata, notes).at("metadata_match")?,
+            None => Rare::default(),
+            Some(metadata) => subset(metadata, notes).at("metadata_match")?.into(),
         },
     })
 }
@@ -148,7 +150,10 @@ fn destination(
     use route::route_action::ClusterSpecifier;
 
     match to {
-        ClusterSpecifier::Cluster(name) => Ok(Destination::Cluster(cluster(name, "cluster")?)),
+        ClusterSpecifier::Cluster(name) => {
+            let cluster = cluster(name, "cluster")?;
+            Ok(Destination::Cluster(scope.alike.name(cluster)))
+        }
         ClusterSpecifier::ClusterHeader(name) => Ok(Destination::Header(
             plain::header_name(&name).at("cluster_header")?,
         )),
@@ -213,11 +218,11 @@ fn one_weighted(
         response_remove: response_headers_to_remove,
     };
     Ok(Weighted {
-        cluster: cluster(name, "name")?,
+        cluster: scope.alike.name(cluster(name, "name")?),
         weight: plain::number(weight).unwrap_or(0),
-        headers: headers::changes(lists, notes)?,
+        headers: headers::changes(lists, notes)?.into(),
         host: host_rewrite_specifier.map(|HostRewriteLiteral(host)| host.into()),
-        filters: overrides::of(typed_per_filter_config, scope, notes)?,
+        filters: overrides::of(typed_per_filter_config, scope, notes)?.into(),
     })
 }
 
@@ -333,11 +338,8 @@ pub(super) fn mirrors(
     })
 }
 
-/// A key and its text.
-type Labelled = (Box<str>, Box<str>);
-
 /// The endpoint's metadata that a route asks for, which stands under `envoy.lb`.
-fn subset(metadata: core::Metadata, notes: &mut Notes) -> Result<Vec<Labelled>, Refused> {
+fn subset(metadata: core::Metadata, notes: &mut Notes) -> Result<Labels, Refused> {
     let core::Metadata {
         mut filter_metadata,
         typed_filter_metadata,

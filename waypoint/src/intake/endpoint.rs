@@ -137,15 +137,15 @@ fn endpoint(message: pb::LbEndpoint, notes: &mut Notes) -> Result<Endpoint, Refu
     let workload = filter_metadata
         .get(ISTIO)
         .and_then(|istio| string(istio, "workload"))
-        .map(workload);
+        .map(|text| Box::new(workload(text)));
     Ok(Endpoint {
         address,
         hostname: hostname.into(),
         weight: plain::number(load_balancing_weight).unwrap_or(1).max(1),
         health: health(health_status),
         workload,
-        transport_match: strings(filter_metadata.get(TRANSPORT)),
-        lb: strings(filter_metadata.get(LB)),
+        transport_match: strings(filter_metadata.get(TRANSPORT)).into(),
+        lb: strings(filter_metadata.get(LB)).into(),
     })
 }
 

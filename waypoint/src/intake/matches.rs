@@ -34,10 +34,10 @@ pub(super) fn compile(of: route::RouteMatch, notes: &mut Notes) -> Result<RouteM
     Ok(RouteMatch {
         path: path(need(path_specifier, "path_specifier")?, ignore_case)?,
         headers: each("headers", headers, text::header)?,
-        query: each("query_parameters", query_parameters, query)?,
+        query: each("query_parameters", query_parameters, query)?.into(),
         grpc: grpc.is_some(),
         fraction: fraction.at("runtime_fraction")?,
-        metadata: each("dynamic_metadata", dynamic_metadata, metadata::matcher)?,
+        metadata: each("dynamic_metadata", dynamic_metadata, metadata::matcher)?.into(),
     })
 }
 

@@ -1,19 +1,24 @@
 //! Envoy's `RouteConfiguration` → [`model::route::RouteTable`](crate::model::route::RouteTable):
 //! domains, hosts and routes.
 
+mod parts;
+
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 
+use super::alike::Alike;
 use super::error::{At as _, Refused, each, need};
 use super::headers::{self, Lists};
 use super::served::Notes;
-use super::{action, answer, matches, overrides, plain, retry, text};
+use super::{action, answer, matches, overrides, plain, text, typed};
 use crate::model::jwt::Requirement;
 use crate::model::route::{FilterOverrides, Mirror, Route, RouteAction, RouteTable, VirtualHost};
 use crate::model::text::Fraction;
 use crate::unserved;
+use parts::Parts;
 
 /// Envoy's limit to bodies of direct answers, in bytes.
 const LONGEST_BODY: usize = 4096;
@@ -27,6 +32,8 @@ pub struct Scope {
     pub(super) mirrors: Vec<Mirror>,
     /// The longest body of a direct answer, in bytes.
     pub(super) longest_body: usize,
+    /// What routes of the table have alike, kept once.
+    pub(super) alike: Rc<Alike>,
 }
 
 impl Default for Scope {
@@ -35,20 +42,26 @@ impl Default for Scope {
             requirements: Vec::new(),
             mirrors: Vec::new(),
             longest_body: LONGEST_BODY,
+            alike: Rc::default(),
         }
     }
 }
 
-/// A table that is subscribed to.
+/// The table that is subscribed to under this name, from its bytes. Its hosts are read one by one: as
+/// messages, all at once, they would take many times the memory of the table.
 ///
 /// # Errors
-/// Anything in it is bad; the table is named.
-pub fn resource(
-    table: route::RouteConfiguration,
-    notes: &mut Notes,
-) -> Result<RouteTable, Refused> {
-    let name = table.name.clone();
-    self::table(table, Scope::default(), notes).of("RouteConfiguration", &name)
+/// The bytes are no table, or one of another name, or anything in it is bad; the table is named.
+pub fn resource(name: &str, bytes: &[u8], notes: &mut Notes) -> Result<RouteTable, Refused> {
+    let compiled = Parts::of(bytes).and_then(|Parts { hosts, rest }| {
+        let table: route::RouteConfiguration = typed::decode(&rest, notes)?;
+        if table.name != name {
+            return Err(Refused::new(format!("is {:?} inside", table.name)).under("name"));
+        }
+        let open = |host: &[u8], notes: &mut Notes| typed::decode(host, notes);
+        with_hosts(table, hosts, open, Scope::default(), notes)
+    });
+    compiled.of("RouteConfiguration", name)
 }
 
 /// A table, in the scope of a chain.
@@ -56,13 +69,25 @@ pub fn resource(
 /// # Errors
 /// Anything in it is bad.
 pub(super) fn table(
+    mut table: route::RouteConfiguration,
+    scope: Scope,
+    notes: &mut Notes,
+) -> Result<RouteTable, Refused> {
+    let hosts = std::mem::take(&mut table.virtual_hosts);
+    with_hosts(table, hosts, |host, _| Ok(host), scope, notes)
+}
+
+/// A table whose hosts are opened one by one.
+fn with_hosts<T>(
     table: route::RouteConfiguration,
+    hosts: Vec<T>,
+    mut open: impl FnMut(T, &mut Notes) -> Result<route::VirtualHost, Refused>,
     mut scope: Scope,
     notes: &mut Notes,
 ) -> Result<RouteTable, Refused> {
     let route::RouteConfiguration {
         name,
-        virtual_hosts,
+        virtual_hosts: _,
         vhds,
         internal_only_headers,
         response_headers_to_add,
@@ -96,14 +121,11 @@ pub(super) fn table(
         response_remove: response_headers_to_remove,
     };
     let mut domains = Domains::default();
-    let hosts = each(
-        "virtual_hosts",
-        (0..).zip(virtual_hosts),
-        |(index, host)| {
-            domains.add(&host.domains, index)?;
-            virtual_host(host, &scope, &filters, notes).map(Arc::new)
-        },
-    )?;
+    let hosts = each("virtual_hosts", (0..).zip(hosts), |(index, host)| {
+        let host = open(host, notes)?;
+        domains.add(&host.domains, index)?;
+        virtual_host(host, &scope, &filters, notes).map(Arc::new)
+    })?;
     let Domains {
         exact,
         mut suffixes,
@@ -121,7 +143,7 @@ pub(super) fn table(
         prefixes,
         any,
         ignore_port: ignore_port_in_host_matching,
-        headers: headers::changes(lists, notes)?,
+        headers: headers::changes(lists, notes)?.into(),
         internal_only: text::header_names(internal_only_headers, "internal_only_headers")?,
         most_specific_wins: most_specific_header_mutations_wins,
     })
@@ -218,6 +240,7 @@ fn virtual_host(
             false => mirrors,
         },
         longest_body: outer.longest_body,
+        alike: outer.alike.clone(),
     };
     let own = overrides::of(typed_per_filter_config, &scope, notes)?;
     let lists = Lists {
@@ -231,15 +254,15 @@ fn virtual_host(
         routes: each("routes", routes, |one| {
             self::one(one, &scope, notes).map(Arc::new)
         })?,
-        headers: headers::changes(lists, notes)?,
+        headers: headers::changes(lists, notes)?.into(),
         retry: match retry_policy {
             None => None,
-            Some(policy) => Some(retry::policy(policy, notes).at("retry_policy")?.into()),
+            Some(policy) => Some(scope.alike.retry(policy, notes).at("retry_policy")?),
         },
         require_tls: tls(require_tls)?,
         attempt_count_in_request: include_request_attempt_count,
         attempt_count_in_response: include_attempt_count_in_response,
-        filters: overrides::inherit(own, inherited),
+        filters: overrides::inherit(own, inherited).into(),
     })
 }
 
@@ -285,7 +308,7 @@ fn one(one: route::Route, scope: &Scope, notes: &mut Notes) -> Result<Route, Ref
             RouteAction::Forward(Box::new(forward))
         }
         Action::Redirect(redirect) => {
-            RouteAction::Redirect(answer::redirect(redirect).at("redirect")?)
+            RouteAction::Redirect(Box::new(answer::redirect(redirect).at("redirect")?))
         }
         Action::DirectResponse(direct) => {
             answer::direct(direct, scope, notes).at("direct_response")?
@@ -309,8 +332,8 @@ fn one(one: route::Route, scope: &Scope, notes: &mut Notes) -> Result<Route, Ref
         name: name.into(),
         matches: matches::compile(need(r#match, "match")?, notes).at("match")?,
         action,
-        headers: headers::changes(lists, notes)?,
-        filters: overrides::of(typed_per_filter_config, scope, notes)?,
+        headers: headers::changes(lists, notes)?.into(),
+        filters: overrides::of(typed_per_filter_config, scope, notes)?.into(),
         operation: decorator.map(|decorator| {
             let route::Decorator {
                 operation,

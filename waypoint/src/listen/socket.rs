@@ -41,16 +41,9 @@ pub(super) async fn serve(
         }
     }
     let down = Downstream {
-        remote,
-        local: to,
-        authority: None,
-        peer: None,
-        own: None,
         workload: local.current.peer(remote.ip()),
-        server_name: None,
-        secure: false,
-        detected: None,
         id: next_id(),
+        ..Downstream::between(remote, to)
     };
     let arrived = Arrived {
         carrier: Replay::new(Wire::Socket(tcp)),

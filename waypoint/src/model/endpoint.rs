@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::cluster::Drops;
+use super::rare::Rare;
 
 /// The endpoints of a cluster.
 #[derive(Debug, Default)]
@@ -43,12 +44,15 @@ pub struct Endpoint {
     /// Its health, as the control plane knows it.
     pub health: Health,
     /// Who it is, for telemetry.
-    pub workload: Option<WorkloadRef>,
+    pub workload: Option<Box<WorkloadRef>>,
     /// Metadata that chooses a transport (`envoy.transport_socket_match`).
-    pub transport_match: Vec<(Box<str>, Box<str>)>,
+    pub transport_match: Rare<Labels>,
     /// Metadata of load balancing (`envoy.lb`), `hash_key` among it.
-    pub lb: Vec<(Box<str>, Box<str>)>,
+    pub lb: Rare<Labels>,
 }
+
+/// Keys and their values.
+pub type Labels = Vec<(Box<str>, Box<str>)>;
 
 /// How an endpoint is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use regex::Regex;
 
+use super::endpoint::Labels;
 use super::format::Format;
 use super::http::{Cors, Fault};
 use super::jwt::Requirement;
 use super::policy::{MetadataMatch, PathTemplate, Rbac};
+use super::rare::{Rare, Silent};
 use super::text::{Fraction, HeaderMatch, TextMatch};
 
 /// A table of virtual hosts.
@@ -34,7 +36,7 @@ pub struct RouteTable {
     /// The port of `:authority` doesn't count.
     pub ignore_port: bool,
     /// Changes to every request and answer.
-    pub headers: HeaderChanges,
+    pub headers: Rare<HeaderChanges>,
     /// Headers that only the mesh may set; removed from requests that come from outside.
     pub internal_only: Vec<HeaderName>,
     /// The most specific change to a header wins rather than the most general.
@@ -49,7 +51,7 @@ pub struct VirtualHost {
     /// Its routes; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
     /// Changes to its requests and answers.
-    pub headers: HeaderChanges,
+    pub headers: Rare<HeaderChanges>,
     /// Retries of routes that say nothing of them.
     pub retry: Option<Arc<Retry>>,
     /// Plain HTTP is answered with a redirect to https.
@@ -59,7 +61,7 @@ pub struct VirtualHost {
     /// The same in the answer.
     pub attempt_count_in_response: bool,
     /// What filters do differently here.
-    pub filters: FilterOverrides,
+    pub filters: Rare<FilterOverrides>,
 }
 
 /// A route.
@@ -72,9 +74,9 @@ pub struct Route {
     /// What is done with them.
     pub action: RouteAction,
     /// Changes to requests and answers.
-    pub headers: HeaderChanges,
+    pub headers: Rare<HeaderChanges>,
     /// What filters do differently here.
-    pub filters: FilterOverrides,
+    pub filters: Rare<FilterOverrides>,
     /// The operation's name in traces.
     pub operation: Option<Box<str>>,
     /// Share of requests traced, where the route has its own.
@@ -89,13 +91,13 @@ pub struct RouteMatch {
     /// Headers.
     pub headers: Vec<HeaderMatch>,
     /// Query parameters.
-    pub query: Vec<QueryMatch>,
+    pub query: Rare<Vec<QueryMatch>>,
     /// Only gRPC.
     pub grpc: bool,
     /// Only this share.
     pub fraction: Option<Fraction>,
     /// Values that earlier filters wrote down.
-    pub metadata: Vec<MetadataMatch>,
+    pub metadata: Rare<Vec<MetadataMatch>>,
 }
 
 /// A condition on the path without query.
@@ -131,7 +133,7 @@ pub enum RouteAction {
     /// It goes to a cluster.
     Forward(Box<Forward>),
     /// It is answered with another address.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// It is answered here.
     Direct {
         /// With this status.
@@ -167,13 +169,13 @@ pub struct Forward {
     /// When it is tried again.
     pub retry: Option<Arc<Retry>>,
     /// What a consistent balancer hashes; the first that yields a value and is terminal ends it.
-    pub hash: Vec<HashPolicy>,
+    pub hash: Rare<Vec<HashPolicy>>,
     /// Copies that go elsewhere.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Rare<Vec<Mirror>>,
     /// Upgrades allowed (`true`) or forbidden on this route, by lower-case name.
-    pub upgrades: Vec<(Box<str>, bool)>,
+    pub upgrades: Rare<Vec<(Box<str>, bool)>>,
     /// Values that the chosen endpoint's metadata must have (subsets by metadata).
-    pub endpoint_metadata: Vec<(Box<str>, Box<str>)>,
+    pub endpoint_metadata: Rare<Labels>,
 }
 
 /// Where a request goes.
@@ -200,11 +202,11 @@ pub struct Weighted {
     /// Its share.
     pub weight: u32,
     /// Changes to its requests and answers.
-    pub headers: HeaderChanges,
+    pub headers: Rare<HeaderChanges>,
     /// A new host for its requests, where the route has none.
     pub host: Option<Box<str>>,
     /// What filters do differently for it.
-    pub filters: FilterOverrides,
+    pub filters: Rare<FilterOverrides>,
 }
 
 /// What becomes of the path.
@@ -439,4 +441,40 @@ pub enum SessionPlace {
     },
     /// In a header.
     Header(HeaderName),
+}
+
+impl Silent for HeaderChanges {
+    const SILENT: &'static Self = &Self {
+        request_remove: Vec::new(),
+        request_set: Vec::new(),
+        response_remove: Vec::new(),
+        response_set: Vec::new(),
+    };
+
+    fn is_silent(&self) -> bool {
+        let removes = !self.request_remove.is_empty() || !self.response_remove.is_empty();
+        !removes && self.request_set.is_empty() && self.response_set.is_empty()
+    }
+}
+
+impl Silent for FilterOverrides {
+    const SILENT: &'static Self = &Self {
+        fault: None,
+        cors: None,
+        rbac: None,
+        jwt: None,
+        session: None,
+    };
+
+    fn is_silent(&self) -> bool {
+        let Self {
+            fault,
+            cors,
+            rbac,
+            jwt,
+            session,
+        } = self;
+        let policy = rbac.is_some() || jwt.is_some();
+        !policy && fault.is_none() && cors.is_none() && session.is_none()
+    }
 }

@@ -23,17 +23,12 @@ fn downstream() -> Downstream {
         subject: "CN=pp".into(),
         hash: "".into(),
     };
+    let (remote, local) = ("10.1.0.5:4000", "10.96.0.7:9080");
     Downstream {
-        remote: "10.1.0.5:4000".parse().unwrap(),
-        local: "10.96.0.7:9080".parse().unwrap(),
-        authority: None,
         peer: Some(Arc::new(peer)),
-        own: None,
-        workload: None,
         server_name: Some("reviews.local".into()),
         secure: true,
-        detected: None,
-        id: 1,
+        ..Downstream::between(remote.parse().unwrap(), local.parse().unwrap())
     }
 }
 

@@ -65,10 +65,10 @@ impl<'a> Layers<'a> {
     /// The later wins: by default the most general.
     fn in_order(&self) -> impl Iterator<Item = &'a HeaderChanges> + use<'a> {
         let layers = [
-            self.weighted.map(|weighted| &weighted.headers),
-            Some(&self.route.headers),
-            Some(&self.host.headers),
-            Some(&self.table.headers),
+            self.weighted.map(|weighted| &*weighted.headers),
+            Some(&*self.route.headers),
+            Some(&*self.host.headers),
+            Some(&*self.table.headers),
         ];
         let backwards = self.table.most_specific_wins;
         (0..layers.len()).filter_map(move |at| match backwards {

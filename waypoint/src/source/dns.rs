@@ -16,6 +16,7 @@ use super::compile::Compile;
 use super::feed::Feed;
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily};
 use crate::model::endpoint::{Address, Endpoint, EndpointSet, Locality};
+use crate::model::rare::Rare;
 
 /// Addresses of one name that are used; of more, the first ones.
 const MOST_ADDRESSES: usize = 64;
@@ -202,8 +203,8 @@ mod tests {
             weight: 3,
             health: Health::Healthy,
             workload: None,
-            transport_match: Vec::new(),
-            lb: Vec::new(),
+            transport_match: Rare::default(),
+            lb: Rare::default(),
         })
     }
 

@@ -2,7 +2,6 @@
 //! already, and what was met that isn't served.
 
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::config::route::v3 as route;
 use mesh::workload::Workload;
 use prost::{Message, Name};
 
@@ -69,9 +68,7 @@ impl Compile for Envoy {
 
     fn routes(&mut self, name: &str, bytes: &[u8]) -> Result<RouteTable, Refused> {
         self.noting(("RouteConfiguration", name), |notes| {
-            let inside = |it: &route::RouteConfiguration| it.name.clone();
-            let message = read(name, bytes, notes, inside)?;
-            intake::route::resource(message, notes)
+            intake::route::resource(name, bytes, notes)
         })
     }
 

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use mesh::identity::Identity;
+use mesh::tls::verifier::Verifier;
 use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
@@ -23,7 +24,6 @@ use xxhash_rust::xxh64::xxh64;
 use super::secret::{Material, Secrets};
 use crate::model::tls::{ClientTls, Secret, SecretRef, ServerTls, TlsVersions};
 use crate::upstream::TlsConfigs;
-use verify::{ClientVerifier, ServerVerifier};
 
 /// Configurations that are kept; when there are more, all are made anew.
 const KEPT: usize = 1024;
@@ -103,12 +103,16 @@ impl Secrets {
                 .with_protocol_versions(protocols(*versions))
                 .map_err(refused)?;
             let builder = match anchors {
-                Some(anchors) => builder.with_client_cert_verifier(Arc::new(ClientVerifier {
-                    roots: anchors.roots.clone(),
-                    names: names.clone(),
-                    mandatory: *require_client,
-                    in_mesh: *roots == Some(SecretRef::Workload),
-                })),
+                Some(anchors) => {
+                    let check = verify::Client {
+                        roots: anchors.roots.clone(),
+                        names: names.clone(),
+                        mandatory: *require_client,
+                        in_mesh: *roots == Some(SecretRef::Workload),
+                    };
+                    let verifier = Verifier::new(check, PROVIDER.clone());
+                    builder.with_client_cert_verifier(Arc::new(verifier))
+                }
                 None if *require_client => {
                     let why = "clients must show certificates, but no roots say whose";
                     return Err(TlsError::Refused(why.to_owned()));
@@ -149,15 +153,17 @@ impl Secrets {
         );
         let secrets = (self.kept(certificate.as_ref())?, self.kept(roots.as_ref())?);
         kept(&self.configs().clients, key, secrets, |shown, anchors| {
+            let check = verify::Server {
+                roots: anchors.map(|anchors| anchors.roots.clone()),
+                names: names.clone(),
+                name_itself: *auto_san,
+            };
+            let verifier = Verifier::new(check, PROVIDER.clone());
             let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
                 .with_protocol_versions(protocols(*versions))
                 .map_err(refused)?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(ServerVerifier {
-                    roots: anchors.map(|anchors| anchors.roots.clone()),
-                    names: names.clone(),
-                    name_itself: *auto_san,
-                }));
+                .with_custom_certificate_verifier(Arc::new(verifier));
             let mut config = match shown {
                 None => builder.with_no_client_auth(),
                 Some(material) => {

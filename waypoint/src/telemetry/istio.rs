@@ -195,7 +195,7 @@ fn destination(upstream: &Upstream, peers: &Current) -> Option<WorkloadRef> {
     let said = upstream
         .endpoint
         .as_ref()
-        .and_then(|endpoint| endpoint.workload.clone());
+        .and_then(|endpoint| endpoint.workload.as_deref().cloned());
     said.or_else(|| {
         let workload = peers.peer(upstream.remote?.ip())?;
         Some(WorkloadRef {

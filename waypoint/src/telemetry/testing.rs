@@ -8,12 +8,10 @@ use mesh::workload::{Workload, WorkloadKind};
 
 use super::exchange::{Connection, Exchange, Marks, Text, Upstream};
 use crate::connection::{Downstream, PeerCertificate};
-use crate::model::cluster::{
-    Balancer, BalancerKind, Breakers, Cluster, Discovery, LocalityPolicy, ServiceRef, Transport,
-    UpstreamHttp, UpstreamProtocol,
-};
-use crate::model::endpoint::{Address, Endpoint, EndpointSet, Health, WorkloadRef};
+use crate::model::cluster::{Cluster, ServiceRef};
+use crate::model::endpoint::{Endpoint, WorkloadRef};
 use crate::model::format::{Format, Operator, Part};
+use crate::model::testing;
 use crate::model::text::HeaderKey;
 
 pub(super) const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/bookinfo/sa/productpage";
@@ -56,65 +54,28 @@ pub(super) fn downstream() -> Downstream {
         uris: vec![PRODUCTPAGE.into()],
         ..PeerCertificate::default()
     };
+    let (remote, local) = ("10.1.0.5:4000", "10.96.0.7:9080");
     Downstream {
-        remote: "10.1.0.5:4000".parse().unwrap(),
-        local: "10.96.0.7:9080".parse().unwrap(),
-        authority: None,
         peer: Some(Arc::new(peer)),
         own: "spiffe://cluster.local/ns/bookinfo/sa/waypoint"
             .parse()
             .ok(),
         workload: Some(Arc::new(workload("productpage", "v1"))),
-        server_name: None,
         secure: true,
-        detected: None,
         id: 7,
+        ..Downstream::between(remote.parse().unwrap(), local.parse().unwrap())
     }
 }
 
 pub(super) fn cluster(name: &str) -> Cluster {
     Cluster {
-        name: name.into(),
         stat_name: "".into(),
-        discovery: Discovery::Static(Arc::new(EndpointSet::default())),
-        balancer: Balancer {
-            kind: BalancerKind::Random,
-            warmup: None,
-        },
-        locality: LocalityPolicy {
-            weighted: false,
-            panic_threshold: 0.0,
-            hash_balance_percent: None,
-        },
-        connect_timeout: Duration::from_secs(1),
-        breakers: Breakers {
-            connections: 1,
-            pending: 1,
-            requests: 1,
-            retries: 1,
-            retry_budget: None,
-        },
-        outlier: None,
-        transport: Transport::Plain,
-        transport_matches: Vec::new(),
-        http: UpstreamHttp {
-            protocol: UpstreamProtocol::Http1,
-            idle: None,
-            max_duration: None,
-            max_requests: None,
-            max_streams: None,
-            keepalive: None,
-            keep_case: false,
-            auto_sni: false,
-        },
-        keepalive: None,
-        close_on_unhealthy: false,
-        connection_per_downstream: false,
         services: vec![ServiceRef {
             host: "reviews.bookinfo.svc.cluster.local".into(),
             name: "reviews".into(),
             namespace: "bookinfo".into(),
         }],
+        ..testing::cluster(name)
     }
 }
 
@@ -127,13 +88,8 @@ fn upstream() -> Upstream {
         cluster: "c1".into(),
     };
     let endpoint = Endpoint {
-        address: Address::Socket("10.1.0.9:9080".parse().unwrap()),
-        hostname: "".into(),
-        weight: 1,
-        health: Health::Healthy,
-        workload: Some(workload),
-        transport_match: Vec::new(),
-        lb: Vec::new(),
+        workload: Some(Box::new(workload)),
+        ..testing::endpoint("10.1.0.9:9080".parse().unwrap())
     };
     Upstream {
         cluster: Some(Arc::new(cluster(

@@ -8,13 +8,10 @@ use http::HeaderName;
 use super::testing::{connection, exchange, format, request};
 use super::*;
 use crate::model::format::{Format, Operator};
-use crate::model::http::{
-    Codec, Forwarded, Http1Options, Http2Options, HttpFilter, HttpLimits, PathNormalisation,
-    RequestId, Routes, ServerHeader, StatsFilter, StripPort,
-};
+use crate::model::http::{HttpFilter, Routes, StatsFilter};
 use crate::model::listener::ChainKind;
 use crate::model::log::{LogFormat, LogTarget, TraceProtocol, TraceProvider, Tracing};
-use crate::model::route::RouteTable;
+use crate::model::testing::http_chain;
 use crate::model::text::Fraction;
 
 fn log(path: &Path, line: Format) -> AccessLog {
@@ -59,27 +56,10 @@ fn chain_to(
     });
     Arc::new(HttpChain {
         stat_prefix: "inbound".into(),
-        codec: Codec::Auto,
         filters: vec![HttpFilter::Stats(Arc::new(StatsFilter::default()))],
-        routes: Routes::Inline(Arc::new(RouteTable::default())),
         access_logs,
         tracing,
-        upgrades: Vec::new(),
-        server: ServerHeader::PassThrough,
-        forwarded: Forwarded::default(),
-        paths: PathNormalisation::default(),
-        limits: HttpLimits::default(),
-        http1: Http1Options::default(),
-        http2: Http2Options::default(),
-        request_id: RequestId {
-            generate: true,
-            keep_external: true,
-            in_response: false,
-        },
-        proxy_100_continue: false,
-        strip_port: StripPort::No,
-        strip_trailing_dot: false,
-        via: None,
+        ..http_chain(Routes::Inline(Arc::default()))
     })
 }
 

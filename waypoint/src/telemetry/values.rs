@@ -242,8 +242,8 @@ impl Common<'_> {
                 }
                 [filter, key] if **filter == *"envoy.lb" => {
                     let endpoint = upstream.endpoint.as_ref();
-                    let pairs = endpoint.map_or(&[][..], |endpoint| &endpoint.lb);
-                    let value = pairs.iter().find(|(name, _)| name == key);
+                    let mut pairs = endpoint.into_iter().flat_map(|endpoint| &*endpoint.lb);
+                    let value = pairs.find(|(name, _)| name == key);
                     value.is_some_and(|(_, value)| text(value, out))
                 }
                 _ => false,

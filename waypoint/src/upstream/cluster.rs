@@ -18,6 +18,7 @@ use super::pool::{Closing, Pool, RequestBody};
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, Discovery, Transport};
 use crate::model::endpoint::{Address, Endpoint, EndpointSet, Health};
+use crate::model::rare::Rare;
 use crate::model::snapshot::ClusterEntry;
 use now::{Now, excluded, fits, inner_address};
 
@@ -222,8 +223,8 @@ impl<B: RequestBody> Local<B> {
             weight: 1,
             health: Health::Healthy,
             workload: None,
-            transport_match: Vec::new(),
-            lb: Vec::new(),
+            transport_match: Rare::default(),
+            lb: Rare::default(),
         });
         let state = self.state.hosts(std::iter::once(&endpoint)).remove(0);
         let host = self.host(endpoint, 0, state, None);

@@ -25,6 +25,8 @@ use crate::connection::Downstream;
 use crate::model::cluster::*;
 use crate::model::endpoint::*;
 use crate::model::snapshot::{ClusterEntry, Current};
+use crate::model::testing;
+pub(super) use crate::model::testing::endpoints;
 use crate::model::tls::ClientTls;
 
 pub(super) type Body = Full<Bytes>;
@@ -51,70 +53,14 @@ pub(super) fn story(story: impl Future<Output = ()>) {
 }
 
 pub(super) fn cluster() -> Cluster {
-    Cluster {
-        name: "shop".into(),
-        stat_name: "shop".into(),
-        discovery: Discovery::Subscribed("shop".into()),
-        balancer: Balancer {
-            kind: BalancerKind::RoundRobin,
-            warmup: None,
-        },
-        locality: LocalityPolicy {
-            weighted: false,
-            panic_threshold: 50.0,
-            hash_balance_percent: None,
-        },
-        connect_timeout: Duration::from_secs(5),
-        breakers: Breakers {
-            connections: u32::MAX,
-            pending: u32::MAX,
-            requests: u32::MAX,
-            retries: 3,
-            retry_budget: None,
-        },
-        outlier: None,
-        transport: Transport::Plain,
-        transport_matches: Vec::new(),
-        http: UpstreamHttp {
-            protocol: UpstreamProtocol::Http1,
-            idle: None,
-            max_duration: None,
-            max_requests: None,
-            max_streams: None,
-            keepalive: None,
-            keep_case: false,
-            auto_sni: false,
-        },
-        keepalive: None,
-        close_on_unhealthy: false,
-        connection_per_downstream: false,
-        services: Vec::new(),
-    }
+    let mut cluster = testing::cluster("shop");
+    cluster.discovery = Discovery::Subscribed("shop".into());
+    cluster.breakers.retries = 3;
+    cluster
 }
 
 pub(super) fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
-    Arc::new(Endpoint {
-        address: Address::Socket(address),
-        hostname: "".into(),
-        weight: 1,
-        health: Health::Healthy,
-        workload: None,
-        transport_match: Vec::new(),
-        lb: Vec::new(),
-    })
-}
-
-pub(super) fn endpoints(endpoints: Vec<Arc<Endpoint>>) -> EndpointSet {
-    EndpointSet {
-        localities: vec![Locality {
-            name: "".into(),
-            priority: 0,
-            weight: 1,
-            endpoints,
-        }],
-        drops: Vec::new(),
-        overprovisioning: 140,
-    }
+    Arc::new(testing::endpoint(address))
 }
 
 /// A cluster as a snapshot has it.
@@ -132,17 +78,10 @@ pub(super) fn upstreams() -> Upstreams<Body> {
 }
 
 pub(super) fn down() -> Downstream {
+    let (remote, local) = ("192.0.2.1:5000", "192.0.2.2:80");
     Downstream {
-        remote: "192.0.2.1:5000".parse().unwrap(),
-        local: "192.0.2.2:80".parse().unwrap(),
-        authority: None,
-        peer: None,
-        own: None,
-        workload: None,
-        server_name: None,
-        secure: false,
-        detected: None,
         id: 1,
+        ..Downstream::between(remote.parse().unwrap(), local.parse().unwrap())
     }
 }
 

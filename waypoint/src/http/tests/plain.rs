@@ -79,7 +79,7 @@ fn what_is_answered_here_is_worded_as_envoy_does() {
             ..forward()
         };
         let routes = vec![
-            route(prefix("/old"), RouteAction::Redirect(redirect)),
+            route(prefix("/old"), RouteAction::Redirect(Box::new(redirect))),
             route(prefix("/tea"), direct),
             route(
                 prefix("/elsewhere"),

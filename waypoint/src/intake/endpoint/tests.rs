@@ -52,7 +52,10 @@ fn an_endpoint_of_the_mesh_is_a_tunnel() {
     assert_eq!(&*workload.name, "reviews-v1");
     assert_eq!(&*workload.canonical_revision, "v1");
     assert_eq!(&*workload.cluster, "Kubernetes");
-    assert_eq!(endpoint.transport_match, [("tunnel".into(), "http".into())]);
+    assert_eq!(
+        *endpoint.transport_match,
+        [("tunnel".into(), "http".into())]
+    );
     assert_eq!((endpoint.weight, endpoint.health), (1, Health::Healthy));
 }
 

@@ -2,6 +2,7 @@
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf as google;
+use prost::Message as _;
 use route::route_match::PathSpecifier;
 
 use super::*;
@@ -40,7 +41,8 @@ fn of(virtual_hosts: Vec<route::VirtualHost>) -> route::RouteConfiguration {
 }
 
 fn compile(table: route::RouteConfiguration) -> Result<RouteTable, String> {
-    resource(table, &mut Notes::default()).map_err(|refused| refused.to_string())
+    let (name, bytes) = (table.name.clone(), table.encode_to_vec());
+    resource(&name, &bytes, &mut Notes::default()).map_err(|refused| refused.to_string())
 }
 
 #[test]

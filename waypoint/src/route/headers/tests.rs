@@ -64,7 +64,7 @@ fn route(headers: HeaderChanges) -> Route {
             status: http::StatusCode::OK,
             body: bytes::Bytes::new(),
         },
-        headers,
+        headers: headers.into(),
         filters: Default::default(),
         operation: None,
         tracing: None,

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::*;
+use crate::model::rare::Rare;
 use crate::model::route::Destination;
 use crate::model::text::TextMatch;
 
@@ -19,10 +20,10 @@ fn forward(path: PathRewrite, host: HostRewrite) -> Forward {
         grpc_timeout_offset: std::time::Duration::ZERO,
         max_duration: None,
         retry: None,
-        hash: Vec::new(),
-        mirrors: Vec::new(),
-        upgrades: Vec::new(),
-        endpoint_metadata: Vec::new(),
+        hash: Rare::default(),
+        mirrors: Rare::default(),
+        upgrades: Rare::default(),
+        endpoint_metadata: Rare::default(),
     }
 }
 

@@ -189,7 +189,8 @@ fn queries_are_tested_as_they_stand_by_their_first_value() {
             name: "q".into(),
             value,
             present,
-        }],
+        }]
+        .into(),
         ..RouteMatch::default()
     };
     let exact = |text: &str| query(Some(TextMatch::exact(text)), None);

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::*;
+use crate::model::rare::Rare;
 use crate::model::route::{Destination, HostRewrite, PathRewrite, Retry, RetryOn};
 
 fn ms(millis: u64) -> Option<Duration> {
@@ -22,10 +23,10 @@ fn forward(timeout: Option<Duration>, max_grpc: Option<Duration>) -> Forward {
         grpc_timeout_offset: Duration::from_millis(10),
         max_duration: None,
         retry: None,
-        hash: Vec::new(),
-        mirrors: Vec::new(),
-        upgrades: Vec::new(),
-        endpoint_metadata: Vec::new(),
+        hash: Rare::default(),
+        mirrors: Rare::default(),
+        upgrades: Rare::default(),
+        endpoint_metadata: Rare::default(),
     }
 }
 

@@ -5,22 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::identity::Identity;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-};
+use mesh::tls::verifier::{CheckClient, CheckServer, Shown};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
+use rustls::{CertificateError, Error, OtherError};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::extensions::GeneralName;
 
-use super::PROVIDER;
 use crate::model::text::{Pattern, TextMatch};
 
 /// Checks an upstream host's certificate.
 #[derive(Debug)]
-pub(super) struct ServerVerifier {
+pub(super) struct Server {
     /// Whose certificates are accepted; none means anybody's, as Envoy does without roots.
     pub(super) roots: Option<Arc<[TrustAnchor<'static>]>>,
     /// One of these must match a subject alternative name, where there are any.
@@ -31,7 +26,7 @@ pub(super) struct ServerVerifier {
 
 /// Checks a client's certificate.
 #[derive(Debug)]
-pub(super) struct ClientVerifier {
+pub(super) struct Client {
     /// Whose certificates are accepted.
     pub(super) roots: Arc<[TrustAnchor<'static>]>,
     /// One of these must match a subject alternative name, where there are any.
@@ -48,128 +43,52 @@ pub(super) struct ClientVerifier {
 #[error("{0}")]
 struct Stranger(String);
 
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+impl CheckServer for Server {
+    fn check(&self, shown: &Shown<'_>, name: &ServerName<'_>) -> Result<(), Error> {
         if let Some(roots) = &self.roots {
-            check_chain(roots, leaf, intermediates, now, KeyUsage::server_auth())?;
+            check_chain(roots, shown, KeyUsage::server_auth())?;
         }
         if self.name_itself {
-            let valid = parsed(leaf)?.verify_is_valid_for_subject_name(name);
+            let valid = parsed(shown.leaf)?.verify_is_valid_for_subject_name(name);
             valid.map_err(|_| stranger(format!("the certificate is not for {}", name.to_str())))?;
         }
-        check_names(&self.names, leaf)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        verify_tls12_signature(message, leaf, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER
-            .signature_verification_algorithms
-            .supported_schemes()
+        check_names(&self.names, shown.leaf)
     }
 }
 
-impl ClientCertVerifier for ClientVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let usage = KeyUsage::client_auth();
-        check_chain(&self.roots, leaf, intermediates, now, usage)?;
+impl CheckClient for Client {
+    fn check(&self, shown: &Shown<'_>) -> Result<(), Error> {
+        check_chain(&self.roots, shown, KeyUsage::client_auth())?;
         if self.in_mesh {
-            let uris: Vec<_> = parsed(leaf)?.valid_uri_names().map(str::to_owned).collect();
+            let leaf = parsed(shown.leaf)?;
+            let uris: Vec<_> = leaf.valid_uri_names().map(str::to_owned).collect();
             let [uri] = uris.as_slice() else {
                 return Err(stranger(format!("expected one identity, found {uris:?}")));
             };
             uri.parse::<Identity>()
                 .map_err(|error| stranger(error.to_string()))?;
         }
-        check_names(&self.names, leaf)?;
-        Ok(ClientCertVerified::assertion())
+        check_names(&self.names, shown.leaf)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        verify_tls12_signature(message, leaf, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER
-            .signature_verification_algorithms
-            .supported_schemes()
+    fn is_mandatory(&self) -> bool {
+        self.mandatory
     }
 }
 
 fn check_chain(
     roots: &[TrustAnchor<'static>],
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
+    shown: &Shown<'_>,
     usage: KeyUsage,
 ) -> Result<(), Error> {
-    let algorithms = PROVIDER.signature_verification_algorithms.all;
-    parsed(leaf)?
-        .verify_for_usage(algorithms, roots, intermediates, now, usage, None, None)
-        .map_err(|error| match error {
-            webpki::Error::CertExpired { .. } => CertificateError::Expired.into(),
-            webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet.into(),
-            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-                CertificateError::UnknownIssuer.into()
-            }
-            other => stranger(other.to_string()),
-        })?;
-    Ok(())
+    shown.leads_to(roots, usage).map_err(|error| match error {
+        webpki::Error::CertExpired { .. } => CertificateError::Expired.into(),
+        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet.into(),
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            CertificateError::UnknownIssuer.into()
+        }
+        other => stranger(other.to_string()),
+    })
 }
 
 fn check_names(names: &[TextMatch], leaf: &CertificateDer<'_>) -> Result<(), Error> {

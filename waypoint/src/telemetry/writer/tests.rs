@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn file(path: PathBuf) -> LogTarget {
     LogTarget::File(path)

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::model::cluster::Warmup;
 use crate::model::endpoint::{Address, Endpoint, Locality};
+use crate::model::rare::Rare;
 
 /// Everybody is idle, and nobody avoided, unless said otherwise.
 #[derive(Default)]
@@ -46,8 +47,8 @@ fn endpoint(number: usize, weight: u32, health: Health) -> Arc<Endpoint> {
         weight,
         health,
         workload: None,
-        transport_match: Vec::new(),
-        lb: Vec::new(),
+        transport_match: Rare::default(),
+        lb: Rare::default(),
     })
 }
 

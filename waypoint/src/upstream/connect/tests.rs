@@ -173,7 +173,7 @@ fn metadata_chooses_the_transport() {
             transport: tls(HOST),
         }];
         let mut in_tls = (*endpoint(secure)).clone();
-        in_tls.transport_match = vec![("tlsMode".into(), "istio".into())];
+        in_tls.transport_match = vec![("tlsMode".into(), "istio".into())].into();
         let cluster = entry(cluster, &[]);
         let set = endpoints(vec![Arc::new(in_tls), endpoint(plain.address)]);
         cluster.endpoints.store(Arc::new(set));

@@ -91,7 +91,7 @@ fn a_tried_endpoint_is_avoided_and_a_subset_is_kept_to() {
         let (a, b) = (named("a").await, named("b").await);
         let cluster = entry(cluster(), &[]);
         let mut canary = (*endpoint(b.address)).clone();
-        canary.lb = vec![("version".into(), "v2".into())];
+        canary.lb = vec![("version".into(), "v2".into())].into();
         let set = vec![endpoint(a.address), Arc::new(canary)];
         cluster.endpoints.store(Arc::new(endpoints(set.clone())));
         let upstreams = upstreams();

@@ -6,19 +6,14 @@ use std::time::Duration;
 use mesh::workload::Workload;
 
 use crate::intake::error::Refused;
-use crate::model::cluster::{
-    Balancer, BalancerKind, Breakers, Cluster, Discovery, Dns, DnsFamily, LocalityPolicy,
-    Transport, UpstreamHttp, UpstreamProtocol,
-};
+use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Transport};
 use crate::model::endpoint::{EndpointSet, Locality};
-use crate::model::http::{
-    Codec, Forwarded, Http1Options, Http2Options, HttpChain, HttpLimits, PathNormalisation,
-    RequestId, Routes, ServerHeader, StripPort,
-};
+use crate::model::http::{HttpChain, Routes};
 use crate::model::listener::{
     Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node,
 };
 use crate::model::route::RouteTable;
+use crate::model::testing::{self, http_chain};
 use crate::model::tls::{ClientTls, Secret, SecretRef, TlsVersions};
 use crate::source::compile::Compile;
 
@@ -70,43 +65,10 @@ impl Compile for Words {
             })),
         };
         Ok(Cluster {
-            name: name.into(),
             stat_name: text.into(),
             discovery,
-            balancer: Balancer {
-                kind: BalancerKind::Random,
-                warmup: None,
-            },
-            locality: LocalityPolicy {
-                weighted: false,
-                panic_threshold: 0.0,
-                hash_balance_percent: None,
-            },
-            connect_timeout: Duration::from_secs(1),
-            breakers: Breakers {
-                connections: 1,
-                pending: 1,
-                requests: 1,
-                retries: 1,
-                retry_budget: None,
-            },
-            outlier: None,
             transport,
-            transport_matches: Vec::new(),
-            http: UpstreamHttp {
-                protocol: UpstreamProtocol::Http1,
-                idle: None,
-                max_duration: None,
-                max_requests: None,
-                max_streams: None,
-                keepalive: None,
-                keep_case: false,
-                auto_sni: false,
-            },
-            keepalive: None,
-            close_on_unhealthy: false,
-            connection_per_downstream: false,
-            services: Vec::new(),
+            ..testing::cluster(name)
         })
     }
 
@@ -183,28 +145,5 @@ pub(super) fn set(text: &str) -> EndpointSet {
 }
 
 fn http(routes: Option<Arc<str>>) -> HttpChain {
-    HttpChain {
-        stat_prefix: Box::default(),
-        codec: Codec::Auto,
-        filters: Vec::new(),
-        routes: routes.map_or_else(|| Routes::Inline(Arc::default()), Routes::Named),
-        access_logs: Vec::new(),
-        tracing: None,
-        upgrades: Vec::new(),
-        server: ServerHeader::PassThrough,
-        forwarded: Forwarded::default(),
-        paths: PathNormalisation::default(),
-        limits: HttpLimits::default(),
-        http1: Http1Options::default(),
-        http2: Http2Options::default(),
-        request_id: RequestId {
-            generate: false,
-            keep_external: false,
-            in_response: false,
-        },
-        proxy_100_continue: false,
-        strip_port: StripPort::No,
-        strip_trailing_dot: false,
-        via: None,
-    }
+    http_chain(routes.map_or_else(|| Routes::Inline(Arc::default()), Routes::Named))
 }

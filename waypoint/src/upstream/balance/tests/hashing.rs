@@ -42,7 +42,7 @@ fn a_hash_key_or_host_name_takes_the_place_of_the_address() {
     one.hostname = "pod-0".into();
     assert_eq!(hashing::hash_key(&one, true), "pod-0");
     assert_eq!(hashing::hash_key(&one, false), "10.0.0.1:80");
-    one.lb = vec![("hash_key".into(), "shard-7".into())];
+    one.lb = vec![("hash_key".into(), "shard-7".into())].into();
     assert_eq!(hashing::hash_key(&one, true), "shard-7");
     one.lb.clear();
     one.address = Address::Tunnel {
