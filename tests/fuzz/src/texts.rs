@@ -7,7 +7,8 @@ use http::uri::PathAndQuery;
 use mesh::hbone::Destination;
 use mesh::identity::Identity;
 use waypoint::intake::served::Notes;
-use waypoint::intake::{format, jwks, template, text};
+use waypoint::intake::{format, template, text};
+use waypoint::jwt::keys;
 use waypoint::model::http::{EscapedSlashes, PathNormalisation};
 use waypoint::path::{Normalised, normalise};
 
@@ -25,7 +26,7 @@ pub fn check(bytes: &[u8]) {
     let mut notes = Notes::default();
     let _ = format::parse(&text, &mut notes);
     let _ = template::parse(&text);
-    let _ = jwks::parse(&text, &mut notes);
+    let _ = keys::parse(bytes);
     let _ = text::header_key(&text);
     if let Ok(authority) = Destination::from_str(&text) {
         let again = Destination::from_str(&authority.to_string());

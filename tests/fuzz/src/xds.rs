@@ -89,10 +89,9 @@ fn name(kind: Kind, message: &[u8]) -> String {
 
 /// Requests that a table of routes has to have an answer to.
 fn routes(message: &[u8]) {
-    let Ok(message) = RouteConfiguration::decode(message) else {
-        return;
-    };
-    let Ok(table) = intake::route::resource(message, &mut Notes::default()) else {
+    let name = RouteConfiguration::decode(message).map(|table| table.name);
+    let name = name.unwrap_or_default();
+    let Ok(table) = intake::route::resource(&name, message, &mut Notes::default()) else {
         return;
     };
     let mut headers = HeaderMap::new();
