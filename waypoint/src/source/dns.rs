@@ -16,7 +16,6 @@ use super::compile::Compile;
 use super::feed::Feed;
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily};
 use crate::model::endpoint::{Address, Endpoint, EndpointSet, Locality};
-use crate::model::rare::Rare;
 
 /// Addresses of one name that are used; of more, the first ones.
 const MOST_ADDRESSES: usize = 64;
@@ -195,6 +194,7 @@ fn resolver(family: DnsFamily) -> Result<TokioResolver, String> {
 mod tests {
     use super::*;
     use crate::model::endpoint::Health;
+    use crate::model::rare::Rare;
 
     fn endpoint(address: Address) -> Arc<Endpoint> {
         Arc::new(Endpoint {

@@ -269,6 +269,9 @@ fn upgrades_and_subsets_are_kept_by_name() {
         ..plain_action()
     };
     let forward = compile(action).unwrap();
-    assert_eq!(forward.upgrades, [("websocket".into(), false)]);
-    assert_eq!(forward.endpoint_metadata, [("version".into(), "v1".into())]);
+    assert_eq!(*forward.upgrades, [("websocket".into(), false)]);
+    assert_eq!(
+        *forward.endpoint_metadata,
+        [("version".into(), "v1".into())]
+    );
 }

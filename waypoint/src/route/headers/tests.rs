@@ -130,7 +130,7 @@ fn what_is_set_on_a_route_and_its_host() {
     );
     let (table, route) = (RouteTable::default(), route(of_route));
     let host = VirtualHost {
-        headers: of_host,
+        headers: of_host.into(),
         ..VirtualHost::default()
     };
     let layers = |table| Layers {
