@@ -239,13 +239,15 @@ fn a_large_configuration_costs_little() {
     println!("a service {service}, an endpoint {endpoint}, a route {route} bytes");
     println!("while they are compiled: endpoints {of_endpoints:?}, routes {of_routes:?}");
     assert!(service < 2_000, "a service costs {service} bytes");
-    assert!(endpoint < 350, "an endpoint costs {endpoint} bytes");
-    assert!(route < 1_300, "a route costs {route} bytes");
+    assert!(endpoint < 300, "an endpoint costs {endpoint} bytes");
+    assert!(route < 700, "a route costs {route} bytes");
     let (chains, chain) = of_chains();
     println!("{chains} chains of Bookinfo, a chain {chain} bytes");
+    assert!(chain < 20_000, "a filter chain costs {chain} bytes");
     // A listener is one, and endpoints come one service at a time.
     assert!(of_listener.kept < 10_000, "{of_listener:?}");
     assert!(of_endpoints.passing < 100_000, "{of_endpoints:?}");
+    assert!(of_routes.passing < 100_000, "{of_routes:?}");
 }
 
 /// How many chains Bookinfo's listeners have, and what each costs.
