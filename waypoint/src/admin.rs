@@ -183,7 +183,9 @@ impl Admin {
 
     /// Envoy's words for the state of the process.
     fn state(&self) -> &'static str {
-        match (self.draining.has_begun(), self.taken.is_complete()) {
+        // Complete is what can be served; until the sockets are open nobody can ask for it.
+        let serves = self.taken.is_complete() && self.current.listens();
+        match (self.draining.has_begun(), serves) {
             (true, _) => "DRAINING",
             (false, true) => "LIVE",
             (false, false) => "PRE_INITIALIZING",

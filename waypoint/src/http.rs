@@ -4,6 +4,7 @@
 
 mod answer;
 mod attempts;
+mod authz;
 mod body;
 pub mod collector;
 mod connection;
@@ -12,6 +13,7 @@ mod flight;
 mod flow;
 mod forward;
 mod forwarded;
+mod inbound;
 pub mod jwks;
 mod mirror;
 mod raw;

@@ -5,6 +5,7 @@
 mod action;
 mod alike;
 mod answer;
+mod authz;
 pub mod chain;
 mod client;
 pub mod cluster;
@@ -26,6 +27,7 @@ mod overrides;
 pub mod plain;
 mod ports;
 mod protocol;
+mod rate_limit;
 pub mod rbac;
 mod retry;
 pub mod route;

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod authz;
 pub mod config;
 pub mod connection;
 pub mod cors;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod path;
 pub mod policy;
 pub mod proto;
+pub mod rate_limit;
 pub mod route;
 pub mod source;
 pub mod tcp;

@@ -2,6 +2,7 @@
 //! Envoy's resources. No protobuf and no sockets: what intake writes and everything else reads. Only
 //! `snapshot`, where the present configuration is found, knows of tasks that wait for the next one.
 
+pub mod authz;
 pub mod cluster;
 pub mod endpoint;
 pub mod format;
@@ -11,6 +12,7 @@ pub mod listener;
 pub mod log;
 pub mod policy;
 pub mod rare;
+pub mod rate_limit;
 pub mod route;
 pub mod snapshot;
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! `source` touch these types.
 #![allow(missing_docs, clippy::all, unreachable_pub)]
 
+pub mod structs;
+
 /// Istio's metrics filter.
 pub mod stats {
     tonic::include_proto!("stats");

@@ -231,7 +231,7 @@ fn filters_stand_in_istiods_order() {
         HttpFilter::GrpcStats => "grpc",
         HttpFilter::Stats(_) => "stats",
         HttpFilter::PeerMetadata => "peers",
-        HttpFilter::Refused => "refused",
+        other => panic!("{other:?}"),
     });
     let kinds: Vec<_> = kinds.collect();
     assert_eq!(

@@ -21,10 +21,7 @@ use waypoint::model::http::HttpFilter;
 use waypoint::model::listener::{Chain, ChainKind, Dispatch, Listener as Compiled, ListenerKind};
 
 /// Scenarios in which chains are refused, for a filter without which requests would pass that must not.
-const REFUSED: &[(&str, &str)] = &[
-    ("plugins", "v3.Wasm"),
-    ("policy", "ext_authz.v3.ExtAuthz is not served"),
-];
+const REFUSED: &[(&str, &str)] = &[("plugins", "v3.Wasm")];
 
 /// Everything else that isn't served, over all scenarios.
 const COUNTED: &[&str] = &[

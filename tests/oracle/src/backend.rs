@@ -1,6 +1,7 @@
 //! The backends: each endpoint of each cluster is a listener of its own that knows its name, answers
 //! as the request's script says, and writes down what it saw.
 
+mod authz;
 mod http;
 mod tcp;
 
@@ -17,6 +18,8 @@ use tokio::net::{TcpListener, TcpSocket};
 pub const CASE: &str = "x-case";
 /// The header that says how to answer; see [`crate::script`].
 pub const SCRIPT: &str = "x-script";
+/// The header that says how a service that decides about requests answers; see [`crate::script`].
+pub const AUTHZ: &str = "x-authz";
 /// The header of an answer that says which endpoint gave it.
 pub const FROM: &str = "x-from";
 
@@ -29,6 +32,10 @@ pub enum Kind {
     Http1,
     /// HTTP/2 servers with prior knowledge.
     Http2,
+    /// HTTP/1.1 servers that decide about requests: they answer by the header `x-authz`.
+    Authz,
+    /// The same as gRPC's `envoy.service.auth.v3.Authorization`.
+    AuthzGrpc,
     /// They say their name and echo bytes.
     Tcp,
     /// Ports where nobody listens.
@@ -121,7 +128,10 @@ pub async fn start(
         endpoint,
     };
     match kind {
-        Kind::Http1 | Kind::Http2 | Kind::Refused => {
+        Kind::AuthzGrpc => {
+            tokio::spawn(authz::serve(listener, name, Arc::clone(journal)));
+        }
+        Kind::Http1 | Kind::Http2 | Kind::Authz | Kind::Refused => {
             tokio::spawn(http::serve(listener, kind, name, Arc::clone(journal)));
         }
         Kind::Tcp => {

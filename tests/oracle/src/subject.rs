@@ -74,7 +74,9 @@ impl Subject {
             Kind::Waypoint => waypoint(resources, &folder, listen, concurrency)?,
         };
         let subject = Self::run(kind, listen, folder, command).await?;
-        subject.wait_until_it_listens(resources).await;
+        if kind == Kind::Envoy {
+            subject.wait_until_it_listens(resources).await;
+        }
         Ok(subject)
     }
 
@@ -194,9 +196,10 @@ impl Subject {
         }
     }
 
-    /// Ready is said when the configuration is in force, and a socket may be open a moment later. A
-    /// listener that is refused never opens; its cases will say so.
-    pub async fn wait_until_it_listens(&self, resources: &Resources) {
+    /// Envoy says that it is ready when the configuration is in force, and a socket may be open a
+    /// moment later; ours says so once its sockets are open. A listener that is refused never opens;
+    /// its cases will say so.
+    async fn wait_until_it_listens(&self, resources: &Resources) {
         let ports = resources.listeners.iter().filter_map(|listener| {
             let port = listener["address"]["socket_address"]["port_value"].as_u64();
             port.and_then(|port| u16::try_from(port).ok())

@@ -303,7 +303,7 @@ impl Theme {
             "connect_timeout": "1s",
             "load_assignment": {"cluster_name": name, "endpoints": localities(endpoints)},
         });
-        if spec.kind == Kind::Http2 {
+        if matches!(spec.kind, Kind::Http2 | Kind::AuthzGrpc) {
             cluster["typed_extension_protocol_options"] = json!({
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                     "@type": HTTP_OPTIONS,

@@ -64,9 +64,11 @@ async fn process() -> Process {
     });
     let (_, ask) = mesh::stop::Stop::listen().unwrap();
     let draining = Draining::default();
+    let current = Current::default();
+    current.listening();
     let admin = Arc::new(Admin {
         taken: Arc::clone(&taken) as Arc<dyn Taken>,
-        current: Current::default(),
+        current,
         secrets: Secrets::default(),
         upstream: upstream::Shared::default(),
         telemetry: Telemetry::default(),

@@ -19,7 +19,7 @@ use super::request::has_hop_by_hop;
 use super::upgrade;
 use crate::cors;
 use crate::model::http::{Cors, ServerHeader};
-use crate::model::route::{Destination, Route, RouteAction, VirtualHost, Weighted};
+use crate::model::route::{Destination, Route, RouteAction, RouteTable, VirtualHost, Weighted};
 use crate::route::headers::Layers;
 use crate::telemetry::Exchange;
 use crate::upstream::Received;
@@ -44,6 +44,8 @@ pub(super) struct Afterwards {
     pub(super) cookies: Vec<HeaderValue>,
     /// Another header: a sticky session's.
     pub(super) session: Option<(HeaderName, HeaderValue)>,
+    /// What an authorisation service adds, and whether that is appended.
+    pub(super) authorised: Vec<(HeaderName, HeaderValue, bool)>,
     /// How many attempts were made, where the answer is to say so.
     pub(super) attempts: Option<u32>,
 }
@@ -87,6 +89,30 @@ impl Afterwards {
             route: route.clone(),
             weighted,
         });
+    }
+}
+
+/// Keeps the request's headers that the route's changes to the answer look at: the request itself is
+/// gone when its answer comes.
+pub(super) fn keep(flow: &Flow<'_>) {
+    let Some(changes) = &flow.afterwards.changes else {
+        return;
+    };
+    let mut exchange = flow.flight.exchange.borrow_mut();
+    for name in changes.layers(&flow.view.table).response_wants() {
+        let name = std::slice::from_ref(name);
+        exchange.request.keep(name, &flow.asked.headers);
+    }
+}
+
+impl Changes {
+    fn layers<'c>(&'c self, table: &'c RouteTable) -> Layers<'c> {
+        Layers {
+            table,
+            host: &self.host,
+            route: &self.route,
+            weighted: self.weighted.and_then(|at| weighted(&self.route, at)),
+        }
     }
 }
 
@@ -164,20 +190,19 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
         headers.insert(ATTEMPTS, HeaderValue::from(attempts));
     }
     if let Some(changes) = &after.changes {
-        let weighted = changes.weighted.and_then(|at| weighted(&changes.route, at));
-        let layers = Layers {
-            table: &flow.view.table,
-            host: &changes.host,
-            route: &changes.route,
-            weighted,
-        };
-        layers.response(headers, exchange);
+        changes.layers(&flow.view.table).response(headers, exchange);
     }
     for cookie in &after.cookies {
         headers.append(header::SET_COOKIE, cookie.clone());
     }
     if let Some((name, value)) = &after.session {
         match *name == header::SET_COOKIE {
+            true => headers.append(name, value.clone()),
+            false => headers.insert(name, value.clone()).is_some(),
+        };
+    }
+    for (name, value, append) in &after.authorised {
+        match append {
             true => headers.append(name, value.clone()),
             false => headers.insert(name, value.clone()).is_some(),
         };

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::flight::{Expired, Flight, Landing};
+use super::inbound::Inbound;
 use super::replay::Attempt;
 use crate::telemetry::Flags;
 use crate::upstream::Received;
@@ -45,7 +45,7 @@ pub enum RequestBody {
 /// A body as it comes from the client.
 #[derive(Debug)]
 pub struct Streamed {
-    incoming: Incoming,
+    incoming: Inbound,
     flight: Rc<Flight>,
 }
 
@@ -68,7 +68,7 @@ enum Kind {
 
 impl RequestBody {
     /// The client's body, sent once.
-    pub(super) fn stream(incoming: Incoming, flight: &Rc<Flight>) -> Self {
+    pub(super) fn stream(incoming: Inbound, flight: &Rc<Flight>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -87,7 +87,7 @@ impl Streamed {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
+                if let Some(data) = frame.data_ref().filter(|_| !self.incoming.was_early()) {
                     self.flight.received(data.len());
                 }
                 if frame.is_trailers() || self.incoming.is_end_stream() {

@@ -1,14 +1,15 @@
 //! The chain's filters, in its order: tokens, policy, faults, CORS. Each lets the request pass,
 //! changes it, or answers it; what it does differently on a route is the route's to say.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header;
+use http::{HeaderMap, StatusCode};
 
+use super::authz;
 use super::flow::{Flow, Target};
 use super::reply::Reply;
 use super::session;
@@ -17,8 +18,10 @@ use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
 use crate::model::policy::Rbac;
 use crate::model::rare::Silent;
+use crate::model::rate_limit::RateLimit;
 use crate::model::route::{FilterOverrides, RouteAction};
 use crate::policy::{self, Subject};
+use crate::route::headers::{set_in_answer, set_in_request};
 use crate::route::{Ask, split};
 use crate::tcp::NOT_SERVED;
 use crate::telemetry::Flags;
@@ -27,6 +30,12 @@ use crate::{cors, fault};
 /// Requests that are held up or answered by faults now, in this process.
 static FAULTS: AtomicU32 = AtomicU32::new(0);
 
+/// When the process first met a rate limit: what its buckets count from.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// gRPC's status for a limit that is reached.
+const RESOURCE_EXHAUSTED: u32 = 8;
+
 /// Lets the request through the chain's filters.
 pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Reply> {
     let mut guards = 0;
@@ -34,6 +43,8 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
         match filter {
             // What few chains have costs its room only there.
             HttpFilter::Jwt(filter) => Box::pin(tokens(flow, filter)).await?,
+            HttpFilter::ExtAuthz(filter) => Box::pin(authz::ask(flow, filter)).await?,
+            HttpFilter::RateLimit(filter) => limits(flow, filter)?,
             HttpFilter::Rbac(filter) => {
                 guards += 1;
                 access(flow, filter)?;
@@ -56,6 +67,34 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
     Ok(())
 }
 
+/// Takes a token for the request.
+fn limits(flow: &mut Flow<'_>, filter: &Arc<RateLimit>) -> Result<(), Reply> {
+    const DETAILS: &str = "local_rate_limited";
+    let limit = overridden(flow, |filters| filters.rate_limit.as_ref()).unwrap_or(filter);
+    let Some(bucket) = &limit.bucket else {
+        return Ok(());
+    };
+    let mut random = rand::rng();
+    if !limit.enabled.holds(&mut random) || bucket.take(BEGAN.elapsed()) {
+        return Ok(());
+    }
+    let limit = limit.clone();
+    let exchange = flow.flight.exchange.borrow();
+    if !limit.enforced.holds(&mut random) {
+        set_in_request(&mut flow.asked.headers, &limit.passed, &*exchange);
+        return Ok(());
+    }
+    let mut headers = HeaderMap::new();
+    set_in_answer(&mut headers, &limit.answer, &*exchange);
+    let mut reply = Reply::new(limit.status, DETAILS, DETAILS).flag(Flags::RATE_LIMITED);
+    let named = headers.iter();
+    reply.headers = named
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    reply.grpc_status = limit.exhausted.then_some(RESOURCE_EXHAUSTED);
+    Err(reply)
+}
+
 /// The answer where the chain's configuration was refused. Envoy answers so where a filter's
 /// configuration never came.
 fn not_served() -> Reply {
@@ -65,7 +104,7 @@ fn not_served() -> Reply {
 }
 
 /// What the route says of a filter, then its host.
-fn overridden<'f, T>(
+pub(super) fn overridden<'f, T>(
     flow: &'f Flow<'_>,
     of: impl Fn(&'f FilterOverrides) -> Option<&'f T>,
 ) -> Option<&'f T> {

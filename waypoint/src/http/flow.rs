@@ -14,6 +14,7 @@ use mesh::policy::Permit;
 use super::body::ResponseBody;
 use super::connection::Http;
 use super::flight::{Flight, Landing};
+use super::inbound::Inbound;
 use super::raw::Quirks;
 use super::reply::{Refusal, Reply};
 use super::request::{Asked, Stop};
@@ -31,7 +32,7 @@ pub(super) struct Flow<'h> {
     pub(super) view: Rc<View>,
     pub(super) flight: Rc<Flight>,
     pub(super) asked: Asked,
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<Inbound>,
     /// What filters wrote down.
     pub(super) metadata: Metadata,
     /// Its own random number: one for all choices.
@@ -87,7 +88,7 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
         http,
         flight,
         asked,
-        body: Some(body),
+        body: Some(body.into()),
         metadata: Metadata::default(),
         random: rand::random(),
         target: Target::Nothing,
@@ -231,11 +232,13 @@ impl Flow<'_> {
             RouteAction::Forward(to) => forward::run(self, landing, &host, &route, to).await,
             RouteAction::Redirect(to) => {
                 self.afterwards.change_headers(&host, &route, None);
+                answer::keep(self);
                 let location = redirect::location(to, &route.matches, &self.asked.head());
                 Err(Reply::redirect(to.status, &location))
             }
             RouteAction::Direct { status, body } => {
                 self.afterwards.change_headers(&host, &route, None);
+                answer::keep(self);
                 Err(Reply::new(*status, body.clone(), "direct_response"))
             }
         }

@@ -64,6 +64,7 @@ pub(super) async fn run(
     flow.afterwards.change_headers(host, route, weighted);
     let permit = flow.permit.take().ok_or_else(denied)?;
     change_head(flow, host, route, forward, weighted);
+    answer::keep(flow);
     let rewrite_host = rewrite(flow, route, forward, weighted);
     let rules = forward.retry.as_ref().or(host.retry.as_ref()).cloned();
     let retry = retry::State::new(rules.as_ref(), &flow.asked.head());

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::body::BodyError;
 use super::flight::Flight;
+use super::inbound::Inbound;
 
 /// Bytes that are kept of one request. 64 of them at a time are 8 MiB.
 pub(super) const LIMIT: usize = 128 << 10;
@@ -29,7 +29,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    incoming: Incoming,
+    incoming: Inbound,
     kept: Vec<Bytes>,
     size: usize,
     trailers: Option<HeaderMap>,
@@ -58,7 +58,7 @@ pub struct Attempt {
 }
 
 impl Replay {
-    pub(super) fn new(incoming: Incoming, flight: &Rc<Flight>) -> Self {
+    pub(super) fn new(incoming: Inbound, flight: &Rc<Flight>) -> Self {
         Self(Rc::new(Shared {
             flight: flight.clone(),
             state: RefCell::new(State {
@@ -144,7 +144,9 @@ impl Attempt {
             }
         };
         if let Some(data) = frame.data_ref() {
-            self.shared.flight.received(data.len());
+            if !state.incoming.was_early() {
+                self.shared.flight.received(data.len());
+            }
             state.size += data.len();
             if state.size > LIMIT {
                 state.lost = true;

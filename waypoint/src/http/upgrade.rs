@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -17,6 +16,7 @@ use super::body::RequestBody;
 use super::flight::{Flight, Landing};
 use super::flow::Flow;
 use super::forward::{Plan, request};
+use super::inbound::Inbound;
 use super::reply::Reply;
 use crate::telemetry::Flags;
 use crate::upstream::{Choice, Sent};
@@ -30,7 +30,7 @@ pub(super) async fn forward(
     flow: &mut Flow<'_>,
     _landing: &Landing,
     plan: &Plan,
-    incoming: Incoming,
+    incoming: Inbound,
 ) -> Result<Answered, Reply> {
     let client: OnUpgrade = flow
         .asked

@@ -18,7 +18,7 @@ use envoy_types::pb::google::protobuf::Any;
 use super::error::{At as _, Refused, each, need};
 use super::filter_state;
 use super::served::Notes;
-use super::{jwt, plain, rbac, stats, text, typed};
+use super::{authz, jwt, plain, rate_limit, rbac, stats, text, typed};
 use crate::model::http::{AbortWith, Cors, Fault, HttpFilter};
 use crate::model::route::{SessionPlace, StatefulSession};
 use crate::model::text::Fraction;
@@ -117,6 +117,13 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
         }
         "envoy.extensions.filters.http.rbac.v3.RBAC" => {
             HttpFilter::Rbac(Arc::new(rbac::http(typed::unpack_whole(config)?, notes)?))
+        }
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" => {
+            let filter = authz::filter(typed::unpack_whole(config)?, notes)?;
+            HttpFilter::ExtAuthz(Arc::new(filter))
+        }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            HttpFilter::RateLimit(Arc::new(rate_limit::of(config, notes)?))
         }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
             HttpFilter::Fault(Arc::new(fault(typed::unpack(config, notes)?, notes)?))

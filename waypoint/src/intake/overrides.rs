@@ -11,8 +11,9 @@ use envoy_types::pb::google::protobuf::Any;
 use super::error::{At as _, Refused, need};
 use super::route::Scope;
 use super::served::Notes;
-use super::{filters as compile, rbac, typed};
+use super::{authz, filters as compile, rate_limit, rbac, typed};
 use crate::model::http::{Cors, Fault};
+use crate::model::rate_limit::RateLimit;
 use crate::model::route::FilterOverrides;
 use crate::model::text::Fraction;
 
@@ -43,6 +44,8 @@ pub(super) fn inherit(own: FilterOverrides, outer: &FilterOverrides) -> FilterOv
         cors,
         rbac,
         jwt,
+        rate_limit,
+        authz,
         session,
     } = own;
     FilterOverrides {
@@ -50,6 +53,8 @@ pub(super) fn inherit(own: FilterOverrides, outer: &FilterOverrides) -> FilterOv
         cors: cors.or_else(|| outer.cors.clone()),
         rbac: rbac.or_else(|| outer.rbac.clone()),
         jwt: jwt.or_else(|| outer.jwt.clone()),
+        rate_limit: rate_limit.or_else(|| outer.rate_limit.clone()),
+        authz: authz.or_else(|| outer.authz.clone()),
         session: session.or_else(|| outer.session.clone()),
     }
 }
@@ -61,7 +66,7 @@ fn one(
     scope: &Scope,
     notes: &mut Notes,
 ) -> Result<(), Refused> {
-    match typed::name(config) {
+    match typed::open(config)?.name.as_str() {
         "envoy.config.route.v3.FilterConfig" => {
             let FilterConfig {
                 config,
@@ -101,6 +106,15 @@ fn one(
             overrides.jwt = Some(jwt(typed::unpack_whole(config)?, scope)?);
             Ok(())
         }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            overrides.rate_limit = Some(Arc::new(rate_limit::of(config, notes)?));
+            Ok(())
+        }
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
+            let route = authz::on_route(typed::unpack_whole(config)?, notes)?;
+            overrides.authz = Some(route.map(Arc::new));
+            Ok(())
+        }
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute" => {
             use filters::stateful_session::v3::stateful_session_per_route::Override;
 
@@ -123,7 +137,15 @@ fn one(
 /// Whether it is of a filter that is served.
 fn served(config: &Any) -> bool {
     let name = typed::name(config);
-    let known = ["fault", "cors", "rbac", "jwt_authn", "stateful_session"];
+    let known = [
+        "fault",
+        "cors",
+        "rbac",
+        "jwt_authn",
+        "ext_authz",
+        "local_ratelimit",
+        "stateful_session",
+    ];
     known.iter().any(|filter| {
         name.strip_prefix("envoy.extensions.filters.http.")
             .is_some_and(|rest| rest.split('.').next() == Some(filter))
@@ -136,6 +158,10 @@ fn disabled(name: &str, overrides: &mut FilterOverrides, notes: &mut Notes) -> R
         "envoy.filters.http.fault" => overrides.fault = Some(Arc::new(Fault::default())),
         "envoy.filters.http.cors" => overrides.cors = Some(Arc::new(no_cors())),
         "envoy.filters.http.rbac" => overrides.rbac = Some(None),
+        "envoy.filters.http.local_ratelimit" => {
+            overrides.rate_limit = Some(Arc::new(RateLimit::off()));
+        }
+        "envoy.filters.http.ext_authz" => overrides.authz = Some(None),
         "envoy.filters.http.jwt_authn" => overrides.jwt = Some(None),
         "envoy.filters.http.stateful_session" => notes.count(
             "StatefulSessionPerRoute.disabled",

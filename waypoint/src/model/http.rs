@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::authz::ExtAuthz;
 use super::jwt::JwtAuthn;
 use super::log::{AccessLog, Tracing};
 use super::policy::Rbac;
+use super::rate_limit::RateLimit;
 use super::route::{RouteTable, StatefulSession};
 use super::text::{Fraction, HeaderMatch, TextMatch};
 
@@ -78,6 +80,10 @@ pub enum Routes {
 pub enum HttpFilter {
     /// Tokens are checked.
     Jwt(Arc<JwtAuthn>),
+    /// A service outside decides.
+    ExtAuthz(Arc<ExtAuthz>),
+    /// Requests take tokens, and are answered where there are none.
+    RateLimit(Arc<RateLimit>),
     /// Policy decides.
     Rbac(Arc<Rbac>),
     /// Faults are put in, where the route asks for it.

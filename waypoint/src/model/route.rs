@@ -11,11 +11,13 @@ use http::{HeaderName, StatusCode};
 use regex::Regex;
 
 use super::endpoint::Labels;
+use super::authz::AuthzOverride;
 use super::format::Format;
 use super::http::{Cors, Fault};
 use super::jwt::Requirement;
 use super::policy::{MetadataMatch, PathTemplate, Rbac};
 use super::rare::{Rare, Silent};
+use super::rate_limit::RateLimit;
 use super::text::{Fraction, HeaderMatch, TextMatch};
 
 /// A table of virtual hosts.
@@ -414,6 +416,10 @@ pub struct FilterOverrides {
     pub rbac: Option<Option<Arc<Rbac>>>,
     /// Tokens; `Some(None)` means that none is needed.
     pub jwt: Option<Option<Arc<Requirement>>>,
+    /// Local rate limits.
+    pub rate_limit: Option<Arc<RateLimit>>,
+    /// External authorisation; `Some(None)` means that nobody is asked.
+    pub authz: Option<Option<Arc<AuthzOverride>>>,
     /// Sticky sessions.
     pub session: Option<Arc<StatefulSession>>,
 }
@@ -463,6 +469,8 @@ impl Silent for FilterOverrides {
         cors: None,
         rbac: None,
         jwt: None,
+        rate_limit: None,
+        authz: None,
         session: None,
     };
 
@@ -472,9 +480,12 @@ impl Silent for FilterOverrides {
             cors,
             rbac,
             jwt,
+            rate_limit,
+            authz,
             session,
         } = self;
-        let policy = rbac.is_some() || jwt.is_some();
-        !policy && fault.is_none() && cors.is_none() && session.is_none()
+        let policy = rbac.is_some() || jwt.is_some() || authz.is_some();
+        let limited = rate_limit.is_some();
+        !policy && !limited && fault.is_none() && cors.is_none() && session.is_none()
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use mesh::workload::Workload;
@@ -53,6 +54,7 @@ pub struct Current {
     snapshot: Arc<ArcSwap<Snapshot>>,
     peers: Arc<ArcSwap<Peers>>,
     version: watch::Sender<u64>,
+    listens: Arc<AtomicBool>,
 }
 
 impl Current {
@@ -85,6 +87,17 @@ impl Current {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// The sockets of a configuration were opened, as far as they can be.
+    pub fn listening(&self) {
+        self.listens.store(true, Ordering::Release);
+    }
+
+    /// Whether they were: before that nobody can connect, whatever has been published.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.listens.load(Ordering::Acquire)
     }
 
     /// Publishes who is behind which address.

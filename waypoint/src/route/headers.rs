@@ -45,21 +45,22 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Whether a change to the answer looks at the request's headers, so that they must be kept.
-    #[must_use]
-    pub fn response_needs_request(&self) -> bool {
-        self.in_order()
-            .flat_map(|changes| &changes.response_set)
+    /// The request's headers that a change to the answer looks at, which are kept until then.
+    pub fn response_wants(&self) -> impl Iterator<Item = &'a HeaderName> + use<'a> {
+        let sets = self.in_order().flat_map(|changes| &changes.response_set);
+        let keys = sets
             .flat_map(|set| &set.value.parts)
-            .any(|part| {
-                matches!(
-                    part,
-                    Part::Value {
-                        operator: Operator::Request { .. },
-                        ..
-                    }
-                )
-            })
+            .flat_map(|part| match part {
+                Part::Value {
+                    operator: Operator::Request { key, otherwise },
+                    ..
+                } => [Some(key), otherwise.as_ref()],
+                _ => [None, None],
+            });
+        keys.flatten().filter_map(|key| match key {
+            HeaderKey::Name(name) => Some(name),
+            _ => None,
+        })
     }
 
     /// The later wins: by default the most general.
@@ -76,6 +77,16 @@ impl<'a> Layers<'a> {
             false => layers[at],
         })
     }
+}
+
+/// Sets headers of a request.
+pub fn set_in_request(headers: &mut HeaderMap, set: &[HeaderSet], values: &dyn Values) {
+    apply(headers, &[], set, Side::Request, values);
+}
+
+/// Sets headers of an answer.
+pub fn set_in_answer(headers: &mut HeaderMap, set: &[HeaderSet], values: &dyn Values) {
+    apply(headers, &[], set, Side::Response, values);
 }
 
 /// Whose headers are changed: operators that name the same side's headers read them directly.
@@ -123,7 +134,7 @@ fn apply(
         return;
     }
     // All values are made, and all conditions looked at, before any header is set; those that
-    // overwrite come last.
+    // overwrite come first, as in Envoy.
     let made = set.iter().filter_map(|set| {
         let there = headers.contains_key(&set.name);
         let wanted = match set.action {
@@ -136,11 +147,11 @@ fn apply(
     });
     let made: Vec<(&HeaderSet, HeaderValue)> = made.collect();
     let adds = |set: &HeaderSet| matches!(set.action, SetAction::Append | SetAction::AddIfAbsent);
-    for (set, value) in made.iter().filter(|(set, _)| adds(set)) {
-        headers.append(&set.name, value.clone());
+    for (set, value) in made.iter().filter(|(set, _)| !adds(set)) {
+        headers.insert(&set.name, value.clone());
     }
-    for (set, value) in made.into_iter().filter(|(set, _)| !adds(set)) {
-        headers.insert(&set.name, value);
+    for (set, value) in made.into_iter().filter(|(set, _)| adds(set)) {
+        headers.append(&set.name, value);
     }
 }
 

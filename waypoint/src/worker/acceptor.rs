@@ -55,6 +55,9 @@ impl Acceptor {
         loop {
             let snapshot = self.current.snapshot();
             let complete = self.follow(&snapshot).await;
+            if snapshot.version > 0 {
+                self.current.listening();
+            }
             let changed = changes.changed();
             match complete {
                 true => {

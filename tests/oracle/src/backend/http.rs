@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{CASE, FROM, Journal, Kind, Name, SCRIPT, Seen};
+use super::{AUTHZ, CASE, FROM, Journal, Kind, Name, SCRIPT, Seen};
 use crate::script::{self, Ending, Step};
 use crate::wire::pairs;
 
@@ -36,7 +36,7 @@ pub(super) async fn serve(listener: TcpListener, kind: Kind, name: Name, journal
 async fn connection(stream: TcpStream, kind: Kind, name: Name, journal: Arc<Journal>) {
     // Without it an answer in two writes waits for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| answer(request, name.clone(), Arc::clone(&journal)));
+    let service = service_fn(|request| answer(request, kind, name.clone(), Arc::clone(&journal)));
     let io = TokioIo::new(stream);
     // How a connection ended is the proxy's to notice.
     if kind == Kind::Http2 {
@@ -53,6 +53,7 @@ async fn connection(stream: TcpStream, kind: Kind, name: Name, journal: Arc<Jour
 
 async fn answer(
     request: Request<Incoming>,
+    kind: Kind,
     name: Name,
     journal: Arc<Journal>,
 ) -> Result<Response<Scripted>, Failure> {
@@ -61,7 +62,13 @@ async fn answer(
         let value = headers.get(name).map(HeaderValue::as_bytes);
         String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
     };
-    let (case, script) = (text(CASE), text(SCRIPT));
+    let (case, script) = (
+        text(CASE),
+        text(match kind {
+            Kind::Authz => AUTHZ,
+            _ => SCRIPT,
+        }),
+    );
     let attempt = journal.write(&case, head(&request, &name));
     let step = script::step(&script, attempt)?;
     match step.ending {

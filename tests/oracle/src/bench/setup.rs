@@ -98,9 +98,7 @@ pub(crate) async fn ways(
                     ..resources.clone()
                 };
                 ads.set(by_ads.rendered(listen)?)?;
-                let subject = Subject::follow(*kind, ads, listen, scratch).await?;
-                subject.wait_until_it_listens(&resources).await;
-                subject
+                Subject::follow(*kind, ads, listen, scratch).await?
             }
         };
         ways.push(Way::Through(Box::new(subject)));

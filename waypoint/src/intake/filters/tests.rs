@@ -64,11 +64,9 @@ fn the_router_is_the_last_and_the_only_one() {
 #[test]
 fn a_filter_that_may_keep_somebody_out_is_refused_by_name() {
     for kind in [
-        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         "envoy.extensions.filters.http.wasm.v3.Wasm",
         "envoy.extensions.filters.http.lua.v3.Lua",
-        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
         "nobody.knows.It",
     ] {

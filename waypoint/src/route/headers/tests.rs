@@ -187,14 +187,20 @@ fn an_answer_can_say_something_of_its_request() {
     let mut headers = HeaderMap::new();
     headers.insert("server", "upstream".parse().unwrap());
     of_route.headers.response_remove = vec![HeaderName::from_static("server")];
-    of_route.headers.response_set = vec![asks];
+    let was = set(
+        "x-was",
+        vec![value(request("x-in", None), None)],
+        SetAction::Append,
+    );
+    of_route.headers.response_set = vec![asks, was];
     let layers = Layers {
         table: &table,
         host: &host,
         route: &of_route,
         weighted: None,
     };
-    assert!(layers.response_needs_request());
+    let wanted: Vec<_> = layers.response_wants().collect();
+    assert_eq!(wanted, ["x-in"]);
     layers.response(&mut headers, &Known);
     assert_eq!(all(&headers, "x-path"), ["/path"]);
     assert!(!headers.contains_key("server"));

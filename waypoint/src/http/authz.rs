@@ -1,0 +1,221 @@
+//! External authorisation on a request's way: as much of the body is read as is told of it, the
+//! service is asked by the proxy's own request, and its word is done. Whoever doesn't answer lets
+//! nobody pass, unless the configuration says otherwise.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, response};
+use http_body_util::BodyExt;
+use mesh::policy::Permit;
+use tracing::debug;
+
+use super::attempts::expire;
+use super::body::RequestBody;
+use super::filters::overridden;
+use super::flow::Flow;
+use super::jwks::own;
+use super::reply::Reply;
+use crate::authz::{self, Changes, Question, Verdict};
+use crate::model::authz::{AuthzOverride, Buffer, ExtAuthz};
+use crate::policy::metadata_matches;
+use crate::telemetry::Flags;
+use crate::upstream::Choice;
+
+/// The longest answer of a service that is read, in bytes.
+const LARGEST: usize = 1 << 20;
+
+/// Asks the filter's service about the request.
+pub(super) async fn ask(flow: &mut Flow<'_>, filter: &ExtAuthz) -> Result<(), Reply> {
+    let route = match overridden(flow, |filters| filters.authz.as_ref()) {
+        None => None,
+        Some(None) => return Ok(()),
+        Some(Some(route)) => Some(Arc::clone(route)),
+    };
+    let wanted = filter.enabled_metadata.as_ref();
+    if wanted.is_some_and(|wanted| !metadata_matches(wanted, &flow.metadata))
+        || !filter.enabled.holds(&mut rand::rng())
+    {
+        return Ok(());
+    }
+    let body = match authz::buffer(filter, route.as_deref()) {
+        Some(buffer) if flow.asked.upgrade.is_none() => read(flow, buffer).await?,
+        _ => None,
+    };
+    let request = question(flow, filter, route.as_deref(), body.as_ref());
+    let verdict = match request {
+        None => Verdict::Failed,
+        Some(request) => match tokio::time::timeout(filter.timeout, send(flow, filter, request))
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {:?}", filter.timeout)))
+        {
+            Ok((head, body, grpc)) => authz::verdict(filter, &head, body, grpc),
+            Err(error) => {
+                debug!(cluster = %filter.cluster, error, "an authorisation service can't be asked");
+                Verdict::Failed
+            }
+        },
+    };
+    match verdict {
+        Verdict::Allow(changes) => {
+            pass(flow, filter, *changes);
+            Ok(())
+        }
+        Verdict::Deny(denial) => {
+            flow.metadata.merge(authz::FILTER, denial.metadata);
+            let mut reply = Reply::new(denial.status, denial.body, "ext_authz_denied");
+            reply.headers = denial.headers;
+            Err(reply.flag(Flags::UNAUTHORIZED))
+        }
+        Verdict::Failed if filter.fail_open => {
+            if filter.fail_open_header {
+                let yes = HeaderValue::from_static("true");
+                flow.asked.headers.insert(authz::PASSED, yes);
+            }
+            Ok(())
+        }
+        Verdict::Failed => {
+            let reply = Reply::new(filter.status_on_error, "", "ext_authz_error");
+            Err(reply.flag(Flags::UNAUTHORIZED))
+        }
+    }
+}
+
+/// The beginning of the body, and whether there is more of it; none where the request has none.
+async fn read(flow: &mut Flow<'_>, buffer: Buffer) -> Result<Option<(Vec<u8>, bool)>, Reply> {
+    let Some(body) = flow.body.as_mut() else {
+        return Ok(None);
+    };
+    if http_body::Body::is_end_stream(body) {
+        return Ok(None);
+    }
+    let flight = flow.flight.clone();
+    let read = tokio::select! {
+        read = body.read_ahead(buffer.most) => read,
+        expired = std::future::poll_fn(|cx| flight.poll_expired(cx)) => {
+            return Err(expire(expired, false));
+        }
+    };
+    if let Err(error) = read {
+        debug!(%error, "a body broke off before it could be told of");
+        return Err(Reply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            "downstream_remote_disconnect",
+        ));
+    }
+    flight.received(body.held());
+    if body.has_ended() {
+        flight.request_complete();
+    }
+    if !buffer.partial && body.held() > buffer.most {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        return Err(Reply::new(
+            status,
+            "Payload Too Large",
+            "request_payload_too_large",
+        ));
+    }
+    Ok(Some(body.beginning(buffer.most)))
+}
+
+fn question(
+    flow: &Flow<'_>,
+    filter: &ExtAuthz,
+    route: Option<&AuthzOverride>,
+    body: Option<&(Vec<u8>, bool)>,
+) -> Option<Request<Bytes>> {
+    let head = flow.asked.head();
+    let started = flow.flight.exchange.borrow().marks.started;
+    let question = Question {
+        head: &head,
+        protocol: match flow.asked.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_11 => "HTTP/1.1",
+            _ => "HTTP/2",
+        },
+        downstream: &flow.http.connection.down,
+        client: flow.flight.exchange.borrow().client,
+        metadata: &flow.metadata,
+        body: body.map(|(beginning, more)| (beginning.as_slice(), *more)),
+        route,
+        id: flow.random,
+        time: started
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO),
+    };
+    authz::request(filter, &question)
+}
+
+/// The answer's head and body, and the status of gRPC at its end.
+type Answer = (response::Parts, Bytes, Option<u32>);
+
+async fn send(
+    flow: &Flow<'_>,
+    filter: &ExtAuthz,
+    request: Request<Bytes>,
+) -> Result<Answer, String> {
+    let entry = flow.view.snapshot.clusters.get(&filter.cluster);
+    let entry = entry.ok_or("there is no such cluster")?;
+    let request = request.map(|body| match body.is_empty() {
+        true => RequestBody::Empty,
+        false => RequestBody::Whole(Some(body)),
+    });
+    // The proxy's own request, not the one that is asked about.
+    let down = own();
+    let choice = Choice {
+        authority: Some(&filter.authority),
+        ..Choice::new(&down)
+    };
+    let upstreams = &flow.http.connection.local.upstreams;
+    let sent = upstreams.send(entry, &choice, Permit::by_waypoint(), request);
+    let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
+    let (head, mut body) = sent.response.into_parts();
+    let mut grpc = grpc_status(&head.headers);
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        grpc = frame.trailers_ref().and_then(grpc_status).or(grpc);
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + data.remaining() > LARGEST {
+            return Err(format!("the answer is larger than {LARGEST} bytes"));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok((head, whole.freeze(), grpc))
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// Does what the service says to a request that passes.
+fn pass(flow: &mut Flow<'_>, filter: &ExtAuthz, changes: Changes) {
+    let again = filter.clear_route_cache && changes.any();
+    let headers = &mut flow.asked.headers;
+    let mut before = None;
+    for (name, value) in changes.set {
+        // Several values of one name stay together, in place of what there was.
+        match before.as_ref() == Some(&name) {
+            true => headers.append(&name, value),
+            false => headers.insert(&name, value).is_some(),
+        };
+        before = Some(name);
+    }
+    for (name, value) in changes.append {
+        headers.append(name, value);
+    }
+    for name in changes.remove {
+        if name != header::HOST {
+            headers.remove(name);
+        }
+    }
+    flow.metadata.merge(authz::FILTER, changes.metadata);
+    flow.afterwards.authorised.extend(changes.answer);
+    if again {
+        flow.find_route();
+    }
+}
