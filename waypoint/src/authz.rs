@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::connection::Downstream;
 use crate::head::{Head, Metadata};
 use crate::model::authz::{AuthzOverride, Buffer, ExtAuthz, Service};
+use crate::model::route::SetAction;
 use crate::model::text::TextMatch;
 
 /// The filter's name, under which it writes down what its service says.
@@ -61,10 +62,12 @@ pub struct Changes {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Appended.
     pub append: Vec<(HeaderName, HeaderValue)>,
+    /// Appended where there is one of the name already, and left out elsewhere.
+    pub append_present: Vec<(HeaderName, HeaderValue)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
-    /// Headers of the answer, and whether they are appended.
-    pub answer: Vec<(HeaderName, HeaderValue, bool)>,
+    /// Headers of the answer.
+    pub answer: Vec<(HeaderName, HeaderValue, SetAction)>,
     /// Written down.
     pub metadata: Map<String, Value>,
 }
@@ -86,7 +89,8 @@ impl Changes {
     /// Whether the request itself is changed.
     #[must_use]
     pub fn any(&self) -> bool {
-        !(self.set.is_empty() && self.append.is_empty() && self.remove.is_empty())
+        let added = self.append.len() + self.append_present.len();
+        !(self.set.is_empty() && added == 0 && self.remove.is_empty())
     }
 }
 

@@ -1,5 +1,5 @@
 //! A captured configuration (`fixtures/istiod-waypoint.json`, for the objects beside it) in detail:
-//! what each object of Istio's becomes in the engine's model.
+//! what each object of Istio's becomes in the engine's model. Long because it is one configuration.
 
 #![expect(
     clippy::unwrap_used,
@@ -222,7 +222,7 @@ fn http_is_as_istio_sets_it() {
 #[test]
 fn filters_stand_in_istiods_order() {
     let http = reviews();
-    let kinds = http.filters.iter().map(|filter| match filter {
+    let kinds = http.filters.iter().map(|one| match one {
         HttpFilter::Jwt(_) => "jwt",
         HttpFilter::Rbac(_) => "rbac",
         HttpFilter::Fault(_) => "fault",

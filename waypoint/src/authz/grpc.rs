@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{Changes, Denial, Question, Verdict, passable, told};
 use crate::model::authz::ExtAuthz;
+use crate::model::route::SetAction;
 use crate::proto::structs;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -205,7 +206,7 @@ fn passed(ok: auth::OkHttpResponse, metadata: Map<String, Value>) -> Option<Chan
     };
     for (name, value, how) in headers(of_request) {
         match how {
-            Some(true) => changes.append.push((name, value)),
+            (Some(true), _) => changes.append_present.push((name, value)),
             _ => changes.set.push((name, value)),
         }
     }
@@ -216,17 +217,32 @@ fn passed(ok: auth::OkHttpResponse, metadata: Map<String, Value>) -> Option<Chan
         .collect();
     let answer = headers(response_headers_to_add).into_iter();
     changes.answer = answer
-        .map(|(name, value, how)| (name, value, how == Some(true)))
+        .map(|(name, value, (append, action))| {
+            let action = match append {
+                Some(true) => SetAction::Append,
+                Some(false) => SetAction::Overwrite,
+                None => action,
+            };
+            (name, value, action)
+        })
         .collect();
     Some(changes)
 }
 
-/// Headers, and whether the old field says that they are appended. What is no header, or may not be
-/// changed so, is left out.
-fn headers(options: Vec<core::HeaderValueOption>) -> Vec<(HeaderName, HeaderValue, Option<bool>)> {
+/// How a header is set: as the old field says, if it does, and as the newer one does.
+type How = (Option<bool>, SetAction);
+
+/// Headers and how they are set. What is no header, or may not be changed so, is left out.
+fn headers(options: Vec<core::HeaderValueOption>) -> Vec<(HeaderName, HeaderValue, How)> {
     let one = |option: core::HeaderValueOption| {
         #[expect(deprecated, reason = "services say it so")]
-        let how = option.append.map(|append| append.value);
+        let append = option.append.map(|append| append.value);
+        let action = match option.append_action {
+            1 => SetAction::AddIfAbsent,
+            2 => SetAction::Overwrite,
+            3 => SetAction::OverwriteIfExists,
+            _ => SetAction::Append,
+        };
         let header = option.header?;
         let name: HeaderName = header.key.parse().ok()?;
         let bytes = match header.raw_value.is_empty() {
@@ -234,7 +250,8 @@ fn headers(options: Vec<core::HeaderValueOption>) -> Vec<(HeaderName, HeaderValu
             false => header.raw_value,
         };
         passable(&name).then_some(())?;
-        Some((name, HeaderValue::from_bytes(&bytes).ok()?, how))
+        let value = HeaderValue::from_bytes(&bytes).ok()?;
+        Some((name, value, (append, action)))
     };
     options.into_iter().filter_map(one).collect()
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Changes, Denial, Question, Verdict, any, method, passable, told};
 use crate::model::authz::{ExtAuthz, HttpService};
+use crate::model::route::SetAction;
 
 /// Names of headers that are to be taken out of the request.
 const REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
@@ -90,7 +91,10 @@ pub(super) fn verdict(service: &HttpService, answer: &response::Parts, body: Byt
         set: taken(&|name| any(&service.upstream, name)),
         append: taken(&|name| any(&service.upstream_append, name)),
         remove: removed(&answer.headers),
-        answer: to_client.map(|(name, value)| (name, value, true)).collect(),
+        answer: to_client
+            .map(|(name, value)| (name, value, SetAction::Append))
+            .collect(),
+        append_present: Vec::new(),
         metadata,
     }))
 }

@@ -19,7 +19,9 @@ use super::request::has_hop_by_hop;
 use super::upgrade;
 use crate::cors;
 use crate::model::http::{Cors, ServerHeader};
-use crate::model::route::{Destination, Route, RouteAction, RouteTable, VirtualHost, Weighted};
+use crate::model::route::{
+    Destination, Route, RouteAction, RouteTable, SetAction, VirtualHost, Weighted,
+};
 use crate::route::headers::Layers;
 use crate::telemetry::Exchange;
 use crate::upstream::Received;
@@ -44,8 +46,8 @@ pub(super) struct Afterwards {
     pub(super) cookies: Vec<HeaderValue>,
     /// Another header: a sticky session's.
     pub(super) session: Option<(HeaderName, HeaderValue)>,
-    /// What an authorisation service adds, and whether that is appended.
-    pub(super) authorised: Vec<(HeaderName, HeaderValue, bool)>,
+    /// What an authorisation service sets.
+    pub(super) authorised: Vec<(HeaderName, HeaderValue, SetAction)>,
     /// How many attempts were made, where the answer is to say so.
     pub(super) attempts: Option<u32>,
 }
@@ -201,11 +203,14 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
             false => headers.insert(name, value.clone()).is_some(),
         };
     }
-    for (name, value, append) in &after.authorised {
-        match append {
-            true => headers.append(name, value.clone()),
-            false => headers.insert(name, value.clone()).is_some(),
-        };
+    for (name, value, action) in &after.authorised {
+        let there = headers.contains_key(name);
+        match action {
+            SetAction::Append => drop(headers.append(name, value.clone())),
+            SetAction::AddIfAbsent if there => {}
+            SetAction::OverwriteIfExists if !there => {}
+            _ => drop(headers.insert(name, value.clone())),
+        }
     }
     if let Some((cors, origin)) = &after.cors {
         cors::decorate(cors, origin, headers);

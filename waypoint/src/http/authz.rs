@@ -208,6 +208,11 @@ fn pass(flow: &mut Flow<'_>, filter: &ExtAuthz, changes: Changes) {
     for (name, value) in changes.append {
         headers.append(name, value);
     }
+    for (name, value) in changes.append_present {
+        if headers.contains_key(&name) {
+            headers.append(name, value);
+        }
+    }
     for name in changes.remove {
         if name != header::HOST {
             headers.remove(name);
