@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use regex::Regex;
 
-use super::endpoint::Labels;
 use super::authz::AuthzOverride;
+use super::endpoint::Labels;
 use super::format::Format;
 use super::http::{Cors, Fault};
 use super::jwt::Requirement;
