@@ -9,6 +9,7 @@ use kube::Client;
 use mesh::identity::TrustDomain;
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,7 @@ use crate::ca::keeper::{self, Keeper};
 use crate::ca::service::{Certificates, Lifetimes};
 use crate::ca::{roots, secret};
 use crate::index::Index;
+use crate::jwks::fetch::{Fetcher, Reach};
 use crate::kubernetes::review::KubernetesReviewer;
 use crate::kubernetes::watch;
 use crate::leader::Candidate;
@@ -32,7 +34,7 @@ use crate::xds::debug::Instance;
 use crate::xds::fleet::Fleet;
 use crate::xds::hub::Hub;
 use crate::xds::service::{Discovery, Sources};
-use crate::{deployer, server, tls};
+use crate::{deployer, jwks, server, tls};
 
 /// Binds an address; `[::]` falls back to `0.0.0.0` on a host without IPv6.
 async fn listen(address: SocketAddr, flag: &'static str) -> anyhow::Result<TcpListener> {
@@ -200,7 +202,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         trust_domain,
         lifetimes,
         (index, news),
-        metrics,
+        metrics.clone(),
     );
     let grpc = tasks.spawn(server::serve(
         grpc,
@@ -215,9 +217,21 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         longest: Duration::from_millis(options.debounce_longest_ms),
     };
     tracing::info!(namespace = options.namespace, address = %options.grpc_addr, "control started");
+    let (reports, receiver) = mpsc::channel(watch::QUEUE);
+    tasks.spawn(jwks::run(
+        (
+            Fetcher::new(&options.jwks_roots, Reach::Others),
+            jwks::Timing::default(),
+        ),
+        pilot.keys(),
+        reports.downgrade(),
+        metrics,
+        stop.clone(),
+    ));
+    watch::start(&client, reports);
     tokio::select! {
         () = stop.cancelled() => {}
-        () = pilot.run(watch::start(&client), debounce) => anyhow::bail!("all watches ended"),
+        () = pilot.run(receiver, debounce) => anyhow::bail!("all watches ended"),
         served = grpc => served.context("the gRPC server's task failed")?.context("the gRPC server failed")?,
     }
     tracing::info!("stopping: clients are told to connect elsewhere");

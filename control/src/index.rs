@@ -7,6 +7,7 @@
 //! | Namespace           | its services; their pods too, where it chooses another waypoint             |
 //! | Gateway, its class  | the services and pods that use it as their waypoint                         |
 //! | Service             | itself; pods that its old or new selector finds; its slices and their pods |
+//! | ServiceEntry        | a service for each host, as above; its endpoints                            |
 //! | EndpointSlice       | its bare addresses; its pods, where the service has no selector             |
 //! | AuthorizationPolicy | itself; pods that its old or new selector finds                             |
 //! | PeerAuthentication  | itself; the policies that inherit from it; pods that it applies to          |
@@ -15,6 +16,7 @@
 //! policy whose new version is wrong stays in force as it was.
 
 mod dependents;
+mod entries;
 mod l7;
 mod policies;
 mod recompute;
@@ -22,6 +24,7 @@ mod table;
 mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::deployer::{Plan, Plans};
@@ -36,6 +39,7 @@ use crate::status::Verdict;
 use crate::translate::Mesh;
 use crate::translate::waypoint::Waypoint;
 
+use entries::Entries;
 use l7::L7;
 use policies::{InForce, PeerInForce};
 use table::Table;
@@ -52,6 +56,8 @@ pub struct Index {
     peers: Table<PeerInForce>,
     gateways: Table<Gateway>,
     classes: HashMap<Arc<str>, GatewayClass>,
+    /// What ServiceEntries came to.
+    entries: Entries,
     /// The gateways that can be used as waypoints.
     waypoints: Table<Waypoint>,
     /// What waypoints are made from beside all this, and what they were made to.
@@ -73,6 +79,8 @@ enum Output {
     Pod(Key),
     Slice(Key),
     Service(Key),
+    /// The endpoints of a ServiceEntry.
+    Entry(Key),
     Policy(Key),
     Peer(Key),
     StaticStrict,
@@ -102,6 +110,8 @@ pub struct Wish {
     pub source: PolicySource,
     /// A route of the Gateway API, whose status speaks of each parent.
     pub route: Option<Box<GatewayRoute>>,
+    /// Addresses that hosts of a ServiceEntry were given, where its status does not have them yet.
+    pub addresses: Vec<(String, IpAddr)>,
     /// What its status should say.
     pub verdict: Verdict,
 }
@@ -121,6 +131,7 @@ impl Index {
             peers: Table::default(),
             gateways: Table::default(),
             classes: HashMap::new(),
+            entries: Entries::default(),
             waypoints: Table::default(),
             l7: L7::default(),
             plans_changed: true,
@@ -177,6 +188,7 @@ impl Index {
             Kind::GatewayClass => self.set_class(key.name.clone(), None),
             Kind::VirtualService
             | Kind::DestinationRule
+            | Kind::ServiceEntry
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::HttpRoute
@@ -210,6 +222,7 @@ impl Index {
             Kind::Gateway => self.gateways.keys().collect(),
             Kind::VirtualService
             | Kind::DestinationRule
+            | Kind::ServiceEntry
             | Kind::RequestAuthentication
             | Kind::Telemetry
             | Kind::HttpRoute
@@ -323,9 +336,14 @@ impl Index {
         }
         self.mark_dependents_of_service(&key);
         self.mark_waypoints_of_service(&key);
+        let of_kubernetes = new.as_ref().or(self.services.get(&key));
+        let of_kubernetes = of_kubernetes.is_some_and(|service| service.entry.is_none());
         self.services.set(&key, new);
         self.mark_dependents_of_service(&key);
         self.mark_waypoints_of_service(&key);
+        if of_kubernetes {
+            self.renew_shadowed(&key);
+        }
         self.dirty.insert(Output::Service(key));
     }
 

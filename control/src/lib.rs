@@ -21,7 +21,7 @@
 //! | cluster       | namespaces, nodes, pods, services, endpointslices        | list, watch               | what the mesh is made of     |
 //! | cluster       | authorizationpolicies, peerauthentications               | list, watch               | what it enforces             |
 //! | cluster       | gateways, gatewayclasses                                 | list, watch               | who goes through a waypoint  |
-//! | cluster       | virtualservices, destinationrules, requestauthentications, telemetries, httproutes, grpcroutes, tcproutes, tlsroutes, referencegrants | list, watch | what waypoints do |
+//! | cluster       | virtualservices, destinationrules, serviceentries, requestauthentications, telemetries, httproutes, grpcroutes, tcproutes, tlsroutes, referencegrants | list, watch | what waypoints do |
 //! | cluster       | the status of these                                      | patch                     | telling what came of it      |
 //! | cluster       | authorizationpolicies/status, peerauthentications/status | patch                     | telling what came of it      |
 //! | cluster       | gatewayclasses, their and gateways' status               | create, patch             | the class, and what came of a waypoint |
@@ -44,6 +44,7 @@ pub mod ca;
 pub mod deployer;
 pub mod difference;
 pub mod index;
+pub mod jwks;
 pub mod kubernetes;
 pub mod leader;
 pub mod metrics;

@@ -78,6 +78,8 @@ pub struct Metrics {
     pub roots: Counter,
     /// 1 while this replica writes to the cluster.
     pub leading: Gauge,
+    keys_fetched: Counter,
+    keys_failed: Counter,
 }
 
 fn histogram() -> Histogram {
@@ -116,6 +118,8 @@ impl Default for Metrics {
             statuses: Counter::default(),
             roots: Counter::default(),
             leading: Gauge::default(),
+            keys_fetched: Counter::default(),
+            keys_failed: Counter::default(),
         };
         metrics.register();
         metrics
@@ -281,6 +285,26 @@ impl Metrics {
             "1 while this replica is the one that writes to the cluster",
             Box::new(m.leading.clone()),
         );
+        r.register(
+            "pilot_jwks_resolver_network_fetch_success",
+            "Fetches of token issuers' keys that gave keys",
+            m.keys_fetched.clone(),
+        );
+        r.register(
+            "pilot_jwks_resolver_network_fetch_fail",
+            "Fetches of token issuers' keys that failed",
+            m.keys_failed.clone(),
+        );
+    }
+
+    /// Keys of a token issuer were asked for.
+    pub fn key_fetch(&self, good: bool) {
+        let counter = if good {
+            &self.keys_fetched
+        } else {
+            &self.keys_failed
+        };
+        counter.inc();
     }
 
     /// A response was sent, after this time.

@@ -18,6 +18,7 @@ pub mod reference_grant;
 pub mod request_authentication;
 pub mod routing;
 pub mod service;
+pub mod service_entry;
 pub mod telemetry;
 pub mod virtual_service;
 pub mod waypoint_use;
@@ -188,6 +189,8 @@ pub enum Kind {
     VirtualService,
     /// networking.istio.io/v1 DestinationRule.
     DestinationRule,
+    /// networking.istio.io/v1 ServiceEntry.
+    ServiceEntry,
     /// security.istio.io/v1 RequestAuthentication.
     RequestAuthentication,
     /// telemetry.istio.io/v1 Telemetry.
@@ -206,7 +209,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they are watched.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -218,6 +221,7 @@ impl Kind {
         Self::Gateway,
         Self::VirtualService,
         Self::DestinationRule,
+        Self::ServiceEntry,
         Self::RequestAuthentication,
         Self::Telemetry,
         Self::HttpRoute,
@@ -227,10 +231,11 @@ impl Kind {
         Self::ReferenceGrant,
     ];
 
-    /// The routing API: kinds that only waypoints are made from.
-    pub const ROUTING: [Self; 9] = [
+    /// The routing API: kinds that waypoints are made from. A ServiceEntry is told to node proxies too.
+    pub const ROUTING: [Self; 10] = [
         Self::VirtualService,
         Self::DestinationRule,
+        Self::ServiceEntry,
         Self::RequestAuthentication,
         Self::Telemetry,
         Self::HttpRoute,
@@ -249,7 +254,9 @@ impl Kind {
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
                 ("security.istio.io", "v1")
             }
-            Self::VirtualService | Self::DestinationRule => ("networking.istio.io", "v1"),
+            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => {
+                ("networking.istio.io", "v1")
+            }
             Self::Telemetry => ("telemetry.istio.io", "v1"),
             Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute => {
                 ("gateway.networking.k8s.io", "v1")
@@ -274,6 +281,7 @@ impl Kind {
             Self::GatewayClass => "GatewayClass",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::ServiceEntry => "ServiceEntry",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::Telemetry => "Telemetry",
             Self::HttpRoute => "HTTPRoute",

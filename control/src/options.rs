@@ -77,6 +77,9 @@ pub struct Options {
     /// Writes nothing to the cluster but the CA's Secret: to run beside another control plane.
     #[arg(long, env = "OBSERVE_ONLY")]
     pub observe_only: bool,
+    /// Further authorities, as PEM, for fetching keys of token issuers over https.
+    #[arg(long, env = "JWKS_EXTRA_ROOTS", default_value = "/cacerts/extra.pem")]
+    pub jwks_roots: PathBuf,
     /// The image of waypoints.
     #[arg(
         long,

@@ -15,6 +15,7 @@ use crate::authentication::BoundPod;
 use crate::ca::permission::{Place, Pods};
 use crate::deployer::Plans;
 use crate::index::Index;
+use crate::jwks::Wanted;
 use crate::kubernetes::watch::Report;
 use crate::metrics::Metrics;
 use crate::objects::{Change, Key, Kind, Object};
@@ -54,6 +55,8 @@ pub struct Pilot {
     plans: watch::Sender<Plans>,
     /// Counts batches with pods in them.
     pods: watch::Sender<u64>,
+    /// The keys of token issuers that shall be fetched.
+    keys: watch::Sender<Wanted>,
 }
 
 impl Pilot {
@@ -77,6 +80,7 @@ impl Pilot {
             open_namespaces: BTreeSet::new(),
             plans: watch::Sender::default(),
             pods: watch::Sender::default(),
+            keys: watch::Sender::default(),
         }
     }
 
@@ -96,6 +100,12 @@ impl Pilot {
     #[must_use]
     pub fn pods(&self) -> watch::Receiver<u64> {
         self.pods.subscribe()
+    }
+
+    /// The keys of token issuers that shall be fetched.
+    #[must_use]
+    pub fn keys(&self) -> watch::Receiver<Wanted> {
+        self.keys.subscribe()
     }
 
     /// Runs until the watches end.
@@ -151,6 +161,7 @@ impl Pilot {
                         }
                     }
                     Report::Broke(kind) => self.metrics.watch_error(kind),
+                    Report::Keys(source, outcome) => index.set_keys(source, outcome),
                 }
             }
             // Half of a cluster makes half of the policies: nothing is computed before all is in.
@@ -158,6 +169,13 @@ impl Pilot {
                 let missing = Kind::ALL.into_iter();
                 let missing = missing.filter(|kind| !self.listed.contains(kind));
                 self.hub.set_missing(missing.map(Kind::name).collect());
+                return;
+            }
+            if let Some(wanted) = index.take_wanted_keys() {
+                self.keys.send_replace(wanted);
+            }
+            // A waypoint that is known from before has keys: it is not told of none at our start.
+            if !*self.hub.ready().borrow() && index.waits_for_keys() {
                 return;
             }
             let updates = index.recompute();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use mesh::proto::discovery::Resource as Envelope;
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{Service, Workload};
+use mesh::workload::labels::extension;
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use sha2::{Digest, Sha256};
@@ -136,15 +137,28 @@ impl Resource {
         )
     }
 
-    /// The workload inside an `istio.workload.Address`, by itself: what waypoints are told.
+    /// The workload inside an `istio.workload.Address`, by itself, with those of its labels that
+    /// routes ask for: what waypoints are told.
     #[must_use]
-    pub fn workload_alone(&self) -> Self {
+    pub fn workload_alone<'a>(
+        &self,
+        labels: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: ExactSizeIterator>,
+    ) -> Self {
+        let labels = labels.into_iter();
         let value = self.value();
         let mut inner = value.as_slice();
         // The key of the member and its length, which `address` wrote.
         let read = decode_key(&mut inner).and_then(|_| decode_varint(&mut inner));
         let body = if read.is_ok() { inner } else { &[] };
-        Self::new(ResourceType::Workload, &self.name, Vec::new(), body)
+        if labels.len() == 0 {
+            return Self::new(ResourceType::Workload, &self.name, Vec::new(), body);
+        }
+        let more = Workload {
+            extensions: vec![extension(labels)],
+            ..Workload::default()
+        };
+        let body = [body, more.encode_to_vec().as_slice()].concat();
+        Self::new(ResourceType::Workload, &self.name, Vec::new(), &body)
     }
 
     /// A service, as `istio.workload.Address`.
@@ -154,6 +168,8 @@ impl Resource {
         let aliases = service
             .addresses
             .iter()
+            // A block has no name of its own.
+            .filter(|address| address.length.is_none())
             .filter_map(|address| alias(&address.network, &address.address));
         Self::new(
             ResourceType::Address,

@@ -5,6 +5,8 @@
 //! `control/tests/accepted-differences.yaml` lists it.
 
 pub mod authorization;
+pub mod auto_address;
+pub mod entry;
 pub mod l7;
 pub mod peer;
 pub mod protocol;
@@ -13,6 +15,8 @@ pub mod waypoint;
 pub mod workload;
 
 use std::net::IpAddr;
+
+use crate::objects::Key;
 
 /// What every translation needs to know of the mesh.
 #[derive(Clone, Debug)]
@@ -49,6 +53,27 @@ impl Mesh {
     #[must_use]
     pub fn hostname(&self, name: &str, namespace: &str) -> String {
         format!("{name}.{namespace}.svc.{}", self.domain)
+    }
+
+    /// The name under which the index keeps a host of a ServiceEntry: the host itself, which is no
+    /// name of a Service where it has a dot, and with a dot at its end where it has none.
+    #[must_use]
+    pub fn entry_key(namespace: &str, host: &str) -> Key {
+        if host.contains('.') {
+            Key::new(namespace, host)
+        } else {
+            Key::new(namespace, format!("{host}."))
+        }
+    }
+
+    /// The full DNS name of a service, by the name under which the index keeps it.
+    #[must_use]
+    pub fn host_of(&self, key: &Key) -> String {
+        if key.name.contains('.') {
+            key.name.trim_end_matches('.').to_owned()
+        } else {
+            self.hostname(&key.name, &key.namespace)
+        }
     }
 
     /// The trust domain on the wire: empty means `cluster.local`.

@@ -78,6 +78,21 @@ fn waypoints_are_told_what_istiod_tells_them() {
     assert!(unneeded.is_empty(), "no longer needed: {unneeded:#?}");
 }
 
+#[test]
+fn endpoints_of_entries_are_told_as_istiod_tells_them() {
+    let (istiods, ours) = scenario::entries("external");
+    assert_eq!(istiods.len(), 9);
+    for (theirs, ours) in istiods.iter().zip(&ours) {
+        let mut theirs = theirs.clone();
+        theirs
+            .as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
+        assert_eq!(theirs, *ours);
+    }
+    assert_eq!(ours.len(), istiods.len());
+}
+
 /// Where two values differ, and how.
 fn differences(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
     match (theirs, ours) {

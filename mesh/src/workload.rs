@@ -3,6 +3,7 @@
 //! xDS nor files.
 
 mod gateway;
+pub mod labels;
 mod parse;
 pub(crate) mod refusal;
 mod service;
@@ -83,6 +84,8 @@ pub struct Workload {
     pub locality: Locality,
     /// Whether its addresses are its own.
     pub network_mode: NetworkMode,
+    /// Its labels, as far as routes of waypoints ask for them; nobody else is told of any.
+    pub labels: Option<Box<labels::Labels>>,
     /// Its share of a service's traffic relative to other endpoints, at least 1 unless the control
     /// plane says 0 to keep traffic away.
     pub capacity: u32,

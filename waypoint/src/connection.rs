@@ -73,4 +73,15 @@ impl Downstream {
     pub fn principal(&self) -> Option<&str> {
         self.peer.as_ref()?.uris.first().map(|uri| &**uri)
     }
+
+    /// A label of the peer's workload. The workload is found by its address, and counts only where
+    /// the peer proved to be who runs there.
+    #[must_use]
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let workload = self.workload.as_ref()?;
+        let proved = self.peer.as_ref()?.identity.as_ref()?;
+        let labels = workload.labels.as_ref()?;
+        let label = labels.get(name).filter(|_| workload.identity == *proved);
+        label.map(|label| &**label)
+    }
 }

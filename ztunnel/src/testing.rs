@@ -41,6 +41,7 @@ pub(crate) fn pod(name: &str, ip: &str) -> Workload {
         cluster: "Kubernetes".into(),
         locality: Locality::default(),
         network_mode: NetworkMode::Standard,
+        labels: None,
         capacity: 1,
     }
 }

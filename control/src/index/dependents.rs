@@ -51,7 +51,9 @@ impl Index {
         namespace: &str,
         selector: Option<&Labels>,
     ) {
-        if namespace == self.mesh.root_namespace {
+        let root = namespace == self.mesh.root_namespace;
+        self.mark_entries((!root).then_some(namespace));
+        if root {
             let found = self
                 .pods
                 .all()

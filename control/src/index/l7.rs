@@ -5,6 +5,8 @@
 //! waypoints that looked at it; one of the routing API those that looked at its namespace, and all
 //! where it is the root's. Pods that only come, go or become ready change endpoints alone.
 
+mod keys;
+mod labels;
 mod routing;
 mod said;
 mod services;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use super::table::Table;
 use super::{Index, Output, Update, Wish};
 use crate::deployer::manifest::{Names, OLD_GATEWAY_NAME};
+use crate::objects::request_authentication::JwtRule;
 use crate::objects::routing::Spec;
 use crate::objects::waypoint_use::GATEWAY_NAME;
 use crate::objects::{Gateway, Key, Kind, Labels, Routing, Service, selects};
@@ -27,10 +30,14 @@ use crate::translate::l7::{self, Target, TargetPort, Translated, View};
 /// What waypoints are made from, and what they came to.
 #[derive(Default)]
 pub(super) struct L7 {
-    routing: HashMap<Kind, Table<InForce>>,
+    pub(super) routing: HashMap<Kind, Table<InForce>>,
     /// By waypoint: what it was made to, and what it was made from.
     pub(super) made: BTreeMap<Key, Made>,
     updates: BTreeMap<Key, Vec<Update>>,
+    /// Labels that routes ask of their callers.
+    asked: labels::Asked,
+    /// The keys of token issuers.
+    keys: keys::Keys,
     /// Waypoints that went.
     gone: BTreeSet<Key>,
     /// What was said of whom, so that it can be taken back.
@@ -38,10 +45,10 @@ pub(super) struct L7 {
 }
 
 /// An object of the routing API, as it is used.
-struct InForce {
-    routing: Routing,
+pub(super) struct InForce {
+    pub(super) routing: Routing,
     /// The newest version that could be read.
-    good: Option<Arc<Spec>>,
+    pub(super) good: Option<Arc<Spec>>,
 }
 
 /// What a waypoint came to.
@@ -50,6 +57,8 @@ pub(super) struct Made {
     names: BTreeSet<(ResourceType, Arc<str>)>,
     services: BTreeSet<Key>,
     namespaces: BTreeSet<Arc<str>>,
+    /// Host names that were asked for, whether or not anybody has them.
+    hosts: BTreeSet<String>,
 }
 
 impl L7 {
@@ -82,6 +91,10 @@ impl Index {
             (None, None) => true,
             _ => false,
         };
+        if !same {
+            self.ask_labels(former.as_deref(), good.as_deref());
+        }
+        let table = self.l7.routing.entry(kind).or_default();
         let (source, routing_route) = (routing.source.clone(), routing.route());
         table.set(&key, Some(InForce { routing, good }));
         let route = routing_route;
@@ -97,6 +110,7 @@ impl Index {
                 kind,
                 source,
                 route,
+                addresses: Vec::new(),
                 verdict,
             };
             self.verdicts.insert((kind, key.clone()), wish);
@@ -105,7 +119,12 @@ impl Index {
             // is to be written to the version that there is now.
             self.wish_of(&(kind, key.clone()));
         }
-        if !same {
+        if !same && kind == Kind::RequestAuthentication {
+            self.want_keys();
+        }
+        if !same && kind == Kind::ServiceEntry {
+            self.renew_entry(&key);
+        } else if !same {
             self.mark_waypoints_near(&key.namespace);
         }
     }
@@ -114,11 +133,20 @@ impl Index {
         let Some(table) = self.l7.routing.get_mut(&kind) else {
             return;
         };
-        if table.get(key).is_some() {
+        if let Some(old) = table.get(key) {
+            let former = old.good.clone();
             table.set(key, None);
+            self.ask_labels(former.as_deref(), None);
             self.l7.said.remove(&(kind, key.clone()));
             self.verdicts.remove(&(kind, key.clone()));
-            self.mark_waypoints_near(&key.namespace);
+            if kind == Kind::RequestAuthentication {
+                self.want_keys();
+            }
+            if kind == Kind::ServiceEntry {
+                self.renew_entry(key);
+            } else {
+                self.mark_waypoints_near(&key.namespace);
+            }
         }
     }
 
@@ -130,6 +158,17 @@ impl Index {
         });
         self.dirty
             .extend(near.map(|(key, _)| Output::Waypoint(key.clone())));
+    }
+
+    /// The waypoints that asked what a host name stands for.
+    pub(super) fn mark_waypoints_of_host(&mut self, host: &str) {
+        let asked = self
+            .l7
+            .made
+            .iter()
+            .filter(|(_, made)| made.hosts.contains(host));
+        self.dirty
+            .extend(asked.map(|(key, _)| Output::Waypoint(key.clone())));
     }
 
     pub(super) fn mark_all_waypoints(&mut self) {
@@ -177,12 +216,23 @@ impl Index {
                 .waypoint_of_service(found)
                 .filter(|waypoint| waypoint.service_account.is_some());
             marked.extend(binding.map(|waypoint| Output::Waypoint(waypoint.key.clone())));
+            // Where names are resolved the endpoints are in the cluster itself.
+            let inside = found
+                .entry
+                .as_ref()
+                .is_some_and(|of| of.entry.spec.resolution.by_name());
             let looked = self
                 .l7
                 .made
                 .iter()
                 .filter(|(_, made)| made.services.contains(&service));
-            marked.extend(looked.map(|(waypoint, _)| Output::WaypointEndpoints(waypoint.clone())));
+            marked.extend(looked.map(|(waypoint, _)| {
+                if inside {
+                    Output::Waypoint(waypoint.clone())
+                } else {
+                    Output::WaypointEndpoints(waypoint.clone())
+                }
+            }));
         }
         // Where waypoints are for accounts, a service may come to one or leave it with its pods.
         let accounts = self
@@ -322,13 +372,17 @@ impl Index {
             .collect();
         let looked = RefCell::new(Made::default());
         let lookup = |host: &str| {
-            let key = self.service_of_host(host)?;
             let mut looked = looked.borrow_mut();
+            looked.hosts.insert(host.to_owned());
+            let key = self
+                .service_of_host(host, &key.namespace)
+                .or_else(|| self.kubernetes_service(host))?;
             looked.namespaces.insert(key.namespace.clone());
             looked.services.insert(key.clone());
             drop(looked);
             self.services.get(&key).map(|service| self.target(service))
         };
+        let keys = |rule: &JwtRule| self.keys_of(rule);
         let backends = |target: &Target, port: &TargetPort| self.backends(target, port);
         for service in &services {
             let mut looked = looked.borrow_mut();
@@ -349,9 +403,15 @@ impl Index {
             pods: addresses,
             lookup: &lookup,
             backends: &backends,
+            keys: &keys,
             routes: self.hosted(&near, &looked, &problems),
             rules: self.rules(),
             policies: self.l7_policies(),
+            families: self
+                .services
+                .get(key)
+                .map(|service| service.families)
+                .unwrap_or_default(),
             access_log: self.access_log(key),
             services,
             problems,

@@ -205,6 +205,7 @@ impl Index {
                     kind,
                     source,
                     route: None,
+                    addresses: Vec::new(),
                     verdict,
                 },
             );

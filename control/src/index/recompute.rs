@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Index, Output, Update};
-use crate::objects::{EndpointSlice, Key, Pod, Service, selects};
+use crate::objects::{EndpointSlice, Key, Labels, Pod, Service, selects};
 use crate::resource::{Resource, ResourceType};
 use crate::translate::workload::{Context, bare_endpoint, pod, pod_uid};
 use crate::translate::{peer, service};
@@ -18,6 +18,7 @@ impl Index {
                 Output::Pod(key) => updates.extend(self.pod_resource(key)),
                 Output::Slice(key) => self.slice(key, &mut updates),
                 Output::Service(key) => updates.push(self.service(key)),
+                Output::Entry(key) => self.entry_workloads(key, &mut updates),
                 Output::Policy(key) => updates.push(self.policy(key)),
                 Output::Peer(key) => updates.push(self.peer(key)),
                 Output::StaticStrict => updates.push(self.static_strict()),
@@ -36,7 +37,8 @@ impl Index {
         match workload {
             Some(mut workload) => {
                 let address = Resource::workload(&mut workload);
-                let alone = address.workload_alone();
+                let alone = address
+                    .workload_alone(found.map(|pod| self.told_labels(pod)).unwrap_or_default());
                 [
                     present(ResourceType::Address, address),
                     present(ResourceType::Workload, alone),
@@ -54,7 +56,7 @@ impl Index {
             waypoint: self
                 .waypoint_of_pod(pod)
                 .map(|waypoint| waypoint.address.clone()),
-            policies: self.policies_of(pod),
+            policies: self.policies_of(&pod.key.namespace, &pod.labels),
         }
     }
 
@@ -85,8 +87,8 @@ impl Index {
     }
 
     /// Those with a selector: a node proxy finds the others by itself.
-    fn policies_of(&self, pod: &Pod) -> Vec<String> {
-        let (root, own) = (&*self.mesh.root_namespace, &*pod.key.namespace);
+    pub(super) fn policies_of(&self, own: &str, labels: &Labels) -> Vec<String> {
+        let root = &*self.mesh.root_namespace;
         let from_root = self.policies.within(root).filter(|_| root != own);
         let mut names: Vec<String> = from_root
             .chain(self.policies.within(own))
@@ -95,7 +97,7 @@ impl Index {
                 policy
                     .selector
                     .as_ref()
-                    .is_some_and(|selector| selects(selector, &pod.labels))
+                    .is_some_and(|selector| selects(selector, labels))
             })
             .map(|(key, _)| key.to_string())
             .collect();
@@ -104,7 +106,7 @@ impl Index {
         names.extend(peer::attached(
             &self.mesh,
             own,
-            &pod.labels,
+            labels,
             own_peers,
             self.inherited_strict(own),
         ));
@@ -162,11 +164,12 @@ impl Index {
     }
 
     fn service(&self, key: &Key) -> Update {
-        match self.services.get(key) {
+        match self.same_name(key) {
             Some(found) => {
                 let waypoint = self.waypoint_of_service(found);
                 let context = service::Context {
                     namespace: self.namespaces.get(&key.namespace),
+                    canonical: self.is_canonical(found),
                     ingress_use_waypoint: waypoint.is_some() && self.ingress_uses_waypoint(found),
                     waypoint: waypoint.map(|waypoint| waypoint.address.clone()),
                 };
@@ -176,11 +179,7 @@ impl Index {
                 )
             }
             None => {
-                let name = format!(
-                    "{}/{}",
-                    key.namespace,
-                    self.mesh.hostname(&key.name, &key.namespace)
-                );
+                let name = format!("{}/{}", key.namespace, self.mesh.host_of(key));
                 absent(ResourceType::Address, &name)
             }
         }
@@ -226,7 +225,7 @@ impl Index {
     }
 }
 
-fn present(kind: ResourceType, resource: Resource) -> Update {
+pub(super) fn present(kind: ResourceType, resource: Resource) -> Update {
     Update {
         kind,
         name: resource.name.clone(),
@@ -234,7 +233,7 @@ fn present(kind: ResourceType, resource: Resource) -> Update {
     }
 }
 
-fn absent(kind: ResourceType, name: &str) -> Update {
+pub(super) fn absent(kind: ResourceType, name: &str) -> Update {
     Update {
         kind,
         name: name.into(),

@@ -1,5 +1,8 @@
 //! The index: what each change recomputes, what stays in force, and that order does not matter.
 
+mod entries;
+mod keys;
+mod labels;
 mod order;
 mod waypoints;
 

@@ -47,6 +47,20 @@ impl Index {
         }
     }
 
+    /// The waypoint of what is sent to the own address of an endpoint that is no pod.
+    pub(super) fn waypoint_of_addresses(
+        &self,
+        asked: &UseWaypoint,
+        namespace: &Arc<str>,
+    ) -> Option<&Waypoint> {
+        match self.named_waypoint(asked, namespace) {
+            UseWaypoint::Never | UseWaypoint::Unsaid => None,
+            UseWaypoint::Named(key) => self
+                .admitting(&key, namespace)
+                .filter(|waypoint| waypoint.traffic.workloads()),
+        }
+    }
+
     /// Whether ingress gateways shall use a service's waypoint: its own label, or its namespace's.
     pub(super) fn ingress_uses_waypoint(&self, service: &Service) -> bool {
         let inherited = || {
@@ -231,6 +245,7 @@ impl Index {
             .chain(pods.map(|(key, _)| Output::Pod(key)))
             .collect();
         self.dirty.extend(marked);
+        self.mark_entries(None);
     }
 
     /// A namespace's labels may choose its waypoint, or let it use another's.
@@ -257,6 +272,7 @@ impl Index {
                 .map(|(key, _)| Output::Service(key));
             let pods = self.pods.within(name).map(|(key, _)| Output::Pod(key));
             self.dirty.extend(services.chain(pods));
+            self.mark_entries(Some(name));
             self.mark_all_waypoints();
         }
     }

@@ -21,6 +21,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::jwks::{Outcome, Source};
 use crate::objects::{
     AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node,
     Object, PeerAuthentication, Pod, Routing, Service,
@@ -42,11 +43,12 @@ pub enum Report {
     Listed(Kind, HashSet<Key>),
     /// The watch broke, and is taken up again.
     Broke(Kind),
+    /// Keys of a token issuer were fetched, or could not be.
+    Keys(Source, Outcome),
 }
 
 /// Starts all watches; they end when the receiver is dropped.
-pub fn start(client: &Client) -> mpsc::Receiver<Report> {
-    let (reports, receiver) = mpsc::channel(QUEUE);
+pub fn start(client: &Client, reports: mpsc::Sender<Report>) {
     for kind in Kind::ALL {
         let (client, reports) = (client.clone(), reports.clone());
         tokio::spawn(async move {
@@ -101,6 +103,7 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
                 }
                 Kind::VirtualService
                 | Kind::DestinationRule
+                | Kind::ServiceEntry
                 | Kind::RequestAuthentication
                 | Kind::Telemetry
                 | Kind::HttpRoute
@@ -130,7 +133,6 @@ pub fn start(client: &Client) -> mpsc::Receiver<Report> {
             }
         });
     }
-    receiver
 }
 
 /// Custom resources as JSON: one that does not parse must not hide the others.

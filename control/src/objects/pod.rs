@@ -10,7 +10,7 @@ use super::{Key, Labels};
 /// Set by the node agent once it has captured the pod; from then on peers use HBONE for it.
 pub const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// A pod with this label and the value `http` takes HBONE itself, without a node proxy.
-const TUNNEL: &str = "networking.istio.io/tunnel";
+pub(super) const TUNNEL: &str = "networking.istio.io/tunnel";
 /// Overrides the workload name taken from the owner.
 const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
 
@@ -42,9 +42,10 @@ pub struct Pod {
 }
 
 /// How peers reach a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tunnel {
     /// In plaintext.
+    #[default]
     None,
     /// Over HBONE, by its node's proxy.
     Captured,

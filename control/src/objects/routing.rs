@@ -12,6 +12,7 @@ use super::destination_rule::DestinationRule;
 use super::gateway_route::GatewayRoute;
 use super::reference_grant::ReferenceGrant;
 use super::request_authentication::RequestAuthentication;
+use super::service_entry::ServiceEntry;
 use super::telemetry::Telemetry;
 use super::virtual_service::VirtualService;
 use super::{Kind, PolicySource, patterns};
@@ -34,6 +35,8 @@ pub enum Spec {
     VirtualService(VirtualService),
     /// networking.istio.io DestinationRule.
     DestinationRule(Box<DestinationRule>),
+    /// networking.istio.io ServiceEntry.
+    ServiceEntry(Arc<ServiceEntry>),
     /// security.istio.io RequestAuthentication.
     RequestAuthentication(RequestAuthentication),
     /// telemetry.istio.io Telemetry.
@@ -62,6 +65,9 @@ impl Routing {
                 .and_then(patterns::virtual_service)
                 .map(Spec::VirtualService),
             Kind::DestinationRule => spec(object).map(Box::new).map(Spec::DestinationRule),
+            Kind::ServiceEntry => ServiceEntry::read(object)
+                .map(Arc::new)
+                .map(Spec::ServiceEntry),
             Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
             Kind::Telemetry => spec(object).map(Spec::Telemetry),
             Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),

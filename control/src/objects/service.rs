@@ -1,13 +1,15 @@
-//! Services: addresses, ports and how their endpoints are chosen.
+//! Services: addresses, ports and how their endpoints are chosen. Each host of a ServiceEntry is one too.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::place::TRAFFIC_DISTRIBUTION;
+use super::service_entry::ServiceEntry;
 use super::waypoint_use::{UseWaypoint, ingress_use, is_waypoint};
-use super::{Key, Labels};
+use super::{Key, Labels, Pod};
 
 /// What control knows of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,17 @@ pub struct Service {
     pub ingress_use_waypoint: Option<bool>,
     /// Whether it is a waypoint's own service.
     pub of_waypoint: bool,
+    /// The ServiceEntry that it is a host of, if Kubernetes does not know it.
+    pub entry: Option<EntryOf>,
+}
+
+/// Which ServiceEntry a service is of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryOf {
+    /// The object.
+    pub object: Key,
+    /// What it says.
+    pub entry: Arc<ServiceEntry>,
 }
 
 /// A port of a service.
@@ -65,6 +78,20 @@ pub enum TargetPort {
     Number(u16),
     /// The name of a container port, which may differ from pod to pod.
     Name(String),
+    /// The container port of this name, or where there is none this number: a ServiceEntry's.
+    NameOr(String, u16),
+}
+
+impl TargetPort {
+    /// This pod's number; `None` where the pod has no port of the name.
+    #[must_use]
+    pub fn of(&self, pod: &Pod) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(name) => pod.port(name),
+            Self::NameOr(name, number) => Some(pod.port(name).unwrap_or(*number)),
+        }
+    }
 }
 
 /// Which IP versions a service has.
@@ -125,8 +152,58 @@ impl Service {
             waypoint: UseWaypoint::of(labels, &key.namespace),
             ingress_use_waypoint: ingress_use(labels),
             of_waypoint: is_waypoint(labels),
+            entry: None,
             key,
         })
+    }
+
+    /// A host of a ServiceEntry; `given` are addresses for it where the entry has none.
+    #[must_use]
+    pub fn of_entry(key: Key, host: &str, of: EntryOf, created: i64, given: &[IpAddr]) -> Self {
+        let entry = of.entry.clone();
+        let ports = entry.spec.ports.iter().filter_map(|port| {
+            let number = u16::try_from(port.number).ok()?;
+            let target = match u16::try_from(port.target_port).ok()? {
+                0 => number,
+                target => target,
+            };
+            Some(ServicePort {
+                name: port.name.clone(),
+                port: number,
+                target: TargetPort::NameOr(port.name.clone(), target),
+                app_protocol: Some(port.protocol.to_ascii_lowercase()),
+                udp: port.protocol.eq_ignore_ascii_case("udp"),
+            })
+        });
+        let single = entry
+            .spec
+            .blocks()
+            .filter(|block| block.prefix_len() == block.max_prefix_len());
+        let addresses: Vec<IpAddr> = if entry.wants_address(host) {
+            given.to_vec()
+        } else {
+            single.map(|block| block.addr()).collect()
+        };
+        let selector = entry.spec.workload_selector.as_ref();
+        Self {
+            addresses,
+            headless: false,
+            ports: ports.collect(),
+            selector: selector
+                .map(|selector| selector.labels.clone())
+                .filter(|labels| !labels.is_empty()),
+            families: Families::Unknown,
+            distribution: None,
+            distribution_annotation: entry.distribution.clone(),
+            local: false,
+            publish_not_ready: false,
+            created,
+            waypoint: UseWaypoint::of(&entry.labels, &key.namespace),
+            ingress_use_waypoint: ingress_use(&entry.labels),
+            of_waypoint: false,
+            entry: Some(of),
+            key,
+        }
     }
 }
 

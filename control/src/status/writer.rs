@@ -6,6 +6,7 @@
 //! their queues when they see it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,12 +130,19 @@ pub async fn run(
 /// The status that the object lacks, said at `now`; `None` if it says the same already.
 fn lacking(wish: &Wish, now: &str) -> Option<Value> {
     let source = &wish.source;
-    match &wish.route {
+    let status = match &wish.route {
         Some(route) => super::route::parents(route, &wish.verdict, source.generation, now)
             .map(|parents| json!({"parents": parents})),
         None => conditions(&source.conditions, &wish.verdict, source.generation, now)
             .map(|conditions| json!({"conditions": conditions})),
+    };
+    if wish.addresses.is_empty() {
+        return status;
     }
+    let mut status = status.unwrap_or_else(|| json!({}));
+    let one = |(host, address): &(String, IpAddr)| json!({"host": host, "value": address});
+    status["addresses"] = wish.addresses.iter().map(one).collect();
+    Some(status)
 }
 
 async fn write(client: &Client, wish: &Wish) -> Result<bool, kube::Error> {

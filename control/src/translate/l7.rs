@@ -38,7 +38,7 @@ pub use delegate::delegated;
 
 use crate::resource::{Resource, ResourceType};
 use canonical::Of;
-pub use view::{Backend, Hosted, Policies, Rule, Target, TargetPort, View};
+pub use view::{Backend, Found, Hosted, Place, Policies, Rule, Target, TargetPort, View};
 
 /// Every resource of one waypoint, and what is wrong with the objects they were made from.
 #[derive(Debug, Default)]

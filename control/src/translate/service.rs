@@ -1,13 +1,15 @@
 //! Service → `istio.workload.Service`.
 
 use mesh::proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
+use mesh::proto::workload::service::Visibility;
 use mesh::proto::workload::{
     GatewayAddress, IpFamilies, LoadBalancing, NetworkAddress, Port, Service as WireService,
 };
 
 use super::protocol::app_protocol;
-use super::{Mesh, octets};
-use crate::objects::service::{Families, TargetPort};
+use super::{Mesh, entry, octets};
+use crate::objects::service::{EntryOf, Families, TargetPort};
+use crate::objects::service_entry::Resolution;
 use crate::objects::{Namespace, Service};
 
 /// What of the cluster a service is made from.
@@ -19,30 +21,37 @@ pub struct Context<'a> {
     pub waypoint: Option<GatewayAddress>,
     /// Whether ingress gateways go there too.
     pub ingress_use_waypoint: bool,
+    /// Whether it is the one that its host name stands for in other namespaces: Kubernetes' own
+    /// service, which others can't shadow, or the oldest entry.
+    pub canonical: bool,
 }
 
 /// The service as node proxies learn it.
 #[must_use]
 pub fn service(mesh: &Mesh, service: &Service, context: &Context<'_>) -> WireService {
-    let addresses = service.addresses.iter().map(|address| NetworkAddress {
+    let single = service.addresses.iter().map(|address| NetworkAddress {
         network: mesh.network.clone(),
         address: octets(*address),
         length: None,
     });
+    let entry = service.entry.as_ref();
+    let blocks = entry
+        .into_iter()
+        .flat_map(|of| entry::blocks(mesh, &of.entry));
     let ports = service.ports.iter().map(|port| Port {
         service_port: u32::from(port.port),
         // Zero says that it has a name: each workload carries its own number.
-        target_port: match port.target {
-            TargetPort::Number(number) => u32::from(number),
+        target_port: match &port.target {
+            TargetPort::Number(number) | TargetPort::NameOr(_, number) => u32::from(*number),
             TargetPort::Name(_) => 0,
         },
         app_protocol: app_protocol(port).into(),
     });
     WireService {
-        name: service.key.name.to_string(),
+        name: entry.map_or(&service.key, |of| &of.object).name.to_string(),
         namespace: service.key.namespace.to_string(),
-        hostname: mesh.hostname(&service.key.name, &service.key.namespace),
-        addresses: addresses.collect(),
+        hostname: mesh.host_of(&service.key),
+        addresses: single.chain(blocks).collect(),
         ports: ports.collect(),
         load_balancing: load_balancing(service, context.namespace),
         ip_families: match service.families {
@@ -52,8 +61,13 @@ pub fn service(mesh: &Mesh, service: &Service, context: &Context<'_>) -> WireSer
             Families::Dual => IpFamilies::Dual,
         }
         .into(),
-        // Kubernetes' own service of a hostname is the one that others can't shadow.
-        canonical: true,
+        canonical: context.canonical,
+        subject_alt_names: entry
+            .map(|of| of.entry.spec.subject_alt_names.clone())
+            .unwrap_or_default(),
+        visibility: entry
+            .map_or(Visibility::Public, |of| entry::visibility(&of.entry))
+            .into(),
         waypoint: context.waypoint.clone(),
         ingress_use_waypoint: context.ingress_use_waypoint,
         ..WireService::default()
@@ -62,6 +76,14 @@ pub fn service(mesh: &Mesh, service: &Service, context: &Context<'_>) -> WireSer
 
 /// `internalTrafficPolicy: Local` is a hard limit; a traffic distribution is a preference.
 fn load_balancing(service: &Service, namespace: Option<&Namespace>) -> Option<LoadBalancing> {
+    let passes = |of: &EntryOf| of.entry.spec.resolution == Resolution::None;
+    if service.entry.as_ref().is_some_and(passes) {
+        return Some(LoadBalancing {
+            routing_preference: Vec::new(),
+            mode: Mode::Passthrough.into(),
+            health_policy: HealthPolicy::AllowAll.into(),
+        });
+    }
     let nearest_zone = [Scope::Network, Scope::Region, Scope::Zone].as_slice();
     let nearest_node = [
         Scope::Network,

@@ -8,17 +8,16 @@ use mesh::proto::workload::{
 use super::{Mesh, octets};
 use crate::objects::endpoint_slice::BareEndpoint;
 use crate::objects::pod::{OwnerKind, Tunnel};
-use crate::objects::service::TargetPort;
 use crate::objects::{EndpointSlice, Key, Labels, Node, Pod, Service};
 
 /// Labels that name the canonical service, strongest first; then the workload's name.
-const CANONICAL_NAME: [&str; 3] = [
+pub(crate) const CANONICAL_NAME: [&str; 3] = [
     "service.istio.io/canonical-name",
     "app.kubernetes.io/name",
     "app",
 ];
 /// Labels that name the canonical revision, strongest first; then `latest`.
-const CANONICAL_REVISION: [&str; 3] = [
+pub(crate) const CANONICAL_REVISION: [&str; 3] = [
     "service.istio.io/canonical-revision",
     "app.kubernetes.io/version",
     "version",
@@ -59,7 +58,7 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         return None;
     }
     let services = context.services.iter().map(|service| {
-        let hostname = mesh.hostname(&service.key.name, &service.key.namespace);
+        let hostname = mesh.host_of(&service.key);
         (
             format!("{}/{hostname}", service.key.namespace),
             pod_ports(pod, service),
@@ -171,13 +170,9 @@ pub fn bare_endpoint(
 /// out: the pod is no endpoint for that port.
 fn pod_ports(pod: &Pod, service: &Service) -> PortList {
     let ports = service.ports.iter().filter_map(|port| {
-        let target = match &port.target {
-            TargetPort::Number(number) => *number,
-            TargetPort::Name(name) => pod.port(name)?,
-        };
         Some(Port {
             service_port: u32::from(port.port),
-            target_port: u32::from(target),
+            target_port: u32::from(port.target.of(pod)?),
             app_protocol: 0,
         })
     });
@@ -186,7 +181,7 @@ fn pod_ports(pod: &Pod, service: &Service) -> PortList {
     }
 }
 
-fn label<'a>(labels: &'a Labels, names: &[&str]) -> Option<&'a str> {
+pub(crate) fn label<'a>(labels: &'a Labels, names: &[&str]) -> Option<&'a str> {
     names
         .iter()
         .find_map(|name| labels.get(*name))

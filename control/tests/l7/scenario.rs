@@ -24,6 +24,7 @@ pub(crate) const NAMES: &[&str] = &[
     "policy",
     "jwt",
     "gatewayapi",
+    "external",
     "workloads",
     "everything",
 ];
@@ -90,6 +91,35 @@ pub(crate) fn ours(name: &str) -> Resources {
         );
     }
     resources
+}
+
+/// The endpoints of ServiceEntries, as both tell waypoints of them: istiod's, ours.
+pub(crate) fn entries(name: &str) -> (Vec<Value>, Vec<Value>) {
+    let of_entry = |resource: &Value| text(&resource["uid"]).contains("/ServiceEntry/");
+    let mut index = Index::new(Mesh::default());
+    for object in objects(name) {
+        index.apply(Change::Applied(object));
+    }
+    let descriptors = Descriptors::get();
+    let updates = index.recompute().into_iter();
+    let ours = updates.filter(|update| update.kind == ResourceType::Workload);
+    let ours = ours.filter_map(|update| {
+        let value = update.resource?.value();
+        Some(
+            descriptors
+                .json(ResourceType::Workload.url(), &value)
+                .unwrap(),
+        )
+    });
+    let sorted = |resources: &mut dyn Iterator<Item = Value>| {
+        let mut all: Vec<Value> = resources.filter(|one| of_entry(one)).collect();
+        all.sort_by_key(|resource| resource["uid"].to_string());
+        all
+    };
+    (
+        sorted(&mut dump(name).into_iter()),
+        sorted(&mut ours.into_iter()),
+    )
 }
 
 fn add(resources: &mut Resources, mut resource: Value) {
@@ -200,6 +230,9 @@ fn objects(name: &str) -> Vec<Object> {
                 PeerAuthentication::from(&parse(&document)),
             ))),
             other => {
+                if other == "ServiceEntry" {
+                    document["status"] = given(&dump, &document);
+                }
                 let routing = Kind::ROUTING.into_iter().find(|kind| kind.name() == other);
                 let read = routing.and_then(|kind| Routing::read(kind, &parse(&document)));
                 objects.extend(read.map(|routing| Object::Routing(Box::new(routing))));
@@ -271,6 +304,19 @@ fn pod(workload: &Value, documents: &[Value]) -> Option<Object> {
         "status": {"podIPs": ips.collect::<Vec<_>>(), "conditions": [{"type": "Ready", "status": ready}]},
     });
     Pod::from_kubernetes(&parse(&object)).map(|pod| Object::Pod(Box::new(pod)))
+}
+
+/// The addresses that istiod's own controller gave to an entry's hosts.
+fn given(dump: &[Value], entry: &Value) -> Value {
+    let hosts = entry["spec"]["hosts"].as_array().unwrap().iter().map(text);
+    let given = hosts.flat_map(|host| {
+        let one = |address| json!({"host": host, "value": address});
+        addresses(dump, &host)
+            .into_iter()
+            .map(one)
+            .collect::<Vec<_>>()
+    });
+    json!({"addresses": given.collect::<Vec<_>>()})
 }
 
 /// The virtual addresses of a service, by the chains that they lead to.

@@ -11,7 +11,7 @@ use super::{
     AppProtocol, ApplicationProtocol, ApplicationTunnel, GatewayAddress, GatewayTarget, HBONE_PORT,
     Health, HealthPolicy, IpFamilies, LoadBalancing, Locality, Mode, NetworkMode, PortMapping,
     Scope, Service, ServiceKey, TunnelProtocol, Uid, Vip, Visibility, WeightedGateway, Workload,
-    WorkloadKind,
+    WorkloadKind, labels,
 };
 use crate::address::{Network, NetworkIp};
 use crate::identity::{Identity, TrustDomain};
@@ -134,6 +134,7 @@ fn workload(m: proto::Workload) -> Result<Workload, Refusal> {
             proto::NetworkMode::HostNetwork => NetworkMode::HostNetwork,
         },
         capacity: m.capacity.unwrap_or(1),
+        labels: labels::read(m.extensions)?,
         uid,
         namespace: m.namespace.into(),
         name: m.name.into(),

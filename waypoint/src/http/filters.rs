@@ -142,6 +142,7 @@ async fn tokens(flow: &mut Flow<'_>, filter: &Arc<JwtAuthn>) -> Result<(), Reply
             let ask = Ask {
                 head: &head,
                 metadata: &flow.metadata,
+                caller: Some(&flow.http.connection.down),
                 random: flow.random,
             };
             jwt::check(filter, overrides, ask, now, &local.jwks)

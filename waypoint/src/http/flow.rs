@@ -161,6 +161,7 @@ impl Flow<'_> {
         let ask = Ask {
             head: &head,
             metadata: &self.metadata,
+            caller: Some(&self.http.connection.down),
             random: self.random,
         };
         self.target = match find(&self.view.table, ask) {

@@ -3,13 +3,18 @@
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 
 use super::error::{At as _, Refused, each, need};
+use super::rbac::PEER;
 use super::served::Notes;
 use super::{metadata, plain, template, text, typed};
-use crate::model::route::{PathMatch, QueryMatch, RouteMatch};
+use crate::model::route::{CallerMatch, PathMatch, QueryMatch, RouteMatch};
 use crate::model::text::{Pattern, TextMatch};
 use crate::unserved;
+
+/// What begins the key of one of the caller's labels; its name follows.
+const LABEL: &str = "io.culvert.peer_label.";
 
 /// Which requests a route, or a rule of another filter, is for.
 ///
@@ -28,7 +33,7 @@ pub(super) fn compile(of: route::RouteMatch, notes: &mut Notes) -> Result<RouteM
         filter_state,
         path_specifier,
     } = of;
-    unserved!(notes, "RouteMatch": cookies, tls_context, filter_state);
+    unserved!(notes, "RouteMatch": cookies, tls_context);
     let ignore_case = !plain::on_or(case_sensitive, true);
     let fraction = runtime_fraction.map(text::runtime_fraction).transpose();
     Ok(RouteMatch {
@@ -38,7 +43,30 @@ pub(super) fn compile(of: route::RouteMatch, notes: &mut Notes) -> Result<RouteM
         grpc: grpc.is_some(),
         fraction: fraction.at("runtime_fraction")?,
         metadata: each("dynamic_metadata", dynamic_metadata, metadata::matcher)?.into(),
+        caller: each("filter_state", filter_state, caller)?.into(),
     })
+}
+
+/// What is known of the caller: its identity, as istiod names it, and its labels, of which our own
+/// control plane tells.
+fn caller(state: matcher::FilterStateMatcher) -> Result<CallerMatch, Refused> {
+    use matcher::filter_state_matcher::Matcher;
+
+    let matcher::FilterStateMatcher { key, matcher } = state;
+    let Matcher::StringMatch(text) = need(matcher, "string_match")? else {
+        return Err(Refused::new("what is known of the caller is text").under("address_match"));
+    };
+    let text = text::string(text).at("string_match")?;
+    match key.strip_prefix(LABEL) {
+        _ if key == PEER => Ok(CallerMatch::Principal(text)),
+        Some(name) => Ok(CallerMatch::Label(name.into(), text)),
+        None => {
+            let reason = format!(
+                "{key:?} is written down by nobody; of the caller {PEER:?} and {LABEL:?}… are known"
+            );
+            Err(Refused::new(reason).under("key"))
+        }
+    }
 }
 
 fn path(

@@ -17,7 +17,7 @@ use crate::model::policy::{Action, Condition, Policy, Rbac, Rules};
 use crate::unserved;
 
 /// The filter state under which `connect_terminate` writes down who the peer is.
-const PEER: &str = "io.istio.peer_principal";
+pub(super) const PEER: &str = "io.istio.peer_principal";
 
 /// How deep conditions may stand inside each other. Istio's are three deep.
 const DEPTH: usize = 32;

@@ -107,6 +107,7 @@ fn ask(
     let ask = Ask {
         head: &head,
         metadata: &Metadata::default(),
+        caller: None,
         random: 0,
     };
     check(filter, &FilterOverrides::default(), ask, NOW, keys)

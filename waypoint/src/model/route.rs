@@ -100,6 +100,17 @@ pub struct RouteMatch {
     pub fraction: Option<Fraction>,
     /// Values that earlier filters wrote down.
     pub metadata: Rare<Vec<MetadataMatch>>,
+    /// Who calls.
+    pub caller: Rare<Vec<CallerMatch>>,
+}
+
+/// A condition on the caller.
+#[derive(Debug, Clone)]
+pub enum CallerMatch {
+    /// Its identity: the URI of its certificate.
+    Principal(TextMatch),
+    /// A label of its workload, where the control plane told of it.
+    Label(Box<str>, TextMatch),
 }
 
 /// A condition on the path without query.

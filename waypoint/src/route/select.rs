@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::connection::Downstream;
 use crate::head::{Head, Metadata, parameters};
-use crate::model::route::{PathMatch, QueryMatch, Route, RouteMatch, RouteTable, VirtualHost};
+use crate::model::route::{
+    CallerMatch, PathMatch, QueryMatch, Route, RouteMatch, RouteTable, VirtualHost,
+};
 use crate::model::text::Fraction;
 use crate::policy;
 
@@ -19,6 +22,8 @@ pub struct Ask<'a> {
     pub head: &'a Head<'a>,
     /// What filters wrote down so far.
     pub metadata: &'a Metadata,
+    /// Who asks; nobody where no connection is.
+    pub caller: Option<&'a Downstream>,
     /// The request's own random number. One number serves all choices of a request, so that a
     /// route chosen again is the same one.
     pub random: u64,
@@ -153,6 +158,19 @@ pub fn route_matches(matches: &RouteMatch, ask: Ask<'_>) -> bool {
             .metadata
             .iter()
             .all(|test| policy::metadata_matches(test, ask.metadata))
+        && matches
+            .caller
+            .iter()
+            .all(|test| caller_matches(test, ask.caller))
+}
+
+/// What isn't known of the caller matches nothing.
+fn caller_matches(test: &CallerMatch, caller: Option<&Downstream>) -> bool {
+    let (found, text) = match test {
+        CallerMatch::Principal(text) => (caller.and_then(Downstream::principal), text),
+        CallerMatch::Label(name, text) => (caller.and_then(|caller| caller.label(name)), text),
+    };
+    found.is_some_and(|found| text.matches(found))
 }
 
 /// Whether a random number falls into a share.

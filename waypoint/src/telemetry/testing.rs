@@ -45,6 +45,7 @@ pub(super) fn workload(name: &str, revision: &str) -> Workload {
         cluster: "c1".into(),
         locality: Default::default(),
         network_mode: Default::default(),
+        labels: None,
         capacity: 1,
     }
 }

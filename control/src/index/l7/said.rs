@@ -2,6 +2,7 @@
 //! taken back when it is no longer so.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::{Index, Wish};
 use crate::objects::{Key, Kind};
@@ -39,8 +40,16 @@ impl Index {
         }
     }
 
+    fn unwritten_addresses_of(&self, (kind, key): &(Kind, Key)) -> Vec<(String, IpAddr)> {
+        if *kind == Kind::ServiceEntry {
+            self.unwritten_addresses(key)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// A status is written once there was something to say, and again when there is nothing any more.
-    pub(super) fn wish_of(&mut self, object: &(Kind, Key)) {
+    pub(in crate::index) fn wish_of(&mut self, object: &(Kind, Key)) {
         let (kind, key) = object;
         let (source, route) = match kind {
             Kind::AuthorizationPolicy => {
@@ -77,6 +86,7 @@ impl Index {
                 kind: *kind,
                 source,
                 route,
+                addresses: self.unwritten_addresses_of(object),
                 verdict: verdict.for_waypoints(),
             },
         );

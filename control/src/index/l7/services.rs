@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use super::Index;
-use crate::objects::service::TargetPort as PodPort;
-use crate::objects::{Key, Kind, Labels, Pod, Service, selects};
-use crate::translate::l7::{self, Backend, Target, TargetPort};
-use crate::translate::workload::canonical;
+use crate::objects::pod::Tunnel;
+use crate::objects::service::{EntryOf, ServicePort};
+use crate::objects::service_entry::{Endpoint, Location, Resolution};
+use crate::objects::{Kind, Labels, Pod, Service, selects};
+use crate::translate::l7::{self, Backend, Found, Place, Target, TargetPort};
+use crate::translate::workload::{CANONICAL_NAME, CANONICAL_REVISION, canonical, label};
 
 impl Index {
     pub(super) fn target(&self, service: &Service) -> Target {
@@ -19,12 +21,24 @@ impl Index {
                 number: port.port,
                 protocol: l7::view::Protocol::of(port),
             });
+        let entry = service.entry.as_ref();
         Target {
-            host: self
-                .mesh
-                .hostname(&service.key.name, &service.key.namespace),
+            host: self.mesh.host_of(&service.key),
             key: service.key.clone(),
-            kind: Kind::Service,
+            object: entry.map_or(&service.key, |of| &of.object).clone(),
+            kind: if entry.is_some() {
+                Kind::ServiceEntry
+            } else {
+                Kind::Service
+            },
+            found: entry.map_or(Found::Known, |of| match of.entry.spec.resolution {
+                Resolution::None => Found::ByCaller,
+                Resolution::Static => Found::Known,
+                Resolution::Dns => Found::ByName { first: false },
+                Resolution::DnsRoundRobin => Found::ByName { first: true },
+                Resolution::DynamicDns => Found::ByRequest,
+            }),
+            external: entry.is_some_and(|of| of.entry.spec.location == Location::MeshExternal),
             headless: service.addresses.is_empty() && service.headless,
             near: matches!(
                 service
@@ -36,15 +50,6 @@ impl Index {
             addresses: service.addresses.clone(),
             ports: ports.collect(),
         }
-    }
-
-    /// `NAME.NAMESPACE.svc.DOMAIN`.
-    pub(super) fn service_of_host(&self, host: &str) -> Option<Key> {
-        let short = host
-            .strip_suffix(&*self.mesh.domain)?
-            .strip_suffix(".svc.")?;
-        let (name, namespace) = short.split_once('.')?;
-        Some(Key::new(namespace, name))
     }
 
     pub(super) fn backends(&self, target: &Target, port: &TargetPort) -> Vec<Backend> {
@@ -82,10 +87,7 @@ impl Index {
             .into_iter()
             .filter(|pod| pod.ready || service.publish_not_ready)
         {
-            let number = match &of_service.target {
-                PodPort::Number(number) => Some(*number),
-                PodPort::Name(name) => pod.port(name),
-            };
+            let number = of_service.target.of(pod);
             // One address for each pod: with two it would get two shares.
             if let (Some(number), Some(address)) = (number, pod.addresses.first()) {
                 found.push(self.backend(pod, *address, number));
@@ -104,22 +106,78 @@ impl Index {
                 .iter()
                 .filter(|bare| bare.ready || service.publish_not_ready);
             found.extend(bare.map(|bare| Backend {
-                address: bare.address,
+                place: Place::Address(bare.address),
                 port: *number,
                 labels: Labels::new(),
                 hbone: false,
                 locality: Default::default(),
                 workload: format!(";{};;;{}", target.key.namespace, self.mesh.cluster),
+                ready: true,
+                weight: 1,
             }));
         }
+        if let Some(of) = &service.entry {
+            found.extend(self.listed(of, &target.host, of_service));
+        }
         found
+    }
+
+    /// The endpoints that an entry lists; where names are resolved and it lists none, its host.
+    fn listed(&self, of: &EntryOf, host: &str, port: &ServicePort) -> Vec<Backend> {
+        let spec = &of.entry.spec;
+        let Some(declared) = spec
+            .ports
+            .iter()
+            .find(|known| known.number == u32::from(port.port))
+        else {
+            return Vec::new();
+        };
+        let namespace = &of.object.namespace;
+        let named = |name: &str, labels: &Labels| {
+            let (canonical, revision) = (
+                label(labels, &CANONICAL_NAME).unwrap_or(name),
+                label(labels, &CANONICAL_REVISION).unwrap_or_default(),
+            );
+            format!(
+                "{name};{namespace};{canonical};{revision};{}",
+                self.mesh.cluster
+            )
+        };
+        let itself = Endpoint {
+            address: host.to_owned(),
+            ..Endpoint::default()
+        };
+        let implied = spec.endpoints.is_empty()
+            && spec.workload_selector.is_none()
+            && spec.resolution.by_name();
+        let listed = spec.endpoints.iter().enumerate().map(|(number, endpoint)| {
+            let name = format!("{}-{number}", of.object.name);
+            (named(&name, &endpoint.labels), endpoint)
+        });
+        let implied = implied.then(|| (named(&of.object.name, &Labels::new()), &itself));
+        let made = listed.chain(implied).map(|(workload, endpoint)| Backend {
+            place: match endpoint.address.parse() {
+                Ok(address) => Place::Address(address),
+                Err(_) => Place::Name(endpoint.address.clone()),
+            },
+            port: endpoint.port(declared),
+            labels: endpoint.labels.clone(),
+            hbone: of.entry.tunnel != Tunnel::None,
+            locality: endpoint.place(),
+            workload,
+            ready: false,
+            weight: endpoint.weight.max(1),
+        });
+        made.collect()
     }
 
     pub(super) fn backend(&self, pod: &Pod, address: IpAddr, port: u16) -> Backend {
         let (name, revision) = canonical(pod);
         let node = self.nodes.get(pod.node.as_str());
         Backend {
-            address,
+            place: Place::Address(address),
+            ready: true,
+            weight: 1,
             port,
             labels: pod.labels.clone(),
             hbone: pod.tunnel != crate::objects::pod::Tunnel::None && !pod.host_network,

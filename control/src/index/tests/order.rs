@@ -130,6 +130,36 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
                 "status": {"addresses": addresses},
             })
         }
+        Kind::ServiceEntry => {
+            let hosts = json!([
+                pick(
+                    &[
+                        "e.test",
+                        "o0.shop.svc.cluster.local",
+                        "*.wild.test",
+                        "short"
+                    ],
+                    0
+                ),
+                pick(&["e.test", "f.test"], 1)
+            ]);
+            let resolution = pick(&["NONE", "STATIC", "DNS", "DYNAMIC_DNS"], 2);
+            let mut spec = json!({
+                "hosts": hosts,
+                "resolution": resolution,
+                "ports": [{"number": 80, "name": "web", "protocol": "HTTP"}],
+                "exportTo": if choice[3].is_multiple_of(3) { json!(["."]) } else { json!([]) },
+            });
+            if choice[1].is_multiple_of(2) && resolution != "NONE" {
+                spec["endpoints"] =
+                    json!([{"address": format!("203.0.113.{}", choice[3]), "labels": labels}]);
+            } else if choice[1].is_multiple_of(3) {
+                spec["workloadSelector"] = json!({"labels": {"app": pick(&APPS, 3)}});
+            }
+            let mut meta = meta;
+            meta["creationTimestamp"] = format!("2026-01-01T00:00:0{}Z", choice[0] % 4).into();
+            json!({"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": meta, "spec": spec})
+        }
         kind @ (Kind::VirtualService
         | Kind::DestinationRule
         | Kind::RequestAuthentication
@@ -161,7 +191,10 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
 fn routing(kind: Kind, namespace: &str, choice: [u8; 4]) -> Value {
     let service = format!("o{}", choice[1] % 3);
     let there = NAMESPACES[usize::from(choice[2]) % 3];
-    let host = format!("{service}.{there}.svc.cluster.local");
+    let host = match choice[3] % 3 {
+        0 => "e.test".to_owned(),
+        _ => format!("{service}.{there}.svc.cluster.local"),
+    };
     let targets = json!([{"kind": "Service", "name": service}]);
     let backends = json!([{"name": service, "namespace": there, "port": 80, "weight": choice[3]}]);
     let parents = json!([{"group": "", "kind": "Service", "name": format!("o{}", choice[0] % 3), "namespace": namespace}]);
@@ -170,7 +203,7 @@ fn routing(kind: Kind, namespace: &str, choice: [u8; 4]) -> Value {
             json!({"http": [{"timeout": "2s", "route": [{"destination": {"host": host}}]}]})
         }
         Kind::VirtualService => json!({
-            "hosts": ["o0", "o1"],
+            "hosts": ["o0", "o1", "e.test"],
             "http": [
                 {"match": [{"uri": {"prefix": format!("/{}", choice[3])}}], "delegate": {"name": service, "namespace": there}},
                 {"route": [{"destination": {"host": host, "subset": "v1"}}], "fault": {"abort": {"httpStatus": 503, "percentage": {"value": 1}}}},

@@ -23,6 +23,7 @@ pub(super) use envoy_types::pb::google::protobuf::{
 pub(super) use envoy_types::pb::xds::core::v3 as xds_core;
 pub(super) use envoy_types::pb::xds::r#type::matcher::v3 as xds_matcher;
 
+use super::view::Place;
 use crate::objects::duration::Duration as Parsed;
 
 /// A message with its type.
@@ -124,10 +125,13 @@ pub(super) fn metadata(parts: impl IntoIterator<Item = (String, Struct)>) -> cor
     }
 }
 
-pub(super) fn socket_address(address: IpAddr, port: u32) -> core::Address {
+pub(super) fn socket_address(place: &Place, port: u32) -> core::Address {
     core::Address {
         address: Some(core::address::Address::SocketAddress(core::SocketAddress {
-            address: address.to_string(),
+            address: match place {
+                Place::Address(address) => address.to_string(),
+                Place::Name(name) => name.clone(),
+            },
             port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port)),
             ..core::SocketAddress::default()
         })),

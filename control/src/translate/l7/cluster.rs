@@ -1,6 +1,7 @@
 //! The clusters of a waypoint: its own services' ports and subsets, those that its routes name
 //! elsewhere, and the fixed ones of the tunnels. (istio/istio, `core/cluster_waypoint.go`)
 
+mod by_name;
 mod fixed;
 mod policy;
 
@@ -14,10 +15,11 @@ use super::api::{
     transport_socket,
 };
 use super::tunnel::internal_transport;
-use super::view::{Protocol, Rule, Target, TargetPort, View, inbound, outbound};
+use super::view::{Found, Protocol, Rule, Target, TargetPort, View, inbound, outbound};
 use super::{route, tls};
 use crate::objects::destination_rule::TrafficPolicy;
 
+pub(super) use by_name::{can_forward, resolving};
 pub(super) use policy::policy_for;
 
 const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
@@ -48,6 +50,9 @@ fn own(
     rule: Option<&Rule>,
     all: &mut Vec<cluster::Cluster>,
 ) {
+    if service.found == Found::ByRequest && !by_name::can_forward(port) {
+        return;
+    }
     let kinds = [("tcp", port.protocol.tcp()), ("http", port.protocol.http())];
     let subsets = rule.map_or(&[][..], |rule| &rule.spec.subsets);
     let names = std::iter::once("").chain(subsets.iter().map(|subset| subset.name.as_str()));
@@ -61,7 +66,7 @@ fn own(
                 format!("{kind}/{subset}")
             };
             let name = inbound(port.number, &kind, &service.host);
-            let mut made = of_service(service, port, &name, &kind, rule);
+            let mut made = of_service(view, service, port, &name, &kind, rule);
             let socket = socket(view, rule, policy.as_ref(), port);
             made.transport_socket = Some(internal_transport(
                 "internal_upstream",
@@ -99,7 +104,7 @@ fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
                     .as_ref()
                     .map(|rule| policy_for(rule, port.number, subset));
                 let name = outbound(port.number, subset, &target.host);
-                let mut made = of_service(&target, port, &name, subset, rule.as_ref());
+                let mut made = of_service(view, &target, port, &name, subset, rule.as_ref());
                 let plain = socket(view, rule.as_ref(), policy.as_ref(), port);
                 let tunnel = internal_transport(
                     "internal_upstream",
@@ -133,6 +138,7 @@ fn socket_match(
 }
 
 fn of_service(
+    view: &View<'_>,
     service: &Target,
     port: &TargetPort,
     name: &str,
@@ -192,12 +198,12 @@ fn of_service(
             ),
         );
     }
-    if service.headless {
-        made.cluster_discovery_type = Some(cluster::cluster::ClusterDiscoveryType::Type(
-            cluster::cluster::DiscoveryType::OriginalDst.into(),
-        ));
-        made.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
-        made.eds_cluster_config = None;
+    match service.found {
+        Found::ByCaller => by_caller(&mut made),
+        Found::Known if service.headless => by_caller(&mut made),
+        Found::Known => {}
+        Found::ByName { first } => by_name::listed(view, service, port, first, &mut made),
+        Found::ByRequest => by_name::by_request(view, service, &mut made),
     }
     match port.protocol {
         Protocol::Http2 => set_options(
@@ -208,6 +214,15 @@ fn of_service(
         Protocol::Http | Protocol::Tcp | Protocol::Tls => {}
     }
     made
+}
+
+/// To where the caller wanted to go.
+fn by_caller(made: &mut cluster::Cluster) {
+    made.cluster_discovery_type = Some(cluster::cluster::ClusterDiscoveryType::Type(
+        cluster::cluster::DiscoveryType::OriginalDst.into(),
+    ));
+    made.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into();
+    made.eds_cluster_config = None;
 }
 
 /// Plain bytes, TLS, or either behind the PROXY protocol.

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use super::api::{
     core, endpoint, internal_address, metadata, number, object, socket_address, text,
 };
-use super::view::{Backend, View, parts, subset_labels};
+use super::view::{Backend, Place, View, parts, subset_labels};
 
 /// The endpoints of the cluster of this name.
 pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAssignment {
-    let mut by_locality: BTreeMap<(String, String, String), Vec<endpoint::LbEndpoint>> =
-        BTreeMap::new();
     let found = parts(name).and_then(|(own, port, subset, host)| {
         let target = (view.lookup)(host)?;
         let port = target
@@ -27,14 +25,30 @@ pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAs
                 .iter()
                 .all(|(key, value)| backend.labels.get(key) == Some(value))
         });
-        backends.sort_by_key(|backend| (backend.address, backend.port));
-        for backend in &backends {
-            by_locality
-                .entry(backend.locality.clone())
-                .or_default()
-                .push(endpoint_of(backend, own));
-        }
+        return of(name, backends, own);
     }
+    of(name, Vec::new(), true)
+}
+
+/// These endpoints, by their localities.
+pub(super) fn of(
+    name: &str,
+    mut backends: Vec<Backend>,
+    own: bool,
+) -> endpoint::ClusterLoadAssignment {
+    let mut by_locality: BTreeMap<(String, String, String), Vec<endpoint::LbEndpoint>> =
+        BTreeMap::new();
+    backends.sort_by_key(|backend| (backend.place.clone(), backend.port));
+    for backend in &backends {
+        by_locality
+            .entry(backend.locality.clone())
+            .or_default()
+            .push(endpoint_of(backend, own));
+    }
+    let weight = |endpoints: &[endpoint::LbEndpoint]| {
+        let weights = endpoints.iter().filter_map(|one| one.load_balancing_weight);
+        weights.fold(0u32, |sum, weight| sum.saturating_add(weight.value))
+    };
     let localities = by_locality
         .into_iter()
         .map(
@@ -44,7 +58,7 @@ pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAs
                     zone,
                     sub_zone,
                 }),
-                load_balancing_weight: number(u32::try_from(endpoints.len()).unwrap_or(u32::MAX)),
+                load_balancing_weight: number(weight(&endpoints)),
                 lb_endpoints: endpoints,
                 ..Default::default()
             },
@@ -57,12 +71,12 @@ pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAs
 }
 
 fn endpoint_of(backend: &Backend, own: bool) -> endpoint::LbEndpoint {
-    let place = std::net::SocketAddr::new(backend.address, backend.port).to_string();
     let mut parts = vec![(
         "istio".to_owned(),
         object([("workload", text(backend.workload.clone()))]),
     )];
-    let address = if backend.hbone {
+    let address = if let (true, Place::Address(address)) = (backend.hbone, &backend.place) {
+        let place = std::net::SocketAddr::new(*address, backend.port).to_string();
         parts.push((
             "envoy.filters.listener.original_dst".to_owned(),
             object([("local", text(place.clone()))]),
@@ -75,7 +89,7 @@ fn endpoint_of(backend: &Backend, own: bool) -> endpoint::LbEndpoint {
         }
         internal_address("connect_originate", &place)
     } else {
-        socket_address(backend.address, u32::from(backend.port))
+        socket_address(&backend.place, u32::from(backend.port))
     };
     endpoint::LbEndpoint {
         host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(
@@ -84,8 +98,13 @@ fn endpoint_of(backend: &Backend, own: bool) -> endpoint::LbEndpoint {
                 ..Default::default()
             },
         )),
-        health_status: core::HealthStatus::Healthy.into(),
+        health_status: if backend.ready {
+            core::HealthStatus::Healthy
+        } else {
+            core::HealthStatus::Unknown
+        }
+        .into(),
         metadata: Some(metadata(parts)),
-        load_balancing_weight: number(1),
+        load_balancing_weight: number(backend.weight.max(1)),
     }
 }

@@ -14,8 +14,8 @@ use super::api::{
     route, seconds, truth, typed_struct,
 };
 use super::logging::{Which, logs};
-use super::view::{Protocol, Target, TargetPort, View};
-use super::{jwt, rbac, route as routes};
+use super::view::{Found, Protocol, Target, TargetPort, View};
+use super::{cluster, jwt, rbac, route as routes};
 
 /// For a service's port.
 pub(super) fn manager(view: &View<'_>, service: &Target, port: &TargetPort) -> listener::Filter {
@@ -37,7 +37,11 @@ fn build(
 ) -> listener::Filter {
     let mut filters: Vec<hcm::HttpFilter> = jwt::filter(view, service).into_iter().collect();
     filters.extend(rbac::http(view, service));
-    filters.extend(common());
+    let [statistics, fault, cors, rest @ ..] = common();
+    filters.extend([statistics, fault, cors]);
+    let by_request = service.filter(|service| service.found == Found::ByRequest);
+    filters.extend(by_request.map(|service| cluster::resolving(view, service)));
+    filters.extend(rest);
     let uuid = UuidRequestIdConfig {
         use_request_id_for_trace_sampling: truth(true),
         ..Default::default()

@@ -10,8 +10,9 @@ use super::view::{Target, View};
 use crate::objects::request_authentication::JwtRule;
 use crate::objects::{Key, Kind};
 
-/// Keys that sign nothing: every token of their issuer is wrong.
-const NO_KEYS: &str = r#"{"keys":[]}"#;
+/// A key whose other half was thrown away when it was made: every token of its issuer is wrong. (Envoy
+/// refuses a set without any key.)
+const NO_KEYS: &str = r#"{"keys":[{"kty":"RSA","e":"AQAB","n":"iQlE2Q3VxIbyRuBNBPwGMCzmk9aLE1zhpzt54Ak-AiG_Ac74KKckOWCIGx-nGwUSU4EABJXGnzxEnmzgf8YiZnI6WvU7HOFVmZywzB8c_Ra0emDUgW5DEBPPACs9yAtoQuBw0T7TndBrN_ROB6YE9SpQiNMKE8mbrhCG-qF2GYl8Y9VuRxCrdTkdIEqco82eDjzX-5vYX_oG9wHLm82VP40O-lqhnKpSdxhSIsi03bzhX9I5uzwfoL3Raff8_9BxC16kye79mO-lVZb3H6N87g26jnRxS8H99jPSoFdHYrW05uPRrOY0XLnSCYti81XIdU0_NtiPUTerQw_b0FdX2w"}]}"#;
 
 /// The filter, if a policy is attached.
 pub(super) fn filter(view: &View<'_>, service: Option<&Target>) -> Option<hcm::HttpFilter> {
@@ -71,15 +72,29 @@ pub(super) fn filter(view: &View<'_>, service: Option<&Target>) -> Option<hcm::H
 }
 
 fn provider(view: &View<'_>, key: &Key, rule: &JwtRule) -> jwt::JwtProvider {
-    let keys = if rule.jwks.is_empty() {
-        view.problem(
-            Kind::RequestAuthentication,
-            key,
-            format!("jwtRules of issuer {:?} has no jwks: control does not fetch jwksUri; until the keys are written there, every token of this issuer is refused", rule.issuer),
-        );
-        NO_KEYS
+    let fetched = if rule.jwks.is_empty() {
+        Some((view.keys)(rule))
     } else {
-        &rule.jwks
+        None
+    };
+    let missing = |why: &str| {
+        let from = if rule.jwks_uri.is_empty() {
+            "its OpenID configuration"
+        } else {
+            &rule.jwks_uri
+        };
+        let problem = format!(
+            "jwtRules: the keys of issuer {:?} have not been fetched yet from {from} ({why}): until then every token of it is refused",
+            rule.issuer
+        );
+        view.problem(Kind::RequestAuthentication, key, problem);
+        NO_KEYS
+    };
+    let keys = match &fetched {
+        None => &rule.jwks,
+        Some(Some(Ok(keys))) => &**keys,
+        Some(Some(Err(why))) => missing(why),
+        Some(None) => missing("it is being asked"),
     };
     let mut spaced: BTreeSet<String> = rule.space_delimited_claims.iter().cloned().collect();
     spaced.extend(["permission".to_owned(), "scope".to_owned()]);

@@ -16,7 +16,7 @@ use super::api::{
 use super::chain;
 use super::logging::{Which, logs};
 use super::matching::{self, ByAddress};
-use super::view::{Protocol, View};
+use super::view::{Found, Place, Protocol, View};
 use super::{tls, tunnel};
 
 /// All of them.
@@ -119,7 +119,7 @@ fn connect_terminate(view: &View<'_>) -> listener::Listener {
     listener::Listener {
         name: "connect_terminate".to_owned(),
         address: Some(socket_address(
-            std::net::Ipv4Addr::UNSPECIFIED.into(),
+            &Place::Address(std::net::Ipv4Addr::UNSPECIFIED.into()),
             15008,
         )),
         filter_chains: vec![listener::FilterChain {
@@ -188,7 +188,11 @@ fn main_internal(view: &View<'_>) -> listener::Listener {
     let mut spoken: BTreeMap<u16, Protocol> = BTreeMap::new();
     for service in &view.services {
         let mut ports = Vec::new();
-        for port in &service.ports {
+        let served = service
+            .ports
+            .iter()
+            .filter(|port| service.found != Found::ByRequest || super::cluster::can_forward(port));
+        for port in served {
             let (then, made) = chain::of_port(view, service, port);
             ports.push((port.number, then));
             chains.extend(made);

@@ -213,8 +213,8 @@ pub(super) fn attaches(
                         "ServiceEntry"
                     };
                     own && target.kind == kind
-                        && *service.key.name == *target.name
-                        && service.key.namespace == policy.namespace
+                        && *service.object.name == *target.name
+                        && service.object.namespace == policy.namespace
                 })
             }
             ("gateway.networking.k8s.io", "Gateway") => {

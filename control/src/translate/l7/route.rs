@@ -8,7 +8,7 @@ mod matches;
 mod retry;
 
 use super::api::{UInt32Value, core, metadata, number, object, route, text, truth};
-use super::view::{Hosted, Protocol, Target, TargetPort, View, inbound, outbound, parts};
+use super::view::{Found, Hosted, Protocol, Target, TargetPort, View, inbound, outbound, parts};
 use crate::objects::Kind;
 use crate::objects::virtual_service::{Destination, HttpMatch, HttpRoute};
 
@@ -29,7 +29,7 @@ pub(super) fn of_port(
         routes.extend(of_object(view, hosted, port.number));
     }
     if !routes.is_empty() {
-        return configuration(&own, port.number, routes);
+        return only(service, configuration(&own, port.number, routes));
     }
     let operation = format!("{}:{}/*", service.host, port.number);
     let mut default = default_route(&own, &operation);
@@ -47,6 +47,19 @@ pub(super) fn of_port(
     }
     let mut configuration = configuration(&own, port.number, vec![default]);
     configuration.max_direct_response_body_size_bytes = number(DIRECT_RESPONSE_LIMIT);
+    only(service, configuration)
+}
+
+/// Where the request's host decides where it goes, no other host is let through.
+fn only(
+    service: &Target,
+    mut configuration: route::RouteConfiguration,
+) -> route::RouteConfiguration {
+    if service.found == Found::ByRequest {
+        for host in &mut configuration.virtual_hosts {
+            host.domains = vec![service.host.clone()];
+        }
+    }
     configuration
 }
 
@@ -123,16 +136,6 @@ fn one(
     if let Some(found) = found {
         let mesh = found.gateways.is_empty() || found.gateways.iter().any(|name| name == "mesh");
         if !mesh || found.port.is_some_and(|only| only != u32::from(port)) {
-            return None;
-        }
-        // Labels of the caller would need its workload at the time of the match: such a rule is
-        // left out, as in Istio, so that it can't match somebody else.
-        if !found.source_labels.is_empty() {
-            view.problem(
-                hosted.kind,
-                &hosted.key,
-                "match.sourceLabels can't be matched at a waypoint: this match is left out",
-            );
             return None;
         }
     }

@@ -121,7 +121,12 @@ fn around(policies: Vec<listener::Filter>, proxy: &tcp_proxy::TcpProxy) -> Vec<l
 /// where its one name is the service's own.
 fn routes(view: &View<'_>, service: &Target, port: &TargetPort) -> Vec<RouteDestination> {
     let all = view.routes_of(service);
-    let here = |found: &L4Match| {
+    let here = |hosted: &Hosted, found: &L4Match| {
+        if !found.source_labels.is_empty() || !found.source_namespace.is_empty() {
+            let problem = "match.sourceLabels and sourceNamespace are of no use for tcp and tls: a \
+                           waypoint decides there before it knows the caller; the match is left out";
+            view.problem(hosted.kind, &hosted.key, problem);
+        }
         found
             .port
             .is_none_or(|number| number == u32::from(port.number))
@@ -136,17 +141,18 @@ fn routes(view: &View<'_>, service: &Target, port: &TargetPort) -> Vec<RouteDest
             .iter()
             .find(|rule| {
                 rule.r#match.is_empty()
-                    || rule
-                        .r#match
-                        .iter()
-                        .any(|found| found.sni_hosts == [service.host.as_str()] && here(found))
+                    || rule.r#match.iter().any(|found| {
+                        found.sni_hosts == [service.host.as_str()] && here(hosted, found)
+                    })
             })
             .map(|rule| rule.route.clone())
     };
     let tcp = |hosted: &&Hosted| {
         let rules = &mut hosted.spec.tcp.iter();
         rules
-            .find(|rule| rule.r#match.is_empty() || rule.r#match.iter().any(here))
+            .find(|rule| {
+                rule.r#match.is_empty() || rule.r#match.iter().any(|found| here(hosted, found))
+            })
             .map(|rule| rule.route.clone())
     };
     all.iter()

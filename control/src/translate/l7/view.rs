@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use mesh::proto::workload::AppProtocol;
 
+use crate::jwks::Outcome;
 use crate::objects::authorization_policy::AuthorizationPolicy;
 use crate::objects::destination_rule::DestinationRule;
-use crate::objects::request_authentication::{RequestAuthentication, Targets};
+use crate::objects::request_authentication::{JwtRule, RequestAuthentication, Targets};
 use crate::objects::virtual_service::VirtualService;
 use crate::objects::{Key, Kind, Labels};
 use crate::translate::Mesh;
@@ -32,6 +33,8 @@ pub struct View<'a> {
     pub lookup: &'a dyn Fn(&str) -> Option<Target>,
     /// The endpoints of a service's port.
     pub backends: &'a dyn Fn(&Target, &TargetPort) -> Vec<Backend>,
+    /// What came of the keys of a rule that does not have them itself; `None` while nothing has.
+    pub keys: &'a dyn Fn(&JwtRule) -> Option<Outcome>,
     /// VirtualServices that apply to the mesh, oldest first: delegates resolved, routes of the
     /// Gateway API among them.
     pub routes: Vec<Hosted>,
@@ -39,6 +42,8 @@ pub struct View<'a> {
     pub rules: Vec<Rule>,
     /// Policies that waypoints enforce.
     pub policies: Policies,
+    /// Which addresses names are resolved to.
+    pub families: Families,
     /// Whether requests are logged.
     pub access_log: bool,
     /// What in which object can't be used.
@@ -50,8 +55,10 @@ pub struct View<'a> {
 pub struct Target {
     /// Its host name.
     pub host: String,
-    /// Its object.
+    /// Under which name the index keeps it.
     pub key: Key,
+    /// Its object.
+    pub object: Key,
     /// Service or ServiceEntry.
     pub kind: Kind,
     /// Its virtual addresses.
@@ -62,6 +69,38 @@ pub struct Target {
     pub headless: bool,
     /// Near endpoints are preferred.
     pub near: bool,
+    /// How its endpoints are found.
+    pub found: Found,
+    /// It is outside of the mesh.
+    pub external: bool,
+}
+
+/// How a service's endpoints are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// They are known.
+    Known,
+    /// Where the caller wants to go.
+    ByCaller,
+    /// By DNS: all addresses, or the first one only.
+    ByName {
+        /// The first one only.
+        first: bool,
+    },
+    /// By DNS, by the name that the request asks for.
+    ByRequest,
+}
+
+/// Which addresses names are resolved to: the families of the waypoint's own service.
+pub type Families = crate::objects::service::Families;
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// At an address.
+    Address(IpAddr),
+    /// At the addresses of a name.
+    Name(String),
 }
 
 /// A port of a service.
@@ -93,8 +132,8 @@ pub enum Protocol {
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its address.
-    pub address: IpAddr,
+    /// Where it is.
+    pub place: Place,
     /// Its port.
     pub port: u16,
     /// Its labels, for subsets.
@@ -105,6 +144,10 @@ pub struct Backend {
     pub locality: (String, String, String),
     /// `workload;namespace;canonical name;revision;cluster`, for telemetry.
     pub workload: String,
+    /// Kubernetes says that it is ready; of others nobody says anything.
+    pub ready: bool,
+    /// Its share among the others.
+    pub weight: u32,
 }
 
 /// A VirtualService, or what a route of the Gateway API comes to.

@@ -96,3 +96,30 @@ fn a_match_keeps_all_of_its_conditions() {
         "{refused}"
     );
 }
+
+#[test]
+fn the_caller_is_matched_by_what_is_known_of_it() {
+    let state = |key: &str| route::RouteMatch {
+        path_specifier: Some(PathSpecifier::Prefix("/".into())),
+        filter_state: vec![matcher::FilterStateMatcher {
+            key: key.into(),
+            matcher: Some(matcher::filter_state_matcher::Matcher::StringMatch(
+                matcher::StringMatcher {
+                    match_pattern: Some(matcher::string_matcher::MatchPattern::Exact("web".into())),
+                    ..Default::default()
+                },
+            )),
+        }],
+        ..Default::default()
+    };
+    let compiled = |key| compile(state(key), &mut Notes::default());
+    let peer = compiled("io.istio.peer_principal").unwrap().caller;
+    assert!(matches!(&peer[..], [CallerMatch::Principal(text)] if text.matches("web")));
+    let label = compiled("io.culvert.peer_label.app").unwrap().caller;
+    assert!(matches!(&label[..], [CallerMatch::Label(name, _)] if &**name == "app"));
+    let refused = compiled("mine").unwrap_err().to_string();
+    assert!(
+        refused.starts_with("filter_state[0].key: \"mine\""),
+        "{refused}"
+    );
+}

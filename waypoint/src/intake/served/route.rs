@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
     (
         Refused,
         "RouteMatch",
-        &["cookies", "tls_context", "filter_state"],
+        &["cookies", "tls_context"],
         "the route would take requests that aren't for it",
     ),
     (

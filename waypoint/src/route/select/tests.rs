@@ -52,6 +52,7 @@ fn with_head<T>(
     then(Ask {
         head: &head,
         metadata: &Metadata::default(),
+        caller: None,
         random: 0,
     })
 }
@@ -302,4 +303,52 @@ proptest! {
         });
         prop_assert_eq!(found, prefixes.into_iter().find(|prefix| path.starts_with(prefix.as_str())));
     }
+}
+
+#[test]
+fn a_label_counts_only_where_the_caller_proved_to_be_that_workload() {
+    use mesh::proto::workload as pb;
+    use mesh::workload::{Workload, labels};
+
+    let exact = |text: &str| TextMatch::new(Pattern::Exact(text.into()), false);
+    let web = RouteMatch {
+        path: PathMatch::Any,
+        caller: vec![CallerMatch::Label("app".into(), exact("web"))].into(),
+        ..RouteMatch::default()
+    };
+    let me = "spiffe://cluster.local/ns/shop/sa/web";
+    let principal = RouteMatch {
+        path: PathMatch::Any,
+        caller: vec![CallerMatch::Principal(exact(me))].into(),
+        ..RouteMatch::default()
+    };
+    let workload = Workload::try_from(pb::Workload {
+        uid: "u".to_owned(),
+        namespace: "shop".to_owned(),
+        service_account: "web".to_owned(),
+        extensions: vec![labels::extension([("app", "web")])],
+        ..pb::Workload::default()
+    });
+    let workload = Arc::new(workload.unwrap());
+    let caller = |identity: &str| Downstream {
+        peer: Some(Arc::new(crate::connection::PeerCertificate {
+            identity: identity.parse().ok(),
+            uris: vec![identity.into()],
+            ..Default::default()
+        })),
+        workload: Some(workload.clone()),
+        ..crate::http::testing::downstream()
+    };
+    let takes = |matches: &RouteMatch, caller: Option<&Downstream>| {
+        with_head(&Method::GET, "/", &HeaderMap::new(), |ask| {
+            route_matches(matches, Ask { caller, ..ask })
+        })
+    };
+    let (itself, other) = (
+        caller(me),
+        caller("spiffe://cluster.local/ns/shop/sa/other"),
+    );
+    assert!(takes(&web, Some(&itself)) && takes(&principal, Some(&itself)));
+    assert!(!takes(&web, Some(&other)) && !takes(&principal, Some(&other)));
+    assert!(!takes(&web, None) && !takes(&principal, None));
 }

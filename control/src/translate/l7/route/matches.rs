@@ -96,7 +96,22 @@ pub(super) fn of(
     if !found.source_namespace.is_empty() {
         made.filter_state.push(namespace(&found.source_namespace));
     }
+    let labels = found.source_labels.iter();
+    made.filter_state
+        .extend(labels.map(|(name, value)| label(name, value)));
     Ok(made)
+}
+
+/// A label of the caller's workload. istiod compares it with the waypoint's own labels, and leaves
+/// the rule out or gives it to everybody. A waypoint that is told of no labels matches nobody.
+fn label(name: &str, value: &str) -> matcher::FilterStateMatcher {
+    matcher::FilterStateMatcher {
+        key: format!("io.culvert.peer_label.{name}"),
+        matcher: Some(matcher::filter_state_matcher::Matcher::StringMatch(string(
+            MatchPattern::Exact(value.to_owned()),
+            false,
+        ))),
+    }
 }
 
 /// The caller's namespace is in its identity. istiod compares it with the waypoint's own namespace
