@@ -6,13 +6,16 @@
 //! is in `l7/accepted-differences.yaml`, each with its reason; a line that nothing needs is an error.
 #![allow(clippy::unwrap_used)] // Helpers of tests: a panic is the report.
 
+#[path = "corpus/difference.rs"]
+mod difference;
+#[path = "corpus/form.rs"]
+mod form;
 #[path = "l7/scenario.rs"]
 mod scenario;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 /// A difference that is meant.
 #[derive(Debug, Deserialize)]
@@ -40,12 +43,7 @@ fn waypoints_are_told_what_istiod_tells_them() {
         let names: BTreeSet<&String> = ours.keys().chain(istiods.keys()).collect();
         for resource in names {
             compared += 1;
-            let mut found = Vec::new();
-            match (istiods.get(resource), ours.get(resource)) {
-                (Some(theirs), Some(ours)) => differences("", theirs, ours, &mut found),
-                (Some(_), None) => found.push("exists: only istiod has it".to_owned()),
-                (None, _) => found.push("exists: only control has it".to_owned()),
-            }
+            let found = difference::between(istiods.get(resource), ours.get(resource));
             same += usize::from(found.is_empty());
             for difference in found {
                 let entry = accepted.iter().position(|entry| {
@@ -92,49 +90,3 @@ fn endpoints_of_entries_are_told_as_istiod_tells_them() {
     }
     assert_eq!(ours.len(), istiods.len());
 }
-
-/// Where two values differ, and how.
-fn differences(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
-    match (theirs, ours) {
-        (Value::Object(a), Value::Object(b)) => {
-            let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            for name in names {
-                let null = Value::Null;
-                let (a, b) = (a.get(name).unwrap_or(&null), b.get(name).unwrap_or(&null));
-                differences(&format!("{path}.{name}"), a, b, found);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (number, (a, b)) in a.iter().zip(b).enumerate() {
-                let label = a
-                    .get("name")
-                    .and_then(Value::as_str)
-                    .map_or_else(|| number.to_string(), str::to_owned);
-                differences(&format!("{path}[{label}]"), a, b, found);
-            }
-        }
-        (a, b) if a == b => {}
-        (Value::Array(a), Value::Array(b)) if path.ends_with(".routes") => {
-            let names = |all: &[Value]| {
-                all.iter()
-                    .map(|one| one["name"].to_string())
-                    .collect::<Vec<_>>()
-            };
-            found.push(format!(
-                "{path}: istiod {:?} | control {:?}",
-                names(a),
-                names(b)
-            ));
-        }
-        (a, b) => {
-            let short = |value: &Value| value.to_string().chars().take(700).collect::<String>();
-            found.push(format!(
-                "{path}: istiod {} | control {}",
-                short(a),
-                short(b)
-            ));
-        }
-    }
-}
-
-type Resources = BTreeMap<String, Value>;

@@ -169,7 +169,7 @@ impl Index {
                 let waypoint = self.waypoint_of_service(found);
                 let context = service::Context {
                     namespace: self.namespaces.get(&key.namespace),
-                    canonical: self.is_canonical(found),
+                    shadowed: !self.is_canonical(found),
                     ingress_use_waypoint: waypoint.is_some() && self.ingress_uses_waypoint(found),
                     waypoint: waypoint.map(|waypoint| waypoint.address.clone()),
                 };

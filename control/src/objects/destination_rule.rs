@@ -51,6 +51,20 @@ pub struct TrafficPolicy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How many retries may be under way.
     pub retry_budget: Option<RetryBudget>,
+    /// Opaque connections go through a proxy.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// `trafficPolicy.tunnel`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tunnel {
+    /// `CONNECT`, where nothing is said, or `POST`.
+    pub protocol: String,
+    /// What the proxy is asked for.
+    pub target_host: String,
+    /// Its port.
+    pub target_port: u16,
 }
 
 /// `trafficPolicy.portLevelSettings[]`.

@@ -21,9 +21,9 @@ pub struct Context<'a> {
     pub waypoint: Option<GatewayAddress>,
     /// Whether ingress gateways go there too.
     pub ingress_use_waypoint: bool,
-    /// Whether it is the one that its host name stands for in other namespaces: Kubernetes' own
-    /// service, which others can't shadow, or the oldest entry.
-    pub canonical: bool,
+    /// Whether its host name stands for another in other namespaces: Kubernetes' own service, which
+    /// nobody can shadow, or an older entry.
+    pub shadowed: bool,
 }
 
 /// The service as node proxies learn it.
@@ -61,7 +61,7 @@ pub fn service(mesh: &Mesh, service: &Service, context: &Context<'_>) -> WireSer
             Families::Dual => IpFamilies::Dual,
         }
         .into(),
-        canonical: context.canonical,
+        canonical: !context.shadowed,
         subject_alt_names: entry
             .map(|of| of.entry.spec.subject_alt_names.clone())
             .unwrap_or_default(),

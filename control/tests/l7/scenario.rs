@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use waypoint::source::json::Descriptors;
 
-use super::Resources;
+use super::form::{Resources, add_json as add};
 
 /// The scenarios that are made of objects that control reads.
 pub(crate) const NAMES: &[&str] = &[
@@ -120,51 +120,6 @@ pub(crate) fn entries(name: &str) -> (Vec<Value>, Vec<Value>) {
         sorted(&mut dump(name).into_iter()),
         sorted(&mut ours.into_iter()),
     )
-}
-
-fn add(resources: &mut Resources, mut resource: Value) {
-    let kind = resource["@type"]
-        .as_str()
-        .unwrap()
-        .rsplit('.')
-        .next()
-        .unwrap()
-        .to_owned();
-    let name = resource
-        .get("name")
-        .or_else(|| resource.get("cluster_name"))
-        .unwrap()
-        .as_str()
-        .unwrap()
-        .to_owned();
-    if matches!(
-        kind.as_str(),
-        "Cluster" | "ClusterLoadAssignment" | "Listener"
-    ) {
-        normalise(&mut resource);
-        resources.insert(format!("{kind} {name}"), resource);
-    }
-}
-
-/// Orders that mean nothing are sorted; what is empty is left out.
-fn normalise(value: &mut Value) {
-    match value {
-        Value::Array(all) => {
-            all.iter_mut().for_each(normalise);
-            let has =
-                |field: &str| !all.is_empty() && all.iter().all(|entry| entry.get(field).is_some());
-            if has("filters") {
-                all.sort_by_key(|chain| chain["name"].to_string());
-            } else if has("endpoint") || has("address_prefix") || has("ranges") {
-                all.sort_by_key(ToString::to_string);
-            }
-        }
-        Value::Object(fields) => {
-            fields.values_mut().for_each(normalise);
-            fields.retain(|_, value| !value.is_null());
-        }
-        _ => {}
-    }
 }
 
 fn documents(name: &str) -> Vec<Value> {

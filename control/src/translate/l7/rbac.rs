@@ -5,6 +5,7 @@
 //! (istio/istio, `pilot/pkg/security/authz`)
 
 mod model;
+mod term;
 mod words;
 
 use std::collections::HashMap;

@@ -5,8 +5,9 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_p
 use super::api::{any, listener, network_filter, object, parsed, text, typed_struct, yes};
 use super::logging::{Which, logs};
 use super::route::destination;
-use super::view::{Hosted, Target, TargetPort, View, inbound};
+use super::view::{Hosted, Rule, Target, TargetPort, View, inbound};
 use super::{http, rbac};
+use crate::objects::Kind;
 use crate::objects::virtual_service::{L4Match, RouteDestination};
 
 /// For a service's port.
@@ -51,6 +52,7 @@ pub(super) fn filters(
             policy_specifier: Some(source),
         }];
     }
+    proxy.tunneling_config = rule.as_ref().and_then(|rule| tunnel(view, rule));
     proxy.idle_timeout = parsed(pool.idle_timeout);
     proxy.max_downstream_connection_duration = parsed(pool.max_connection_duration);
     match routes.as_slice() {
@@ -115,6 +117,29 @@ fn around(policies: Vec<listener::Filter>, proxy: &tcp_proxy::TcpProxy) -> Vec<l
         any(proxy),
     ));
     filters
+}
+
+/// Through a proxy's CONNECT, where the rule says so. POST is for proxies that no waypoint speaks to.
+fn tunnel(view: &View<'_>, rule: &Rule) -> Option<tcp_proxy::tcp_proxy::TunnelingConfig> {
+    let tunnel = rule.spec.traffic_policy.as_ref()?.tunnel.as_ref()?;
+    if !matches!(tunnel.protocol.as_str(), "" | "CONNECT") {
+        let problem = format!(
+            "tunnel.protocol is {:?}: a waypoint opens tunnels by CONNECT; this one is left out",
+            tunnel.protocol
+        );
+        view.problem(Kind::DestinationRule, &rule.key, problem);
+        return None;
+    }
+    let host = &tunnel.target_host;
+    let hostname = if host.contains(':') {
+        format!("[{host}]:{}", tunnel.target_port)
+    } else {
+        format!("{host}:{}", tunnel.target_port)
+    };
+    Some(tcp_proxy::tcp_proxy::TunnelingConfig {
+        hostname,
+        ..Default::default()
+    })
 }
 
 /// TLS routes before TCP routes; server names can't be told apart, so that a TLS route counts only

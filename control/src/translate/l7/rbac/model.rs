@@ -2,22 +2,28 @@
 
 #![allow(deprecated)] // `metadata` in RBAC: istiod sends it, and waypoints of older versions know nothing else.
 
+use std::collections::BTreeMap;
+
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+
+use serde_json::Value;
 
 use super::super::api::{any, core, matcher, rbac, string};
 use super::super::route::escaped;
+use super::term::Term;
 use super::words::{
     Why, at, block, claim_principal, claims, header, known, of_destination, one_of, pattern, peer,
     permission, principal, request_principal, string_value, strings, text,
 };
-use crate::objects::authorization_policy::{Condition, Rule, Source};
+use crate::objects::authorization_policy::{Condition, From, Rule, Source, To};
 
 use matcher::string_matcher::MatchPattern;
 use rbac::permission::Rule as Permit;
 use rbac::principal::Identifier;
 use rbac::rbac::Action;
 
-type Values<'a> = (&'a str, &'a [String], &'a [String]);
+/// An attribute, the values of which it must have one, and those of which it must have none.
+type Attribute = (&'static str, Vec<String>, Vec<String>);
 
 /// The policy of a rule; `None` where nothing of it is left on an opaque connection.
 pub(super) fn policy(
@@ -43,19 +49,17 @@ pub(super) fn policy(
 /// Matches every request.
 pub(super) fn always() -> rbac::Policy {
     rbac::Policy {
-        permissions: vec![permission(Permit::Any(true))],
-        principals: vec![principal(Identifier::Any(true))],
+        permissions: vec![Term::always()],
+        principals: vec![Term::always()],
         ..Default::default()
     }
 }
 
 /// Matches none.
 pub(super) fn never() -> rbac::Policy {
-    let not_permission = Permit::NotRule(Box::new(permission(Permit::Any(true))));
-    let not_principal = Identifier::NotId(Box::new(principal(Identifier::Any(true))));
     rbac::Policy {
-        permissions: vec![permission(not_permission)],
-        principals: vec![principal(not_principal)],
+        permissions: vec![rbac::Permission::always().not()],
+        principals: vec![rbac::Principal::always().not()],
         ..Default::default()
     }
 }
@@ -73,155 +77,69 @@ impl Maker<'_> {
         for condition in &rule.when {
             known(condition)?;
         }
-        let mut permissions = Vec::new();
-        for to in &rule.to {
-            let none = Default::default();
-            let operation = to.operation.as_ref().unwrap_or(&none);
-            let other = |name: &str| {
-                operation
-                    .other
-                    .get(name)
-                    .map(strings)
-                    .transpose()
-                    .map(Option::unwrap_or_default)
-            };
-            let lists = [
-                ("hosts", other("hosts")?, other("notHosts")?),
-                ("methods", other("methods")?, other("notMethods")?),
-                ("paths", other("paths")?, other("notPaths")?),
-                (
-                    "destination.port",
-                    operation.ports.clone(),
-                    operation.not_ports.clone(),
-                ),
-            ];
-            let lists: Vec<Values<'_>> = lists
-                .iter()
-                .map(|(name, values, not)| (*name, values.as_slice(), not.as_slice()))
-                .collect();
-            permissions.push(self.permissions(&lists, &rule.when)?);
-        }
-        if rule.to.is_empty() {
-            permissions.push(self.permissions(&[], &rule.when)?);
-        }
-        let mut principals = Vec::new();
-        for from in &rule.from {
-            let none = Source::default();
-            let source = from.source.as_ref().unwrap_or(&none);
-            let other = |name: &str| {
-                source
-                    .other
-                    .get(name)
-                    .map(strings)
-                    .transpose()
-                    .map(Option::unwrap_or_default)
-            };
-            let lists = [
-                (
-                    "source.principal",
-                    source.principals.clone(),
-                    source.not_principals.clone(),
-                ),
-                (
-                    "request.auth.principal",
-                    other("requestPrincipals")?,
-                    other("notRequestPrincipals")?,
-                ),
-                (
-                    "source.serviceAccount",
-                    source.service_accounts.clone(),
-                    source.not_service_accounts.clone(),
-                ),
-                (
-                    "source.trustDomain",
-                    other("trustDomains")?,
-                    other("notTrustDomains")?,
-                ),
-                (
-                    "source.namespace",
-                    source.namespaces.clone(),
-                    source.not_namespaces.clone(),
-                ),
-                (
-                    "remote.ip",
-                    other("remoteIpBlocks")?,
-                    other("notRemoteIpBlocks")?,
-                ),
-                (
-                    "source.ip",
-                    source.ip_blocks.clone(),
-                    source.not_ip_blocks.clone(),
-                ),
-            ];
-            let lists: Vec<Values<'_>> = lists
-                .iter()
-                .map(|(name, values, not)| (*name, values.as_slice(), not.as_slice()))
-                .collect();
-            principals.push(self.principals(&lists, &rule.when)?);
-        }
-        if rule.from.is_empty() {
-            principals.push(self.principals(&[], &rule.when)?);
-        }
+        let to: Result<Vec<_>, Why> = rule.to.iter().map(of_operation).collect();
+        let from: Result<Vec<_>, Why> = rule.from.iter().map(of_source).collect();
         Ok(rbac::Policy {
-            permissions,
-            principals,
+            permissions: self.each(&to?, &rule.when, Self::any_permission)?,
+            principals: self.each(&from?, &rule.when, Self::any_principal)?,
             ..Default::default()
         })
     }
 
-    fn permissions(
+    /// One condition for each `to` or `from`, or one alone where there is none.
+    fn each<T: Term>(
         &self,
-        lists: &[Values<'_>],
+        parts: &[Vec<Attribute>],
         when: &[Condition],
-    ) -> Result<rbac::Permission, Why> {
-        let conditions = when
-            .iter()
-            .filter(|condition| of_destination(&condition.key));
-        let conditions =
-            conditions.map(|c| (c.key.as_str(), c.values.as_slice(), c.not_values.as_slice()));
-        let mut all = Vec::new();
-        for (key, values, not_values) in lists.iter().copied().chain(conditions) {
-            let any_of = |values: &[String]| -> Result<Option<rbac::Permission>, Why> {
-                let mut rules = Vec::new();
-                for value in values {
-                    rules.extend(self.kept(self.permission(key, value))?);
-                }
-                Ok((!rules.is_empty())
-                    .then(|| permission(Permit::OrRules(rbac::permission::Set { rules }))))
-            };
-            all.extend(any_of(values)?);
-            all.extend(
-                any_of(not_values)?.map(|found| permission(Permit::NotRule(Box::new(found)))),
-            );
-        }
-        if all.is_empty() {
-            all.push(permission(Permit::Any(true)));
-        }
-        Ok(permission(Permit::AndRules(rbac::permission::Set {
-            rules: all,
-        })))
+        any_of: impl Fn(&Self, &str, &[String]) -> Result<Option<T>, Why>,
+    ) -> Result<Vec<T>, Why> {
+        let nothing = [Vec::new()];
+        let parts = if parts.is_empty() { &nothing } else { parts };
+        let made = parts.iter().map(|part| {
+            let own = part.iter().map(|(key, values, not)| (*key, values, not));
+            let conditions = when
+                .iter()
+                .filter(|condition| of_destination(&condition.key) == T::OF_DESTINATION)
+                .map(|condition| {
+                    let Condition {
+                        key,
+                        values,
+                        not_values,
+                    } = condition;
+                    (key.as_str(), values, not_values)
+                });
+            let mut all = Vec::new();
+            for (key, values, not_values) in own.chain(conditions) {
+                all.extend(any_of(self, key, values)?);
+                all.extend(any_of(self, key, not_values)?.map(T::not));
+            }
+            if all.is_empty() {
+                all.push(T::always());
+            }
+            Ok(T::all_of(all))
+        });
+        made.collect()
     }
 
-    fn principals(&self, lists: &[Values<'_>], when: &[Condition]) -> Result<rbac::Principal, Why> {
-        let conditions = when
-            .iter()
-            .filter(|condition| !of_destination(&condition.key));
-        let conditions =
-            conditions.map(|c| (c.key.as_str(), c.values.as_slice(), c.not_values.as_slice()));
-        let mut all = Vec::new();
-        for (key, values, not_values) in lists.iter().copied().chain(conditions) {
-            all.extend(self.any_principal(key, values)?);
-            all.extend(
-                self.any_principal(key, not_values)?
-                    .map(|found| principal(Identifier::NotId(Box::new(found)))),
-            );
+    /// One matcher for each value.
+    fn any_value<T: Term>(
+        &self,
+        values: impl IntoIterator<Item = String>,
+        one: impl Fn(&str) -> Result<T, Why>,
+    ) -> Result<Option<T>, Why> {
+        let mut terms = Vec::new();
+        for value in values {
+            terms.extend(self.kept(one(&value))?);
         }
-        if all.is_empty() {
-            all.push(principal(Identifier::Any(true)));
-        }
-        Ok(principal(Identifier::AndIds(rbac::principal::Set {
-            ids: all,
-        })))
+        Ok((!terms.is_empty()).then(|| T::any_of(terms)))
+    }
+
+    fn any_permission(
+        &self,
+        key: &str,
+        values: &[String],
+    ) -> Result<Option<rbac::Permission>, Why> {
+        self.any_value(values.iter().cloned(), |value| self.permission(key, value))
     }
 
     fn any_principal(&self, key: &str, values: &[String]) -> Result<Option<rbac::Principal>, Why> {
@@ -230,26 +148,22 @@ impl Maker<'_> {
         }
         // Claims are compared as lists: one matcher for all values.
         if let Some(claims) = claims(key)? {
-            let found = if self.tcp {
-                Err(Why::HttpOnly)
-            } else {
-                Ok(claim_principal(&claims, values))
-            };
-            return self.kept(found);
+            return self.kept(self.http(claim_principal(&claims, values)));
         }
         if key == "request.auth.principal" {
-            let found = if self.tcp {
-                Err(Why::HttpOnly)
-            } else {
-                Ok(request_principal(values))
-            };
-            return self.kept(found);
+            return self.kept(self.http(request_principal(values)));
         }
-        let mut ids = Vec::new();
-        for value in values.iter().flat_map(|value| self.of_domains(key, value)) {
-            ids.extend(self.kept(self.principal(key, &value))?);
+        let values = values.iter().flat_map(|value| self.of_domains(key, value));
+        self.any_value(values, |value| self.principal(key, value))
+    }
+
+    /// What an opaque connection does not have.
+    fn http<T>(&self, term: T) -> Result<T, Why> {
+        if self.tcp {
+            Err(Why::HttpOnly)
+        } else {
+            Ok(term)
         }
-        Ok((!ids.is_empty()).then(|| principal(Identifier::OrIds(rbac::principal::Set { ids }))))
     }
 
     /// A name of this mesh is so under each of its trust domains.
@@ -280,16 +194,10 @@ impl Maker<'_> {
     }
 
     fn permission(&self, key: &str, value: &str) -> Result<rbac::Permission, Why> {
-        let http = |rule: Permit| {
-            if self.tcp {
-                Err(Why::HttpOnly)
-            } else {
-                Ok(permission(rule))
-            }
-        };
+        let http = |rule: Permit| self.http(permission(rule));
         match key {
-            "hosts" => http(Permit::Header(header(":authority", value, true))),
-            "methods" => http(Permit::Header(header(":method", value, false))),
+            "hosts" => self.http(Term::header(header(":authority", value, true))),
+            "methods" => self.http(Term::header(header(":method", value, false))),
             "paths" if value.contains("{*}") || value.contains("{**}") => {
                 let template = value.replace("{**}", "**").replace("{*}", "*");
                 let config = UriTemplateMatchConfig {
@@ -344,11 +252,7 @@ impl Maker<'_> {
                     "when key {key:?}: it must be request.headers[NAME]"
                 ))
             })?;
-            return if self.tcp {
-                Err(Why::HttpOnly)
-            } else {
-                Ok(principal(Identifier::Header(header(name, value, false))))
-            };
+            return self.http(Term::header(header(name, value, false)));
         }
         match key {
             "source.ip" => Ok(principal(Identifier::DirectRemoteIp(block(value)?))),
@@ -387,4 +291,70 @@ impl Maker<'_> {
             other => Err(Why::Wrong(format!("when key {other:?} is not known"))),
         }
     }
+}
+
+/// What a `to` asks for.
+fn of_operation(to: &To) -> Result<Vec<Attribute>, Why> {
+    let none = Default::default();
+    let operation = to.operation.as_ref().unwrap_or(&none);
+    let other = |name| listed(&operation.other, name);
+    Ok(vec![
+        ("hosts", other("hosts")?, other("notHosts")?),
+        ("methods", other("methods")?, other("notMethods")?),
+        ("paths", other("paths")?, other("notPaths")?),
+        (
+            "destination.port",
+            operation.ports.clone(),
+            operation.not_ports.clone(),
+        ),
+    ])
+}
+
+/// What a `from` asks for.
+fn of_source(from: &From) -> Result<Vec<Attribute>, Why> {
+    let none = Source::default();
+    let source = from.source.as_ref().unwrap_or(&none);
+    let other = |name| listed(&source.other, name);
+    Ok(vec![
+        (
+            "source.principal",
+            source.principals.clone(),
+            source.not_principals.clone(),
+        ),
+        (
+            "request.auth.principal",
+            other("requestPrincipals")?,
+            other("notRequestPrincipals")?,
+        ),
+        (
+            "source.serviceAccount",
+            source.service_accounts.clone(),
+            source.not_service_accounts.clone(),
+        ),
+        (
+            "source.trustDomain",
+            other("trustDomains")?,
+            other("notTrustDomains")?,
+        ),
+        (
+            "source.namespace",
+            source.namespaces.clone(),
+            source.not_namespaces.clone(),
+        ),
+        (
+            "remote.ip",
+            other("remoteIpBlocks")?,
+            other("notRemoteIpBlocks")?,
+        ),
+        (
+            "source.ip",
+            source.ip_blocks.clone(),
+            source.not_ip_blocks.clone(),
+        ),
+    ])
+}
+
+fn listed(other: &BTreeMap<String, Value>, name: &str) -> Result<Vec<String>, Why> {
+    let found = other.get(name).map(strings).transpose()?;
+    Ok(found.unwrap_or_default())
 }
