@@ -23,7 +23,7 @@ use crate::deployer::manifest::{Names, OLD_GATEWAY_NAME};
 use crate::objects::request_authentication::JwtRule;
 use crate::objects::routing::Spec;
 use crate::objects::waypoint_use::GATEWAY_NAME;
-use crate::objects::{Gateway, Key, Kind, Labels, Routing, Service, selects};
+use crate::objects::{Gateway, Key, Kind, Labels, Routing, Service};
 use crate::resource::ResourceType;
 use crate::status::Verdict;
 use crate::translate::l7::{self, Target, TargetPort, Translated, View};

@@ -104,6 +104,33 @@ pub struct LoadBalancer {
     pub warmup: Option<Warmup>,
     /// The same, in the older form.
     pub warmup_duration_secs: Option<Duration>,
+    /// By place.
+    pub locality_lb_setting: Option<LocalitySetting>,
+}
+
+/// `loadBalancer.localityLbSetting`, as far as control must know that something is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LocalitySetting {
+    /// Shares by place.
+    pub distribute: Vec<serde_json::Value>,
+    /// Where to go from where.
+    pub failover: Vec<serde_json::Value>,
+    /// By labels that endpoints share with the caller.
+    pub failover_priority: Vec<String>,
+    /// Whether it counts at all.
+    pub enabled: Option<bool>,
+}
+
+impl LocalitySetting {
+    /// Whether it asks for anything.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        let said = !(self.distribute.is_empty()
+            && self.failover.is_empty()
+            && self.failover_priority.is_empty());
+        said && self.enabled != Some(false)
+    }
 }
 
 /// `loadBalancer.consistentHash`.

@@ -7,15 +7,15 @@ use serde_json::Value;
 use waypoint::source::json::Descriptors;
 
 /// Answers by kind and name, in one form.
-pub type Resources = BTreeMap<String, Value>;
+pub(crate) type Resources = BTreeMap<String, Value>;
 
 /// Adds an encoded resource.
-pub fn add(resources: &mut Resources, url: &str, bytes: &[u8]) {
+pub(crate) fn add(resources: &mut Resources, url: &str, bytes: &[u8]) {
     add_json(resources, Descriptors::get().json(url, bytes).unwrap());
 }
 
 /// Adds a resource in words, with its `@type`.
-pub fn add_json(resources: &mut Resources, mut resource: Value) {
+pub(crate) fn add_json(resources: &mut Resources, mut resource: Value) {
     let kind = resource["@type"].as_str().unwrap().rsplit('.').next();
     let kind = kind.unwrap().to_owned();
     let name = resource.get("name").or(resource.get("cluster_name"));

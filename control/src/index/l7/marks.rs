@@ -7,7 +7,7 @@ use crate::objects::{Key, selects};
 
 impl Index {
     /// The waypoints that look at objects of this namespace.
-    pub(super) fn mark_waypoints_near(&mut self, namespace: &str) {
+    pub(in crate::index) fn mark_waypoints_near(&mut self, namespace: &str) {
         let everywhere = namespace == self.mesh.root_namespace;
         let near = self.l7.made.iter().filter(|(key, made)| {
             everywhere || *key.namespace == *namespace || made.namespaces.contains(namespace)
@@ -17,7 +17,7 @@ impl Index {
     }
 
     /// The waypoints that asked what a host name stands for.
-    pub(super) fn mark_waypoints_of_host(&mut self, host: &str) {
+    pub(in crate::index) fn mark_waypoints_of_host(&mut self, host: &str) {
         let asked = self
             .l7
             .made
@@ -27,13 +27,13 @@ impl Index {
             .extend(asked.map(|(key, _)| Output::Waypoint(key.clone())));
     }
 
-    pub(super) fn mark_all_waypoints(&mut self) {
+    pub(in crate::index) fn mark_all_waypoints(&mut self) {
         self.dirty
             .extend(self.l7.made.keys().cloned().map(Output::Waypoint));
     }
 
     /// Called with the old service in place, and again with the new one.
-    pub(super) fn mark_waypoints_of_service(&mut self, key: &Key) {
+    pub(in crate::index) fn mark_waypoints_of_service(&mut self, key: &Key) {
         let own = self
             .services
             .get(key)
@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// The same for a pod: its own waypoint, and the endpoints of its services'.
-    pub(super) fn mark_waypoints_of_pod(&mut self, key: &Key) {
+    pub(in crate::index) fn mark_waypoints_of_pod(&mut self, key: &Key) {
         let Some(pod) = self.pods.get(key) else {
             return;
         };
@@ -99,7 +99,7 @@ impl Index {
         self.dirty.extend(marked);
     }
 
-    pub(super) fn mark_waypoints_of_slice(&mut self, key: &Key) {
+    pub(in crate::index) fn mark_waypoints_of_slice(&mut self, key: &Key) {
         let Some(slice) = self.slices.get(key) else {
             return;
         };

@@ -8,7 +8,7 @@ use super::super::view::{Rule, View};
 use super::{OPTIONS, as_the_caller, explicit_h2, set_options};
 use crate::objects::Kind;
 use crate::objects::destination_rule::{
-    ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy,
+    ConnectionPool, LoadBalancer, LocalitySetting, OutlierDetection, TrafficPolicy,
 };
 
 use cluster::cluster::{LbConfig, LbPolicy};
@@ -90,6 +90,17 @@ pub(super) fn apply(
     }
     if let Some(detection) = &policy.outlier_detection {
         outliers(detection, made);
+    }
+    let by_place = policy
+        .load_balancer
+        .as_ref()
+        .and_then(|balancer| balancer.locality_lb_setting.as_ref());
+    if by_place.is_some_and(LocalitySetting::asks) {
+        view.problem(
+            Kind::DestinationRule,
+            &rule.key,
+            "loadBalancer.localityLbSetting is not served: a waypoint's replicas stand in several places, and all of them are told the same; the rest of the rule is in force",
+        );
     }
     if let Some(balancer) = &policy.load_balancer
         && let Err(problem) = balance(balancer, made)
