@@ -126,6 +126,7 @@ fn decide(table: &RouteTable, head: &Head<'_>) {
     let ask = Ask {
         head,
         metadata: &waypoint::head::Metadata::default(),
+        caller: None,
         random: 42,
     };
     let Found::Route(picked) = select::find(table, ask) else {
