@@ -15,6 +15,7 @@ pub mod pages;
 pub mod policy;
 pub mod proto;
 pub mod stop;
+mod through;
 pub mod tls;
 pub mod workload;
 pub mod world;

@@ -7,6 +7,7 @@ mod discovery;
 mod http;
 mod outlier;
 mod transport;
+mod typed_balancer;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -98,7 +99,7 @@ pub fn cluster(name: &str, bytes: &[u8], notes: &mut Notes) -> Result<Cluster, R
         per_connection_buffer_high_watermark_timeout, health_checks, dns_jitter,
         dns_failure_refresh_rate, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
         typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval, upstream_bind_config,
-        lb_subset_config, ignore_health_on_host_removal, load_balancing_policy, lrs_server,
+        lb_subset_config, ignore_health_on_host_removal, lrs_server,
         lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config, track_cluster_stats,
         preconnect_policy, queuing_policies);
     for filter in filters {
@@ -145,7 +146,11 @@ pub fn cluster(name: &str, bytes: &[u8], notes: &mut Notes) -> Result<Cluster, R
         },
         notes,
     )?;
-    let common = common_lb_config.unwrap_or_default();
+    let mut common = common_lb_config.unwrap_or_default();
+    let (lb_policy, lb_config) = match load_balancing_policy {
+        None => (lb_policy, lb_config),
+        Some(list) => typed_balancer::policy(list, &mut common, notes)?,
+    };
     let (locality, by_hostname) = balance::locality(common, notes).at("common_lb_config")?;
     let pb::UpstreamConnectionOptions {
         tcp_keepalive,

@@ -48,7 +48,6 @@ pub(super) const ROWS: &[Row] = &[
         "Cluster",
         &[
             "lb_subset_config",
-            "load_balancing_policy",
             "transport_socket_matcher",
             "upstream_config",
         ],
@@ -99,6 +98,18 @@ pub(super) const ROWS: &[Row] = &[
         "CommonLbConfig",
         &["update_merge_window", "override_host_status"],
         "endpoint changes cost little; sticky sessions find endpoints that drain",
+    ),
+    (
+        Counted,
+        "LeastRequest",
+        &["enable_full_scan", "selection_method"],
+        "endpoints are drawn and compared, not all looked through",
+    ),
+    (
+        Refused,
+        "ConsistentHashingLbConfig",
+        &["hash_policy"],
+        "requests are hashed by their route's policies only",
     ),
     (
         Counted,
