@@ -43,21 +43,13 @@ pub(crate) fn product(project: &Project) -> Result<()> {
     run(&mut cargo, "the product's static binaries")
 }
 
-/// Builds the waypoint's static binary alone.
-pub(crate) fn waypoint(project: &Project) -> Result<()> {
+/// Builds the static binary of one package of the product, which has its name.
+pub(crate) fn one(project: &Project, package: &str) -> Result<()> {
     let mut cargo = project.cargo();
     cargo.args(["build", "--profile", project.profile()]);
     cargo.args(["--target", STATIC_TARGET]);
-    cargo.args(["--package", "waypoint", "--bin", "waypoint"]);
-    run(&mut cargo, "the waypoint's static binary")
-}
-
-/// Builds control's static binary alone.
-pub(crate) fn control(project: &Project) -> Result<()> {
-    let mut cargo = project.cargo();
-    cargo.args(["build", "--release", "--target", STATIC_TARGET]);
-    cargo.args(["--package", "control", "--bin", "control"]);
-    run(&mut cargo, "control's static binary")
+    cargo.args(["--package", package, "--bin", package]);
+    run(&mut cargo, &format!("{package}'s static binary"))
 }
 
 /// Builds one host binary and says where it lies. `release` where speed is measured.

@@ -77,7 +77,7 @@ pub(crate) fn bench(project: &Project, arguments: &Forwarded) -> Result<()> {
 
 /// Needs no root: everything is on loopback.
 fn bench_waypoint(project: &Project, arguments: &[String]) -> Result<()> {
-    build::waypoint(project)?;
+    build::one(project, "waypoint")?;
     let program = build::host(project, "oracle", "bench-waypoint", true)?;
     let mut command = project.command(&program.display().to_string());
     command
@@ -90,7 +90,7 @@ fn bench_waypoint(project: &Project, arguments: &[String]) -> Result<()> {
 /// Needs no root either: an API server, control and istiod on loopback.
 fn bench_control(project: &Project, arguments: &[String]) -> Result<()> {
     tools(project, true)?;
-    build::control(project)?;
+    build::one(project, "control")?;
     let program = build::host(project, "plane", "bench-control", true)?;
     let mut command = project.command(&program.display().to_string());
     command

@@ -64,12 +64,12 @@ async fn a_version_that_the_server_has_forgotten_loses_no_deletion() {
         })
         .await
         .unwrap();
-    // Control stands still, so that its version is old when it asks again. A server that has just
-    // started knows no changes before its start, and answers 410 Gone.
+    // Control stands still, so that its version is old when it asks again, and answered 410 Gone.
     control.program.signal(Signal::SIGSTOP).unwrap();
     ground.delete(&service("goes")).await;
     ground.apply(&service("comes")).await;
     ground.server.halt().unwrap();
+    ground.server.forget().unwrap();
     ground.server.resume().await.unwrap();
     control.program.signal(Signal::SIGCONT).unwrap();
     proxy

@@ -1,7 +1,8 @@
 //! etcd and kube-apiserver on loopback, and a client with an administrator's rights.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use cluster::{Tool, Tools};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rcgen::KeyPair;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::program::Program;
 use crate::until::until;
@@ -106,6 +107,39 @@ impl ApiServer {
         self.server
             .take()
             .map_or(Ok(()), |mut server| server.kill())
+    }
+
+    /// Has etcd forget every version but the last, as it does by itself within minutes: whoever goes
+    /// on from an earlier one is told 410 Gone.
+    ///
+    /// # Errors
+    /// When etcd says no.
+    pub fn forget(&self) -> Result<()> {
+        let last = self.etcd("range", &json!({"key": "AA=="}))?;
+        let revision = &last["header"]["revision"];
+        self.etcd(
+            "compaction",
+            &json!({"revision": revision, "physical": true}),
+        )?;
+        Ok(())
+    }
+
+    /// A request to etcd's gateway for JSON.
+    fn etcd(&self, what: &str, body: &Value) -> Result<Value> {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.etcd_port))?;
+        let body = body.to_string();
+        write!(
+            socket,
+            "POST /v3/kv/{what} HTTP/1.0\r\nhost: etcd\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let told = answer
+            .split_once("\r\n\r\n")
+            .filter(|(head, _)| head.contains(" 200 "));
+        let (_, told) = told.with_context(|| format!("etcd's answer to {what}: {answer}"))?;
+        Ok(serde_json::from_str(told)?)
     }
 
     /// Starts it again at the same address and waits until it is ready.
