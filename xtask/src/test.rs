@@ -98,6 +98,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             "cluster" => (As::Root, UNIT),
             "control" if program.name == "kubernetes" && options.quick => continue,
             "control" if program.name == "kubernetes" => (As::User, LAB),
+            // istioctl is built along with the cluster's tools.
+            "oracle" if program.name == "istioctl" && options.quick => continue,
             "lab" => (As::Root, LAB),
             "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
             _ => (As::User, UNIT),
