@@ -81,6 +81,12 @@ impl Project {
     pub(crate) fn cargo(&self) -> Command {
         let mut command = self.command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
         command.env("CARGO_TARGET_DIR", &self.target);
+        // What `cargo run` says of xtask is not for another cargo: ring's build script looks at the
+        // package's variables, so that in each checkout it and all above it would be built again.
+        let own = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in own.filter(|name| is_of_a_package(name)) {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -96,5 +102,32 @@ impl Project {
             Finish::Tested => self.target.join("images/tested"),
             Finish::Shipped => self.target.join("images"),
         }
+    }
+}
+
+/// Whether cargo sets this variable for the package that it runs.
+fn is_of_a_package(variable: &str) -> bool {
+    let prefixes = ["CARGO_BIN_", "CARGO_CFG_", "CARGO_MANIFEST_", "CARGO_PKG_"];
+    let names = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    names.contains(&variable) || prefixes.iter().any(|prefix| variable.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_cargo_hears_nothing_of_this_package() {
+        let project = Project {
+            root: "/".into(),
+            target: "/target".into(),
+            finish: Finish::Tested,
+        };
+        // `cargo test` sets it for this very program.
+        assert!(env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let cargo = project.cargo();
+        let removed = |name: &str| cargo.get_envs().any(|(n, v)| n == name && v.is_none());
+        assert!(removed("CARGO_MANIFEST_DIR") && removed("CARGO_PKG_NAME"));
+        assert!(!removed("CARGO_HOME") && !removed("CARGO_TARGET_DIR"));
     }
 }
