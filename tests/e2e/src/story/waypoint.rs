@@ -206,18 +206,19 @@ pub fn istioctl(stage: &Stage) -> Result<()> {
     let list = with(&["list"])?;
     ensure!(!row(&list, &[NAME]), "deleted, and still listed: {list}");
     for kind in ["deployment", "service", "serviceaccount"] {
-        until(
-            &format!("{kind} {NAME} to go with its Gateway"),
-            IN_FORCE,
-            || {
-                let left =
-                    stage.look(&["get", kind, NAME, "-n", NAMESPACE, "--ignore-not-found"])?;
-                ensure!(left.is_empty(), "still there: {left}");
-                Ok(())
-            },
-        )?;
+        goes_with_its_gateway(stage, kind, NAME)?;
     }
     Ok(())
+}
+
+/// Waits until an object that was made for a Gateway is gone.
+fn goes_with_its_gateway(stage: &Stage, kind: &str, name: &str) -> Result<()> {
+    let what = format!("{kind} {name} to go with its Gateway");
+    until(&what, IN_FORCE, || {
+        let left = stage.look(&["get", kind, name, "-n", NAMESPACE, "--ignore-not-found"])?;
+        ensure!(left.is_empty(), "still there: {left}");
+        Ok(())
+    })
 }
 
 /// What a Gateway's parameters ask for beside the Deployment: an autoscaler, which holds two pods at
@@ -236,16 +237,7 @@ pub fn autoscaled(stage: &Stage) -> Result<()> {
     }
     waypoint::delete(stage, NAME)?;
     for kind in ASKED_FOR {
-        until(
-            &format!("{kind} {NAME} to go with its Gateway"),
-            IN_FORCE,
-            || {
-                let left =
-                    stage.look(&["get", kind, NAME, "-n", NAMESPACE, "--ignore-not-found"])?;
-                ensure!(left.is_empty(), "still there: {left}");
-                Ok(())
-            },
-        )?;
+        goes_with_its_gateway(stage, kind, NAME)?;
     }
     stage.kubectl(&["delete", "configmap", NAME]).map(drop)
 }
