@@ -1,5 +1,5 @@
-//! Runs test programs one after the other, each bounded in time, and adds up what they report.
-//! A program that hangs is asked to end, so that it can clean up, and killed if it does not.
+//! Runs test programs, one after the other or side by side, each bounded in time, and adds up what they
+//! report. A program that hangs is asked to end, so that it can clean up, and killed if it does not.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -78,14 +78,35 @@ impl Suite {
         command: &mut Command,
         limit: Duration,
     ) -> Result<()> {
-        self.part(name, command, limit, |count, succeeded| {
-            let silent = count.passed + count.failed == 0;
-            // A program that dies without a closing line has failed, whatever it counted.
-            Count {
-                failed: count.failed.max((!succeeded).into()),
-                ..if silent { Count::default() } else { count }
-            }
-        })
+        self.part(name, command, limit, tests_counted)
+    }
+
+    /// Runs test programs that mostly wait side by side; each of their lines says whose it is.
+    pub(crate) fn tests_side_by_side(
+        &mut self,
+        programs: &mut [(String, Command)],
+        limit: Duration,
+    ) -> Result<()> {
+        let names: Vec<_> = programs.iter().map(|(name, _)| name.as_str()).collect();
+        println!("\n── {}, side by side", names.join(" and "));
+        let parts = thread::scope(|scope| {
+            let started: Vec<_> = programs
+                .iter_mut()
+                .map(|(name, command)| {
+                    let whose = format!("[{name}] ");
+                    scope.spawn(move || Part::run(name, command, limit, &whose, tests_counted))
+                })
+                .collect();
+            started
+                .into_iter()
+                .map(|one| {
+                    one.join()
+                        .map_err(|_| anyhow::anyhow!("a watching thread panicked"))?
+                })
+                .collect::<Result<Vec<_>>>()
+        })?;
+        self.parts.extend(parts);
+        Ok(())
     }
 
     /// Prints the closing summary; the last line is the plain one that every reader of logs knows.
@@ -126,9 +147,22 @@ impl Suite {
         judge: impl Fn(Count, bool) -> Count,
     ) -> Result<()> {
         println!("\n── {name}");
+        self.parts.push(Part::run(name, command, limit, "", judge)?);
+        Ok(())
+    }
+}
+
+impl Part {
+    fn run(
+        name: &str,
+        command: &mut Command,
+        limit: Duration,
+        whose: &str,
+        judge: impl Fn(Count, bool) -> Count,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let (seen, ended) =
-            watch(command, limit).with_context(|| format!("{name} could not be started"))?;
+            watch(command, limit, whose).with_context(|| format!("{name} could not be started"))?;
         let (succeeded, trouble) = match ended {
             Ended::WithStatus(status) if status.success() => (true, None),
             Ended::WithStatus(status) => (false, Some(status.to_string())),
@@ -137,13 +171,21 @@ impl Suite {
                 Some(format!("did not end within {} s", limit.as_secs())),
             ),
         };
-        self.parts.push(Part {
+        Ok(Self {
             name: name.to_owned(),
             count: judge(seen, succeeded),
             took: begun.elapsed(),
             trouble,
-        });
-        Ok(())
+        })
+    }
+}
+
+/// What a test program counted. One that dies without a closing line has failed, whatever it counted.
+fn tests_counted(count: Count, succeeded: bool) -> Count {
+    let silent = count.passed + count.failed == 0;
+    Count {
+        failed: count.failed.max((!succeeded).into()),
+        ..if silent { Count::default() } else { count }
     }
 }
 
@@ -152,19 +194,20 @@ enum Ended {
     OutOfTime,
 }
 
-/// Starts the command, passes its output on and counts as it goes by. The command stays in our own
+/// Starts the command, passes its output on, each line after `whose`, and counts as it goes by. The command stays in our own
 /// process group, so that an interruption at the keyboard reaches it too.
-fn watch(command: &mut Command, limit: Duration) -> Result<(Count, Ended)> {
+fn watch(command: &mut Command, limit: Duration, whose: &str) -> Result<(Count, Ended)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
     let program = Pid::from_raw(i32::try_from(child.id())?);
     let output = child.stdout.take().context("no standard output")?;
+    let whose = whose.to_owned();
     let reader = thread::spawn(move || {
         let mut count = Count::default();
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            println!("{line}");
+            println!("{whose}{line}");
             count = add(count, closing_line(&line));
         }
         count
@@ -275,6 +318,39 @@ mod tests {
                 .as_deref()
                 .is_some_and(|text| text.contains("did not end"))
         );
+    }
+
+    #[test]
+    fn programs_side_by_side_are_counted_apart() {
+        let script = |text: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", text]);
+            command
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let met = folder.path().join("met");
+        // The first ends only if the second runs beside it.
+        let waits = format!(
+            "until [ -e {0} ]; do sleep 0.01; done; echo '2 passed, 0 failed'",
+            met.display()
+        );
+        let meets = format!("touch {}; echo '3 passed, 1 failed'; exit 1", met.display());
+        let mut suite = Suite::default();
+        suite
+            .tests_side_by_side(
+                &mut [
+                    ("waits".to_owned(), script(&waits)),
+                    ("meets".to_owned(), script(&meets)),
+                ],
+                Duration::from_secs(20),
+            )
+            .unwrap();
+        let counts: Vec<_> = suite
+            .parts
+            .iter()
+            .map(|part| (part.name.as_str(), part.count.passed, part.count.failed))
+            .collect();
+        assert_eq!(counts, [("waits", 2, 0), ("meets", 3, 1)]);
     }
 
     #[test]

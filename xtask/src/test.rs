@@ -29,7 +29,7 @@ pub(crate) struct Options {
 /// Options of `cargo xtask e2e`.
 #[derive(Args)]
 pub(crate) struct Stories {
-    /// The control plane to run under; both, one after the other, if not given.
+    /// The control plane to run under; both, side by side, if not given.
     #[arg(long)]
     control: Option<Control>,
     /// Only the stories whose name holds this text.
@@ -162,15 +162,16 @@ fn cluster_stories(
             one(project, suite, &program, &As::User, UNIT)?;
             continue;
         }
-        for control in under {
-            let mut command = command_of(project, &program, &As::Root);
-            command.arg("--control").arg(control.name()).args(filter);
-            suite.tests(
-                &format!("stories under {}", control.name()),
-                &mut command,
-                CLUSTER,
-            )?;
-        }
+        // Each has a cluster of its own, and waits more than it works.
+        let mut stories: Vec<_> = under
+            .iter()
+            .map(|control| {
+                let mut command = command_of(project, &program, &As::Root);
+                command.arg("--control").arg(control.name()).args(filter);
+                (format!("stories under {}", control.name()), command)
+            })
+            .collect();
+        suite.tests_side_by_side(&mut stories, CLUSTER)?;
     }
     Ok(())
 }

@@ -81,7 +81,10 @@ pub fn stop_control_plane(stage: &Stage) -> Result<()> {
 
 /// The control plane's pods, by name. They are found by the selector of its Deployment: a label that
 /// it does not have would find none.
-fn control_pods(stage: &Stage) -> Result<Vec<String>> {
+///
+/// # Errors
+/// When kubectl fails, or there is no such Deployment.
+pub fn control_pods(stage: &Stage) -> Result<Vec<String>> {
     let deployment = control_plane(stage.control());
     let found = stage.get(&["-n", SYSTEM, deployment])?;
     let labels = found["spec"]["selector"]["matchLabels"]
@@ -151,6 +154,28 @@ pub fn ztunnels_ready(stage: &Stage) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// The pod of ztunnel on a node, by name.
+///
+/// # Errors
+/// When there is none.
+pub fn ztunnel_on(stage: &Stage, node: &str) -> Result<String> {
+    let at = format!("spec.nodeName={node}");
+    let words = [
+        "pods",
+        "-n",
+        SYSTEM,
+        "-l",
+        "app=ztunnel",
+        "--field-selector",
+        &at,
+    ];
+    let pods = stage.get(&words)?;
+    let last = pods["items"].as_array().and_then(|pods| pods.last());
+    let name = last.and_then(|pod| pod["metadata"]["name"].as_str());
+    name.map(str::to_owned)
+        .with_context(|| format!("no ztunnel on {node}"))
 }
 
 /// The newest line of any ztunnel's log that holds all of `words`.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::Node;
 
 use crate::process;
-use crate::stage::{SYSTEM, Stage};
+use crate::stage::Stage;
 
 /// How long a look at a node may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -26,37 +26,31 @@ pub fn run(node: &Node, program: &str, words: &[&str]) -> Result<String> {
     ))
 }
 
-/// The process of ztunnel's container on `node`, as the node numbers it.
+/// Kills the process of a pod's first container, as an out-of-memory kill would.
 ///
 /// # Errors
-/// When there is none.
-pub fn ztunnel_process(stage: &Stage, node: &Node) -> Result<String> {
-    let field = format!("spec.nodeName={}", node.name);
-    let pods = stage.get(&[
-        "pods",
-        "-n",
-        SYSTEM,
-        "-l",
-        "app=ztunnel",
-        "--field-selector",
-        &field,
-    ])?;
-    let id = pods["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|pod| pod["status"]["containerStatuses"][0]["containerID"].as_str())
-        .next_back()
-        .with_context(|| format!("no container of ztunnel on {}", node.name))?;
-    process_of(node, id)
+/// When the nodes can't be looked into, or the process isn't found.
+pub fn kill(stage: &Stage, namespace: &str, pod: &str) -> Result<()> {
+    let cluster = stage
+        .made()
+        .context("the nodes of this cluster can't be looked into")?;
+    let found = stage.get(&["pod", pod, "-n", namespace])?;
+    let at = found["spec"]["nodeName"].as_str();
+    let node = cluster
+        .nodes()
+        .iter()
+        .find(|node| Some(node.name.as_str()) == at)
+        .with_context(|| format!("pod {pod} is on no node of the cluster: {at:?}"))?;
+    let container = found["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .with_context(|| format!("pod {pod} has no container"))?;
+    let process = process_of(node, container)?;
+    run(node, "kill", &["-9", &process]).map(drop)
 }
 
 /// The process of a container on `node`, as the node numbers it; Kubernetes names the container
 /// `containerd://…`.
-///
-/// # Errors
-/// When it doesn't run.
-pub fn process_of(node: &Node, container: &str) -> Result<String> {
+fn process_of(node: &Node, container: &str) -> Result<String> {
     let id = container.rsplit('/').next().unwrap_or(container);
     let tasks = run(node, "ctr", &["-n", "k8s.io", "tasks", "ls"])?;
     tasks

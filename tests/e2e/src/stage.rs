@@ -291,6 +291,21 @@ impl Stage {
             words.extend(["--set".to_owned(), value.clone()]);
         }
         words.extend(["--wait", "--timeout", "180s"].map(str::to_owned));
+        self.helm(&words.iter().map(String::as_str).collect::<Vec<_>>())
+            .map(drop)
+    }
+
+    /// Installs the chart's other values over those it has: `values` are `--set` words.
+    ///
+    /// # Errors
+    /// When something of it does not become ready.
+    pub fn upgrade(&self, values: &[String]) -> Result<()> {
+        let mut words = vec!["upgrade", RELEASE, "charts/culvert", "--namespace", SYSTEM];
+        words.push("--reuse-values");
+        for value in values {
+            words.extend(["--set", value]);
+        }
+        words.extend(["--wait", "--timeout", "180s"]);
         self.helm(&words).map(drop)
     }
 
@@ -308,12 +323,11 @@ impl Stage {
             "--timeout",
             "120s",
         ];
-        self.helm(&words.map(str::to_owned)).map(drop)
+        self.helm(&words).map(drop)
     }
 
-    fn helm(&self, words: &[String]) -> Result<String> {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let line = line("helm", &words);
+    fn helm(&self, words: &[&str]) -> Result<String> {
+        let line = line("helm", words);
         self.narrator.command(&line);
         process::run(self.tool(Cluster::helm, Tool::Helm).args(words), HELM)?.well(&line)
     }

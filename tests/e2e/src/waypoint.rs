@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bookstore::NAMESPACE;
 use crate::mesh::{Connections, IN_FORCE};
-use crate::node;
 use crate::stage::Stage;
 use crate::until::until;
 
@@ -25,8 +24,6 @@ pub struct Pod {
     pub node: String,
     /// The image of its container.
     pub image: String,
-    /// Its container, as the runtime names it.
-    pub container: String,
     /// How often its container was started again.
     pub restarts: u64,
 }
@@ -141,28 +138,10 @@ pub fn pods(stage: &Stage, name: &str) -> Result<Vec<Pod>> {
             name: word(&pod["metadata"]["name"]),
             node: word(&pod["spec"]["nodeName"]),
             image: word(&pod["spec"]["containers"][0]["image"]),
-            container: word(&container["containerID"]),
             restarts: container["restartCount"].as_u64().unwrap_or(0),
         }
     };
     Ok(items.iter().map(pod).collect())
-}
-
-/// Kills the process of a waypoint's pod, as an out-of-memory kill would.
-///
-/// # Errors
-/// When the nodes can't be looked into, or the process isn't found.
-pub fn kill(stage: &Stage, pod: &Pod) -> Result<()> {
-    let cluster = stage
-        .made()
-        .context("the nodes of this cluster can't be looked into")?;
-    let node = cluster
-        .nodes()
-        .iter()
-        .find(|node| node.name == pod.node)
-        .with_context(|| format!("no node is called {}", pod.node))?;
-    let process = node::process_of(node, &pod.container)?;
-    node::run(node, "kill", &["-9", &process]).map(drop)
 }
 
 /// What a waypoint's pods count: the sum of a metric over the series with all of these labels.

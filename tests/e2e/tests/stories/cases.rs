@@ -10,7 +10,7 @@ use e2e::mesh::{self, Connections};
 use e2e::story::{policy, routing, waypoint};
 use e2e::{Control, Stage, node, story};
 
-use crate::{faults, pages, waypoint_faults, waypoints};
+use crate::{control_plane, faults, pages, waypoint_faults, waypoints};
 
 /// One story.
 pub(crate) struct Case {
@@ -25,6 +25,13 @@ pub(crate) struct Case {
 /// Every story, in order.
 pub(crate) const CASES: &[Case] = &[
     step("s1_outside_the_mesh_everyone_is_served_in_plain_text", s1),
+    Case {
+        changes_the_stage: true,
+        ..of_our_own(
+            "the_root_begins_to_be_replaced_while_the_stories_go_on",
+            control_plane::rotate,
+        )
+    },
     step(
         "s2_one_label_same_answers_no_restart_only_tls_between_nodes",
         s2,
@@ -109,6 +116,15 @@ pub(crate) const CASES: &[Case] = &[
         "pods_of_the_destination_deleted_under_load_fail_no_request",
         waypoint_faults::destination_deleted,
     ),
+    of_our_own(
+        "the_leading_replica_killed_under_load_loses_no_call_and_no_change",
+        control_plane::leader_killed,
+    ),
+    of_our_own(
+        "the_webhook_refuses_a_wrong_object_when_it_is_applied",
+        control_plane::webhook,
+    ),
+    of_our_own("the_old_root_is_trusted_no_longer", control_plane::rotated),
     step(
         "without_the_waypoint_calls_go_directly_again",
         waypoints::removed,
@@ -116,14 +132,11 @@ pub(crate) const CASES: &[Case] = &[
     look("s4_waypoints_for_a_service_and_for_a_workload", |play| {
         waypoint::s4_service_and_workload(&play.stage)
     }),
-    Case {
-        // istiod has given this form up.
-        under: &[Control::Culvert],
-        ..look(
-            "s4_s5_a_waypoint_for_a_service_account_as_in_istio_1_18",
-            |play| waypoint::s4_account(&play.stage),
-        )
-    },
+    // istiod has given this form up.
+    of_our_own(
+        "s4_s5_a_waypoint_for_a_service_account_as_in_istio_1_18",
+        |play| waypoint::s4_account(&play.stage),
+    ),
     look(
         "a_waypoint_of_another_namespace_takes_the_traffic_of_this_one",
         |play| waypoint::of_another_namespace(&play.stage),
@@ -169,12 +182,22 @@ const fn look(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
     }
 }
 
+/// A look that is told under our own control plane alone.
+const fn of_our_own(name: &'static str, run: fn(&mut Play) -> Result<()>) -> Case {
+    Case {
+        under: &[Control::Culvert],
+        ..look(name, run)
+    }
+}
+
 /// What goes from one story to the next.
 pub(crate) struct Play {
     pub(crate) stage: Stage,
     pub(crate) door: Door,
     pub(crate) before: Vec<Pod>,
     held: Option<Held>,
+    /// The root that is being replaced, once a rotation was begun.
+    pub(crate) root: Option<String>,
 }
 
 impl Play {
@@ -188,6 +211,7 @@ impl Play {
             door,
             before,
             held: None,
+            root: None,
         })
     }
 

@@ -7,6 +7,7 @@ use e2e::bookstore::{self, FRONT, Verdict};
 use e2e::held::Held;
 use e2e::load::Load;
 use e2e::mesh::{self, IN_FORCE};
+use e2e::stage::SYSTEM;
 use e2e::until::until;
 use e2e::wire::Capture;
 use e2e::{node, story};
@@ -76,19 +77,12 @@ fn stays_as_it_was(play: &Play) -> Result<()> {
 /// goes out in plain text, and all are answered once it is back.
 pub(crate) fn ztunnel_killed(play: &mut Play) -> Result<()> {
     let stage = &play.stage;
-    let cluster = stage
-        .made()
-        .context("the nodes of this cluster can't be looked into")?;
     let pods = bookstore::pods(stage)?;
     let caller = pods
         .iter()
         .find(|pod| pod.app == "notsleep")
         .context("no pod of notsleep")?;
-    let node = cluster
-        .nodes()
-        .iter()
-        .find(|node| node.name == caller.node)
-        .with_context(|| format!("no node is called {}", caller.node))?;
+    let ztunnel = mesh::ztunnel_on(stage, &caller.node)?;
     let marker = story::marker();
     let capture = Capture::start(stage)?.context("no capture")?;
     let mut load = Load::start(
@@ -97,8 +91,7 @@ pub(crate) fn ztunnel_killed(play: &mut Play) -> Result<()> {
         &[FRONT, "--for", "40", "--marker", &marker],
     )?;
     load.until("answers before the fault", |lately| lately.only("200"))?;
-    let process = node::ztunnel_process(stage, node)?;
-    node::run(node, "kill", &["-9", &process])?;
+    node::kill(stage, SYSTEM, &ztunnel)?;
     load.until("a refused call", |lately| lately.any_failure())?;
     mesh::ztunnels_ready(stage)?;
     load.until("only answers again", |lately| lately.only("200"))?;

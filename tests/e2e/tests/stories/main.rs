@@ -4,6 +4,7 @@
 //! CULVERT_IMAGES; prints why where there is none.
 
 mod cases;
+mod control_plane;
 mod faults;
 mod pages;
 mod waypoint_faults;
@@ -123,7 +124,7 @@ fn set(
     if !command.keep {
         remove_when_interrupted(name.to_owned())?;
     }
-    stage.install(&[])?;
+    stage.install(&control_plane::values(command.control))?;
     bookstore::deploy(&stage)?;
     mesh::ztunnels_ready(&stage)?;
     Play::begin(stage)

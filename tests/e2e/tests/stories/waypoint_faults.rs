@@ -10,7 +10,7 @@ use e2e::stage::Stage;
 use e2e::story::routing::{self, REVIEWS};
 use e2e::story::waypoint::WAYPOINT;
 use e2e::until::until;
-use e2e::{mesh, waypoint};
+use e2e::{mesh, node, waypoint};
 
 use crate::cases::Play;
 
@@ -20,13 +20,13 @@ const PARALLEL: u64 = 4;
 const AT_MOST: &str = "300";
 
 /// Two loads: one that keeps its connections, and one that opens a new one for each request.
-struct Both {
+pub(crate) struct Both {
     keeping: Load,
     opening: Load,
 }
 
 impl Both {
-    fn start(stage: &Stage) -> Result<Self> {
+    pub(crate) fn start(stage: &Stage) -> Result<Self> {
         let parallel = PARALLEL.to_string();
         let words = [REVIEWS, "--for", AT_MOST, "--parallel", &parallel];
         let keeping = [words.as_slice(), &["--keep"]].concat();
@@ -50,7 +50,7 @@ impl Both {
         Ok([self.keeping.end()?, self.opening.end()?])
     }
 
-    fn ends_without_a_failure(self) -> Result<()> {
+    pub(crate) fn ends_without_a_failure(self) -> Result<()> {
         for outcomes in self.end()? {
             ensure!(outcomes.only("200"), "not only 200: {outcomes}");
             ensure!(
@@ -153,7 +153,7 @@ pub(crate) fn killed(play: &mut Play) -> Result<()> {
         .into_iter()
         .next()
         .context("no waypoint")?;
-    waypoint::kill(stage, &victim)?;
+    node::kill(stage, NAMESPACE, &victim.name)?;
     until(
         "the killed one started again",
         Duration::from_secs(60),
