@@ -140,6 +140,65 @@ fn control_is_not_root() {
 }
 
 #[test]
+fn whatever_control_watches_of_other_apis_the_chart_defines() {
+    let objects = rendered(&[]);
+    let role = object(&objects, "ClusterRole", "culvert-control-istio-system");
+    let words = |value: &Value| -> Vec<String> {
+        let list = value.as_array().into_iter().flatten();
+        list.filter_map(|word| word.as_str().map(str::to_owned))
+            .collect()
+    };
+    let mut looked_at = 0;
+    for rule in role["rules"].as_array().unwrap() {
+        let of_others =
+            |group: &String| group.ends_with(".istio.io") || group == "gateway.networking.k8s.io";
+        let watched = words(&rule["verbs"]).iter().any(|verb| verb == "watch");
+        for group in words(&rule["apiGroups"])
+            .iter()
+            .filter(|group| watched && of_others(group))
+        {
+            for plural in words(&rule["resources"]) {
+                let file = format!("charts/culvert/crds/{plural}.yaml");
+                let text = std::fs::read_to_string(root().join(&file)).expect(&file);
+                let defined: Value = serde_yaml_ng::from_str(&text).expect(&file);
+                assert_eq!(defined["metadata"]["name"], format!("{plural}.{group}"));
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at >= 10, "{looked_at}");
+}
+
+#[test]
+fn several_replicas_are_spread_and_one_at_a_time_is_taken_away() {
+    let budget = |objects: &[Value]| {
+        let mut budgets = objects
+            .iter()
+            .filter(|object| object["kind"] == "PodDisruptionBudget");
+        budgets.next().cloned()
+    };
+    assert_eq!(
+        budget(&rendered(&[])),
+        None,
+        "one replica could never be drained"
+    );
+    let objects = rendered(&["control.replicas=3"]);
+    let deployment = object(&objects, "Deployment", "culvert-control");
+    assert_eq!(deployment["spec"]["replicas"], 3);
+    let selector = &deployment["spec"]["selector"];
+    let budget = budget(&objects).unwrap();
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+    assert_eq!(&budget["spec"]["selector"], selector);
+    let affinity = &deployment["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"];
+    let preferred = &affinity["preferredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(
+        preferred["podAffinityTerm"]["topologyKey"],
+        "kubernetes.io/hostname"
+    );
+    assert_eq!(&preferred["podAffinityTerm"]["labelSelector"], selector);
+}
+
+#[test]
 fn without_control_only_the_data_plane_is_there_and_asks_istiod() {
     let objects = rendered(&["control.enabled=false"]);
     let of_control = |object: &&Value| {
