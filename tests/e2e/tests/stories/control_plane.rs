@@ -70,7 +70,11 @@ pub(crate) fn rotated(play: &mut Play) -> Result<()> {
         ensure!(now.len() == 1 && now[0] != old, "{} roots", now.len());
         Ok(())
     })?;
-    Both::start(stage)?.ends_without_a_failure()?;
+    let outcomes = routing::reviews(stage, 200, None)?;
+    ensure!(
+        outcomes.of_kind("200 ") == 200,
+        "under the new root: {outcomes}"
+    );
     bookstore::nothing_restarted(&play.before, &bookstore::pods(stage)?)
 }
 
