@@ -113,6 +113,11 @@ const ON_MATCH: &str = "xds::r#type::matcher::v3::matcher::OnMatch";
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
+    // A static program relocates itself as it starts, by a table that stays resident: 0.7 MB of it,
+    // or 10 KB in the packed form, which musl knows as well.
+    if std::env::var("CARGO_CFG_TARGET_ENV")? == "musl" {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     let (own, mesh) = (PathBuf::from("proto"), PathBuf::from("../mesh/proto"));
     for input in [Path::new("build.rs"), &own, &mesh] {
         println!("cargo::rerun-if-changed={}", input.display());

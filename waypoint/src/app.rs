@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::{Admin, Draining, Face};
 use crate::config::{Command, Drain, Flags, Proxy};
 use crate::log::LogFilter;
+use crate::memory;
 use crate::model::snapshot::Current;
 use crate::source::envoy::Envoy;
 use crate::source::feed::Feed;
@@ -90,6 +91,8 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         started,
     };
     serve_people(flags, admin).await?;
+    tokio::spawn(memory::keep(current.clone()));
+    tokio::task::spawn_local(memory::tend());
     let acceptor = Acceptor::new(current, workers.clone());
     let accepting = tokio::task::spawn_local(acceptor.run());
 

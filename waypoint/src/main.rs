@@ -13,15 +13,15 @@ use waypoint::{app, log};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Few arenas and quick decay: memory follows the connections that are open, not those that were
-/// (without a thread of jemalloc's own, which musl does not support).
+/// Few arenas. What is free is given back every second by [`waypoint::memory`], and not by whoever
+/// allocates next, who may be at a request.
 /// Each thread keeps blocks up to the size of a TLS record at hand, among them hyper's read buffers and
 /// the tasks of requests: in the arena each is a slab of its own, made and unmade for every request.
 // SAFETY: jemalloc declares this symbol as a pointer to constant text that ends with a zero byte,
 // which a reference to a static array that ends with one is.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 86] =
-    b"narenas:2,tcache_max:20480,tcache_nslots_large:8,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 87] =
+    b"narenas:2,tcache_max:20480,tcache_nslots_large:8,dirty_decay_ms:10000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
     let flags = match Flags::read(std::env::args_os()) {

@@ -22,6 +22,7 @@ pub use local::{Connection, Entry, LINGER, Local, Parts, next_id};
 
 use crate::http::collector::Collector;
 use crate::listen;
+use crate::memory;
 use handle::Order;
 
 /// Connections that may wait for one thread to take them. The acceptor waits when it is full, and
@@ -132,6 +133,7 @@ impl Worker {
                 let Some(runtime) = runtime else {
                     return;
                 };
+                runtime.spawn_local(memory::tend());
                 // One thread is enough for what all of them tell.
                 runtime.spawn_local(obey(parts, incoming, number == 0));
                 // Either word is the same: the other side is gone.

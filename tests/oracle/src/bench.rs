@@ -89,6 +89,7 @@ pub async fn run(
             }
         }
     }
+    tokio::time::sleep(process::REST).await;
     let after = memory(&ways)?;
     drop(ways);
     let scale = if settings.scale {

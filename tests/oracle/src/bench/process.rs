@@ -15,6 +15,10 @@ use super::plan::{Order, Result as Told};
 /// What a measurement may take beyond its time.
 const EXTRA: Duration = Duration::from_secs(20);
 
+/// What is resident after load is read so long after the last request or push: proxies give memory
+/// back in their own time.
+pub(crate) const REST: Duration = Duration::from_secs(3);
+
 /// This program again, in another role.
 #[derive(Debug)]
 pub(crate) struct Agent {

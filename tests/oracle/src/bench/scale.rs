@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::process::{Resident, usage_of};
+use super::process::{REST, Resident, usage_of};
 use super::serve::Ports;
 use super::setup::{cluster, filters, near, route, with_hosts};
 use crate::ads::Ads;
@@ -69,6 +69,7 @@ async fn one(kind: Kind, server: &Ports, scratch: &Path) -> Result<Scale> {
     let at = subject.at(PORT);
     let shows = |wanted: usize| move |answer: &Answer| answer.body == wanted.to_string().as_bytes();
     until(at, "/size/change", shows(0)).await?;
+    tokio::time::sleep(REST).await;
     let resident = usage_of(subject.pid())?.resident;
     let mut pushes = Vec::new();
     for change in 1..=CHANGES {
