@@ -42,8 +42,11 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams at a time where the configuration has no limit of its own.
 const MOST_STREAMS: u32 = 1024;
-/// Bytes that hyper holds of one HTTP/1 connection in each direction, at least the longest head.
-const HTTP1_BUFFER: usize = 64 << 10;
+/// Bytes that hyper holds of one HTTP/1 connection in each direction, at least the longest head: it
+/// reads as much of a large body at once, and less of a small one.
+const HTTP1_BUFFER: usize = 128 << 10;
+/// The longest head where the configuration has no limit of its own.
+const LONGEST_HEAD: usize = 64 << 10;
 
 /// Future size, in bytes, of a request's way: it is part of its connection's, or of its stream's.
 const MOST_PER_REQUEST: usize = 9 << 10;
@@ -161,10 +164,11 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
         .header_read_timeout(limits.request_headers)
         .preserve_header_case(chain.http1.keep_case)
         .half_close(false)
-        .max_buf_size(HTTP1_BUFFER.max(limits.max_header_bytes as usize));
-    if limits.max_header_bytes > 0 {
-        builder.max_header_size(limits.max_header_bytes as usize);
-    }
+        .max_buf_size(HTTP1_BUFFER.max(limits.max_header_bytes as usize))
+        .max_header_size(match limits.max_header_bytes {
+            0 => LONGEST_HEAD,
+            most => most as usize,
+        });
     if limits.max_headers > 0 {
         builder.max_headers(limits.max_headers as usize);
     }
@@ -223,8 +227,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let _active = http.begin();
-    // Pinned where it is made: moved, it would take its room twice.
-    let flow = pin!(flow::run(&http, request));
+    // In a block of its own, which the request before has just left: hyper moves what it is given
+    // several times before it begins, and to a task of its own with HTTP/2.
+    let flow = Box::pin(flow::run(&http, request));
     debug_assert!(
         size_of_val(&*flow) <= MOST_PER_REQUEST,
         "a request costs {} bytes",

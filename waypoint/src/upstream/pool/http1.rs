@@ -30,8 +30,9 @@ use crate::upstream::failure::{FailureKind, Reset};
 use crate::upstream::head;
 use quiet::Quiet;
 
-/// Most bytes that are buffered for one connection, each way; a head must fit.
-const BUFFER: usize = 64 << 10;
+/// Most bytes that are buffered for one connection, each way; a head must fit. hyper reads as much of
+/// a large body at once.
+const BUFFER: usize = 128 << 10;
 
 /// A connection of one downstream connection is kept for so long without requests.
 const OWNED_IDLE: Duration = Duration::from_secs(60);

@@ -62,6 +62,9 @@ struct Local(Outlet<Wire>);
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
         let outlet = self.0.clone();
+        // The same type is for a connection and for each request on it, and has the size of the
+        // former: a task is moved several times until it runs.
+        let future = Box::pin(future);
         spawn_local(async move {
             outlet.drive(future).await;
         });
