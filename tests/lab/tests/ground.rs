@@ -1,5 +1,6 @@
 //! The lab's own ground, without any ztunnel: what later tests claim to be the mesh's doing must
 //! not be the lab's.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,29 +8,48 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::agent::orders::Direction;
-use lab::{End, Lab, Verdict};
+use lab::pod::PodBuilder;
+use lab::{End, Lab, Pod, Verdict};
+
+const PORT: u16 = 8080;
+
+/// Two nodes without a ztunnel; `client` on the first, `server` on the second.
+struct Ground {
+    lab: Lab,
+    client: Pod,
+    server: Pod,
+}
+
+impl Ground {
+    async fn start() -> Self {
+        let lab = Lab::builder().without_ztunnel().start().await.unwrap();
+        let (client, server) = tokio::try_join!(
+            outside(&lab, "client", 1).start(),
+            outside(&lab, "server", 2).serving(PORT).start(),
+        )
+        .unwrap();
+        Self {
+            lab,
+            client,
+            server,
+        }
+    }
+}
+
+fn outside(lab: &Lab, name: &str, node: usize) -> PodBuilder {
+    lab.pod(name).on(lab.node(node)).outside_the_mesh()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_reach_each_other_over_both_families_and_keep_their_addresses() {
-    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
-    let server = lab
-        .pod("server")
-        .on(lab.node(2))
-        .outside_the_mesh()
-        .serving(8080)
-        .start()
-        .await
-        .unwrap();
-    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
-    let neighbour = lab
-        .pod("neighbour")
-        .on(lab.node(2))
-        .outside_the_mesh()
-        .start()
-        .await
-        .unwrap();
+    let Ground {
+        lab,
+        client,
+        server,
+    } = Ground::start().await;
+    let neighbour = outside(&lab, "neighbour", 2).start().await.unwrap();
     for from in [&client, &neighbour] {
-        let verdict = from.get(server.at(8080)).await;
+        let verdict = from.get(server.at(PORT)).await;
         assert!(
             verdict
                 .answer()
@@ -37,7 +57,7 @@ async fn pods_reach_each_other_over_both_families_and_keep_their_addresses() {
                 .starts_with(&format!("server sees {}:", from.ip())),
             "{verdict}"
         );
-        let verdict = from.get(server.at_v6(8080)).await;
+        let verdict = from.get(server.at_v6(PORT)).await;
         assert!(
             verdict
                 .answer()
@@ -45,34 +65,23 @@ async fn pods_reach_each_other_over_both_families_and_keep_their_addresses() {
                 .contains(&format!("[{}]", from.addresses().v6)),
             "{verdict}"
         );
-        assert!(from.get(server.at(8080)).mapped().await.answer().is_some());
+        assert!(from.get(server.at(PORT)).mapped().await.answer().is_some());
     }
     assert_eq!(client.get(server.at(81)).await, Verdict::Refused);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_capture_sees_what_crosses_the_fabric_and_only_that() {
-    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
-    let server = lab
-        .pod("server")
-        .on(lab.node(2))
-        .outside_the_mesh()
-        .serving(8080)
-        .start()
-        .await
-        .unwrap();
-    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
-    let neighbour = lab
-        .pod("neighbour")
-        .on(lab.node(2))
-        .outside_the_mesh()
-        .start()
-        .await
-        .unwrap();
+    let Ground {
+        lab,
+        client,
+        server,
+    } = Ground::start().await;
+    let neighbour = outside(&lab, "neighbour", 2).start().await.unwrap();
     let sniffer = lab.sniff().unwrap();
     assert!(
         client
-            .get(server.at(8080))
+            .get(server.at(PORT))
             .marked("across-the-fabric")
             .await
             .answer()
@@ -80,7 +89,7 @@ async fn a_capture_sees_what_crosses_the_fabric_and_only_that() {
     );
     assert!(
         neighbour
-            .get(server.at(8080))
+            .get(server.at(PORT))
             .marked("within-the-node")
             .await
             .answer()
@@ -89,22 +98,17 @@ async fn a_capture_sees_what_crosses_the_fabric_and_only_that() {
     let sniffed = sniffer.stop().unwrap();
     assert!(sniffed.sees("across-the-fabric"));
     assert!(!sniffed.sees("within-the-node"));
-    assert_eq!(sniffed.ports().into_iter().collect::<Vec<_>>(), [8080]);
-    assert!(!sniffed.begins_with_tls(8080));
+    assert_eq!(sniffed.ports().into_iter().collect::<Vec<_>>(), [PORT]);
+    assert!(!sniffed.begins_with_tls(PORT));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transfers_holders_and_ends_work_without_a_mesh() {
-    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
-    let server = lab
-        .pod("server")
-        .on(lab.node(2))
-        .outside_the_mesh()
-        .serving(8080)
-        .start()
-        .await
-        .unwrap();
-    let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
+    let Ground {
+        lab: _lab,
+        client,
+        server,
+    } = Ground::start().await;
     for direction in [
         Direction::Up,
         Direction::Down,
@@ -112,7 +116,7 @@ async fn transfers_holders_and_ends_work_without_a_mesh() {
         Direction::AfterServersEnd,
     ] {
         let done = client
-            .transfer(server.at(8080), direction, 3_000_001, "sized")
+            .transfer(server.at(PORT), direction, 3_000_001, "sized")
             .await
             .unwrap();
         assert!(
@@ -120,13 +124,13 @@ async fn transfers_holders_and_ends_work_without_a_mesh() {
             "{direction:?}: {done:?}"
         );
     }
-    let held = client.open(server.at(8080), "held").await.unwrap();
+    let held = client.open(server.at(PORT), "held").await.unwrap();
     assert_eq!(
         held.say("hello").await,
         Verdict::Answered("hello".to_owned())
     );
     assert_eq!(held.finish().await.unwrap(), End::Finished);
-    let held = client.open(server.at(8080), "cut").await.unwrap();
+    let held = client.open(server.at(PORT), "cut").await.unwrap();
     held.reset().await.unwrap();
     let seen = lab::patience::some(
         "the server to see the reset",
@@ -134,7 +138,7 @@ async fn transfers_holders_and_ends_work_without_a_mesh() {
         async || server.ended("cut").await.unwrap().first().cloned(),
     );
     assert_eq!(seen.await.unwrap().end, End::Reset);
-    let tally = client.get(server.at(8080)).times(500).await.unwrap();
+    let tally = client.get(server.at(PORT)).times(500).await.unwrap();
     assert_eq!((tally.answered, tally.example), (500, None));
 }
 
@@ -148,7 +152,7 @@ async fn a_machine_outside_is_reached_and_a_silent_one_times_out() {
         .unwrap();
     let client = lab.pod("client").outside_the_mesh().start().await.unwrap();
     let (machine, addresses) = lab.machine("machine").unwrap();
-    machine.serve(8080).await.unwrap();
+    machine.serve(PORT).await.unwrap();
     for address in addresses.both() {
         let verdict = client.get((address, 8080).into()).await;
         assert!(verdict.answer().is_some(), "{verdict}");
@@ -254,7 +258,7 @@ async fn the_redirection_for_a_peers_ztunnel_leads_to_its_ports() {
     let other = lab
         .pod("other")
         .outside_the_mesh()
-        .serving(8080)
+        .serving(PORT)
         .start()
         .await
         .unwrap();
@@ -264,8 +268,8 @@ async fn the_redirection_for_a_peers_ztunnel_leads_to_its_ports() {
     }
     lab::bench::istio::redirect(pod.netns()).unwrap();
     for (at, port) in [
-        (pod.at(8080), into),
-        (pod.at_v6(8080), into),
+        (pod.at(PORT), into),
+        (pod.at_v6(PORT), into),
         (pod.at(tunnel), tunnel),
     ] {
         let verdict = other.get(at).await;
@@ -274,7 +278,7 @@ async fn the_redirection_for_a_peers_ztunnel_leads_to_its_ports() {
             .is_some_and(|text| text.ends_with(&format!(":{port}")));
         assert!(reached, "from outside to {at}: {verdict}");
     }
-    for at in [other.at(8080), other.at_v6(8080)] {
+    for at in [other.at(PORT), other.at_v6(PORT)] {
         let verdict = pod.get(at).await;
         let reached = verdict
             .answer()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Verdict, patience};
+use lab::{Verdict, patience};
 
 use crate::story::{PORT, Pair, SOON, logged};
 
@@ -68,16 +68,11 @@ async fn the_application_sees_the_clients_own_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marker_is_seen_before_the_mesh_and_never_after() {
-    let lab = Lab::start().await.unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").outside_the_mesh().start(),
-        lab.pod("server")
-            .on(lab.node(2))
-            .outside_the_mesh()
-            .serving(PORT)
-            .start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::outside().await;
     let sniffer = lab.sniff().unwrap();
     assert!(
         client
@@ -152,16 +147,11 @@ async fn pods_in_the_mesh_and_outside_reach_each_other_in_plaintext() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_outside_the_mesh_are_left_alone() {
-    let lab = Lab::start().await.unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").outside_the_mesh().start(),
-        lab.pod("server")
-            .on(lab.node(2))
-            .outside_the_mesh()
-            .serving(PORT)
-            .start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::outside().await;
     assert!(client.get(server.at(PORT)).await.answer().is_some());
     for node in lab.nodes() {
         assert!(node.ztunnel().log().access().is_empty());

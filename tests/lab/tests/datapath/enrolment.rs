@@ -8,16 +8,11 @@ use crate::story::{PORT, Pair, SOON, logged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_connections_survive_enrolment_and_release_of_both_ends() {
-    let lab = Lab::start().await.unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").outside_the_mesh().start(),
-        lab.pod("server")
-            .on(lab.node(2))
-            .outside_the_mesh()
-            .serving(PORT)
-            .start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::outside().await;
     let before = client.open(server.at(PORT), "before").await.unwrap();
     tokio::try_join!(client.enroll(), server.enroll()).unwrap();
     let inside = client.open(server.at(PORT), "inside").await.unwrap();
@@ -59,16 +54,11 @@ async fn open_connections_survive_enrolment_and_release_of_both_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_under_way_is_intact_through_enrolment_and_release() {
-    let lab = Lab::start().await.unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").outside_the_mesh().start(),
-        lab.pod("server")
-            .on(lab.node(2))
-            .outside_the_mesh()
-            .serving(PORT)
-            .start(),
-    )
-    .unwrap();
+    let Pair {
+        lab: _lab,
+        client,
+        server,
+    } = Pair::outside().await;
     let load = client.get(server.at(PORT)).repeatedly(2).await.unwrap();
     let bytes = 1 << 30;
     let transfer = client.transfer(server.at(PORT), Direction::Both, bytes, "under-way");
@@ -176,12 +166,11 @@ async fn a_pod_that_nobody_tells_of_gets_a_clear_no_after_a_bounded_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_first_sync_connections_are_held_and_not_let_out() {
-    let lab = Lab::builder().without_ztunnel().start().await.unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").start(),
-        lab.pod("server").on(lab.node(2)).serving(PORT).start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::on(Lab::builder().without_ztunnel()).await;
     let blind = lab.node(1).ztunnel();
     let recipe = blind.recipe();
     let real = recipe.environment["LOCAL_XDS_PATH"].clone();

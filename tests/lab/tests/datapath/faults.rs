@@ -115,16 +115,11 @@ async fn a_stopped_ztunnel_holds_and_goes_on_when_continued() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_connections_finish_then_ends_in_time_and_keeps_pods_captured() {
-    let lab = Lab::builder()
-        .env("TERMINATION_GRACE_PERIOD_SECONDS", "8")
-        .start()
-        .await
-        .unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").start(),
-        lab.pod("server").on(lab.node(2)).serving(PORT).start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::on(Lab::builder().env("TERMINATION_GRACE_PERIOD_SECONDS", "8")).await;
     let held = client.open(server.at(PORT), "held").await.unwrap();
     let begun = Instant::now();
     lab.node(1).ztunnel().signal(Signal::SIGTERM).unwrap();
@@ -161,16 +156,11 @@ async fn sigterm_lets_connections_finish_then_ends_in_time_and_keeps_pods_captur
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_does_not_end_is_cut_at_the_deadline() {
-    let lab = Lab::builder()
-        .env("TERMINATION_GRACE_PERIOD_SECONDS", "6")
-        .start()
-        .await
-        .unwrap();
-    let (client, server) = tokio::try_join!(
-        lab.pod("client").start(),
-        lab.pod("server").on(lab.node(2)).serving(PORT).start(),
-    )
-    .unwrap();
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::on(Lab::builder().env("TERMINATION_GRACE_PERIOD_SECONDS", "6")).await;
     let held = client.open(server.at(PORT), "held").await.unwrap();
     let status = lab
         .node(1)

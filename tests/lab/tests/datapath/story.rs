@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lab::log::Access;
 use lab::node::Node;
-use lab::{Lab, Pod, patience};
+use lab::{Builder, Lab, Pod, patience};
 
 /// How long a log line or a counter may take to appear, on a machine that is busy with other things.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -20,10 +20,31 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn start() -> Self {
-        let lab = Lab::start().await.unwrap();
+        Self::on(Lab::builder()).await
+    }
+
+    /// In a lab of these settings.
+    pub(crate) async fn on(lab: Builder) -> Self {
+        let lab = lab.start().await.unwrap();
         let (client, server) = tokio::try_join!(
             lab.pod("client").start(),
             lab.pod("server").on(lab.node(2)).serving(PORT).start(),
+        )
+        .unwrap();
+        Self {
+            lab,
+            client,
+            server,
+        }
+    }
+
+    /// Both outside the mesh, to begin with.
+    pub(crate) async fn outside() -> Self {
+        let lab = Lab::start().await.unwrap();
+        let server = lab.pod("server").on(lab.node(2)).serving(PORT);
+        let (client, server) = tokio::try_join!(
+            lab.pod("client").outside_the_mesh().start(),
+            server.outside_the_mesh().start(),
         )
         .unwrap();
         Self {
