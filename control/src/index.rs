@@ -12,6 +12,8 @@
 //! | AuthorizationPolicy | itself; pods that its old or new selector finds                             |
 //! | PeerAuthentication  | itself; the policies that inherit from it; pods that it applies to          |
 //!
+//! What waypoints themselves have, and what recomputes it, is in [`l7`].
+//!
 //! The result of any order of events is that of the final objects alone, with one exception: a
 //! policy whose new version is wrong stays in force as it was.
 
@@ -41,6 +43,7 @@ use crate::translate::waypoint::Waypoint;
 
 use entries::Entries;
 use l7::L7;
+use l7::marks::Moved;
 use policies::{InForce, PeerInForce};
 use table::Table;
 
@@ -86,8 +89,10 @@ enum Output {
     StaticStrict,
     /// All resources of a waypoint.
     Waypoint(Key),
-    /// Its endpoints alone.
-    WaypointEndpoints(Key),
+    /// The endpoints of one service alone, at a waypoint.
+    WaypointEndpoints(Key, Key),
+    /// What a route of the Gateway API says of its references.
+    Route(Kind, Key),
 }
 
 /// A resource that may have changed: its new form, or `None` if there is none any more.
@@ -186,16 +191,7 @@ impl Index {
             Kind::PeerAuthentication => self.remove_peer(key),
             Kind::Gateway => self.set_gateway(key.clone(), None),
             Kind::GatewayClass => self.set_class(key.name.clone(), None),
-            Kind::VirtualService
-            | Kind::DestinationRule
-            | Kind::ServiceEntry
-            | Kind::RequestAuthentication
-            | Kind::Telemetry
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
-            | Kind::TcpRoute
-            | Kind::TlsRoute
-            | Kind::ReferenceGrant => self.remove_routing(kind, key),
+            routing => self.remove_routing(routing, key),
         }
     }
 
@@ -220,21 +216,12 @@ impl Index {
             Kind::AuthorizationPolicy => self.policies.keys().collect(),
             Kind::PeerAuthentication => self.peers.keys().collect(),
             Kind::Gateway => self.gateways.keys().collect(),
-            Kind::VirtualService
-            | Kind::DestinationRule
-            | Kind::ServiceEntry
-            | Kind::RequestAuthentication
-            | Kind::Telemetry
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
-            | Kind::TcpRoute
-            | Kind::TlsRoute
-            | Kind::ReferenceGrant => self.l7.keys(kind),
             Kind::GatewayClass => self
                 .classes
                 .keys()
                 .map(|name| Key::new("", name.clone()))
                 .collect(),
+            routing => self.l7.keys(routing),
         }
     }
 
@@ -274,21 +261,24 @@ impl Index {
                 .map(|(key, _)| Output::Service(key));
             self.dirty.extend(services);
         }
-        let old = self.namespaces.get(&name).cloned();
-        self.mark_namespace_for_waypoints(&name, old.as_ref(), new.as_ref());
+        let concerned = self.changes_waypoints(&name, new.as_ref());
+        let before = concerned.then(|| self.users_in(&name));
         match new {
-            Some(namespace) => self.namespaces.insert(name, namespace),
+            Some(namespace) => self.namespaces.insert(name.clone(), namespace),
             None => self.namespaces.remove(&name),
         };
+        if let Some(before) = before {
+            let after = self.users_in(&name);
+            self.mark_users(&before, &after);
+            self.mark_entries(Some(&name));
+        }
     }
 
     fn set_node(&mut self, name: Arc<str>, new: Option<Node>) {
         if self.nodes.get(&name) != new.as_ref() {
             let pods = self.pods_on_node.get(&*name).into_iter().flatten().cloned();
             self.dirty.extend(pods.map(Output::Pod));
-            // Localities of endpoints: seldom enough to look at every waypoint.
-            self.dirty
-                .extend(self.l7.made.keys().cloned().map(Output::WaypointEndpoints));
+            self.mark_endpoints_on(&name);
         }
         match new {
             Some(node) => self.nodes.insert(name, node),
@@ -312,19 +302,23 @@ impl Index {
         }
         let old_is_of_gateway = is_of_gateway(old);
         let moved = match (old, new.as_ref()) {
-            (Some(old), Some(new)) => {
-                (&old.labels, &old.service_account) != (&new.labels, &new.service_account)
-            }
-            _ => true,
+            (Some(old), Some(new)) => Moved {
+                owner: (&old.labels, &old.service_account) != (&new.labels, &new.service_account),
+                address: old.addresses != new.addresses,
+            },
+            _ => Moved {
+                owner: true,
+                address: true,
+            },
         };
-        if moved {
+        if moved.owner {
             self.mark_services_of_pod(&key);
         }
         self.note_pod_for_plans(old_is_of_gateway || is_of_gateway(new.as_ref()));
-        self.mark_waypoints_of_pod(&key);
+        self.mark_waypoints_of_pod(&key, moved);
         self.pods.set(&key, new);
-        self.mark_waypoints_of_pod(&key);
-        if moved {
+        self.mark_waypoints_of_pod(&key, moved);
+        if moved.owner {
             self.mark_services_of_pod(&key);
         }
         self.dirty.insert(Output::Pod(key));

@@ -1,13 +1,28 @@
 //! Waypoints' own resources in the index: from which objects each is made, and what it came to.
 //!
-//! While a waypoint's resources are made it is written down which services were looked at and in
-//! which namespaces there were objects that counted. A change of a service or a pod concerns the
-//! waypoints that looked at it; one of the routing API those that looked at its namespace, and all
-//! where it is the root's. Pods that only come, go or become ready change endpoints alone.
+//! While a waypoint's resources are made it is written down which services it serves, which others
+//! it looked at, and whom it asked about what (`made`). From that it follows whom a change concerns:
+//!
+//! | changed                                   | recomputed                                              |
+//! |-------------------------------------------|---------------------------------------------------------|
+//! | VirtualService                            | who serves one of its hosts, there or in its own namespace; who looked it up as a delegate |
+//! | HTTPRoute and the like                    | its status; who serves one of its parents               |
+//! | ReferenceGrant                            | routes that asked its namespace, and who serves their parents |
+//! | DestinationRule                           | who looked at one of its hosts, where it is visible     |
+//! | AuthorizationPolicy, RequestAuthentication | to whom it is attached, or to whose services            |
+//! | Telemetry                                 | who it names; else its namespace's, or all              |
+//! | Service, host of a ServiceEntry           | who looked at it, or asked for its name                 |
+//! | Pod, EndpointSlice, Node                  | the endpoints of that service, at who looked at it      |
+//!
+//! What is asked here is asked again when the resources are made, by the same functions
+//! (`concerns`), so that what is not marked is not looked at either.
 
+mod concerns;
+mod intake;
 mod keys;
 mod labels;
-mod marks;
+pub(super) mod marks;
+mod routes;
 mod routing;
 mod said;
 mod services;
@@ -17,21 +32,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::said::By;
 use super::table::Table;
 use super::{Index, Output, Update, Wish};
 use crate::deployer::manifest::{Names, OLD_GATEWAY_NAME};
+use crate::jwks::Outcome;
 use crate::objects::request_authentication::JwtRule;
-use crate::objects::routing::Spec;
 use crate::objects::waypoint_use::GATEWAY_NAME;
-use crate::objects::{Gateway, Key, Kind, Labels, Routing, Service};
+use crate::objects::{Gateway, Key, Kind, Labels, Service};
 use crate::resource::ResourceType;
-use crate::status::Verdict;
-use crate::translate::l7::{self, Target, TargetPort, Translated, View};
+use crate::translate::l7::{self, Backend, Policies, Target, TargetPort, Translated, View};
 
 /// What waypoints are made from, and what they came to.
 #[derive(Default)]
 pub(super) struct L7 {
-    pub(super) routing: HashMap<Kind, Table<InForce>>,
+    pub(super) routing: HashMap<Kind, Table<intake::InForce>>,
     /// By waypoint: what it was made to, and what it was made from.
     pub(super) made: BTreeMap<Key, Made>,
     updates: BTreeMap<Key, Vec<Update>>,
@@ -42,27 +57,46 @@ pub(super) struct L7 {
     /// Waypoints that went.
     gone: BTreeSet<Key>,
     /// What was said of whom, so that it can be taken back.
-    said: BTreeMap<(Kind, Key), BTreeSet<(Key, String)>>,
+    said: said::Said,
+    /// By route of the Gateway API: what its references were looked up in.
+    routes: BTreeMap<(Kind, Key), routes::Looked>,
 }
 
-/// An object of the routing API, as it is used.
-pub(super) struct InForce {
-    pub(super) routing: Routing,
-    /// The newest version that could be read.
-    pub(super) good: Option<Arc<Spec>>,
-}
-
-/// What a waypoint came to.
+/// What a waypoint came to, and what was looked at for it.
 #[derive(Default)]
 pub(super) struct Made {
     names: BTreeSet<(ResourceType, Arc<str>)>,
-    services: BTreeSet<Key>,
-    namespaces: BTreeSet<Arc<str>>,
+    /// The services that it serves, and their host names.
+    served: BTreeMap<Key, String>,
+    /// Those, and the ones that its routes lead to.
+    services: BTreeMap<Key, String>,
+    /// VirtualServices that were looked for as delegates, whether or not they are there.
+    delegates: BTreeSet<Key>,
     /// Host names that were asked for, whether or not anybody has them.
     hosts: BTreeSet<String>,
 }
 
 impl L7 {
+    /// What is wrong with which object.
+    #[cfg(test)]
+    pub(super) fn problems(&self) -> BTreeMap<(Kind, Key), BTreeSet<String>> {
+        self.said.all()
+    }
+
+    /// The waypoints that are in a namespace, or looked at something of it.
+    #[cfg(test)]
+    pub(super) fn near(&self, namespace: &str) -> BTreeSet<Key> {
+        let in_it = |mut all: Box<dyn Iterator<Item = &Key> + '_>| {
+            all.any(|key| *key.namespace == *namespace)
+        };
+        let near = self.made.iter().filter(|(waypoint, made)| {
+            *waypoint.namespace == *namespace
+                || in_it(Box::new(made.services.keys()))
+                || in_it(Box::new(made.delegates.iter()))
+        });
+        near.map(|(waypoint, _)| waypoint.clone()).collect()
+    }
+
     pub(super) fn count(&self, kind: Kind) -> usize {
         self.routing.get(&kind).map_or(0, Table::len)
     }
@@ -77,80 +111,6 @@ impl L7 {
 }
 
 impl Index {
-    pub(super) fn set_routing(&mut self, routing: Routing) {
-        let (kind, key) = (routing.kind, routing.source.key.clone());
-        let table = self.l7.routing.entry(kind).or_default();
-        let old = table.get(&key);
-        let former = old.and_then(|old| old.good.clone());
-        let good = match &routing.spec {
-            Ok(spec) => Some(spec.clone()),
-            Err(_) => former.clone(),
-        };
-        let problem = routing.spec.as_ref().err().cloned();
-        let same = match (&former, &good) {
-            (Some(former), Some(good)) => former == good,
-            (None, None) => true,
-            _ => false,
-        };
-        if !same {
-            self.ask_labels(former.as_deref(), good.as_deref());
-        }
-        let table = self.l7.routing.entry(kind).or_default();
-        let (source, routing_route) = (routing.source.clone(), routing.route());
-        table.set(&key, Some(InForce { routing, good }));
-        let route = routing_route;
-        if let Some(problem) = problem {
-            let stays = if former.is_some() {
-                "The version before stays in force"
-            } else {
-                "Nothing of it is in force"
-            };
-            let verdict = Verdict::invalid(&BTreeSet::from([problem]));
-            let verdict = verdict.instead(stays).for_waypoints();
-            let wish = Wish {
-                kind,
-                source,
-                route,
-                addresses: Vec::new(),
-                verdict,
-            };
-            self.verdicts.insert((kind, key.clone()), wish);
-        } else if route.is_some() || self.l7.said.contains_key(&(kind, key.clone())) {
-            // What is wrong with its references is said when it is put to use; what was said of it
-            // is to be written to the version that there is now.
-            self.wish_of(&(kind, key.clone()));
-        }
-        if !same && kind == Kind::RequestAuthentication {
-            self.want_keys();
-        }
-        if !same && kind == Kind::ServiceEntry {
-            self.renew_entry(&key);
-        } else if !same {
-            self.mark_waypoints_near(&key.namespace);
-        }
-    }
-
-    pub(super) fn remove_routing(&mut self, kind: Kind, key: &Key) {
-        let Some(table) = self.l7.routing.get_mut(&kind) else {
-            return;
-        };
-        if let Some(old) = table.get(key) {
-            let former = old.good.clone();
-            table.set(key, None);
-            self.ask_labels(former.as_deref(), None);
-            self.l7.said.remove(&(kind, key.clone()));
-            self.verdicts.remove(&(kind, key.clone()));
-            if kind == Kind::RequestAuthentication {
-                self.want_keys();
-            }
-            if kind == Kind::ServiceEntry {
-                self.renew_entry(key);
-            } else {
-                self.mark_waypoints_near(&key.namespace);
-            }
-        }
-    }
-
     /// What changed for waypoints since the last call, and which waypoints went.
     pub fn take_l7(&mut self) -> (BTreeMap<Key, Vec<Update>>, BTreeSet<Key>) {
         (
@@ -188,10 +148,10 @@ impl Index {
                 self.l7.gone.insert(key.clone());
                 self.l7.updates.remove(key);
             }
-            self.take_back(key);
+            self.say(By::Waypoint(key.clone()), BTreeSet::new());
             return;
         };
-        let (translated, looked) = self.translated(&gateway, None);
+        let (translated, looked) = self.translated(&gateway);
         let names: BTreeSet<_> = translated
             .resources
             .iter()
@@ -212,47 +172,60 @@ impl Index {
                 .map(|(kind, resource)| present(kind, resource)),
         );
         self.l7.made.insert(key.clone(), Made { names, ..looked });
-        self.take_back(key);
-        self.say(key, translated.problems);
+        self.say(By::Waypoint(key.clone()), translated.problems);
     }
 
-    pub(super) fn waypoint_endpoints(&mut self, key: &Key) {
-        let Some(made) = self.l7.made.get(key) else {
+    /// The endpoints of one service alone.
+    pub(super) fn waypoint_endpoints(&mut self, key: &Key, service: &Key) {
+        let (Some(made), Some(gateway)) = (self.l7.made.get(key), self.gateways.get(key)) else {
             return;
         };
-        let Some(gateway) = self.gateways.get(key).cloned() else {
+        let Some(host) = made.services.get(service) else {
             return;
         };
-        let names: Vec<Arc<str>> = made
-            .names
-            .iter()
-            .filter(|(kind, _)| *kind == ResourceType::Endpoints)
-            .map(|(_, name)| name.clone())
-            .collect();
-        let (translated, _) = self.translated(&gateway, Some(&names));
-        let updates = self.l7.updates.entry(key.clone()).or_default();
-        updates.extend(
-            translated
-                .resources
-                .into_iter()
-                .map(|(kind, resource)| present(kind, resource)),
-        );
+        let names = made.names.iter().filter_map(|(kind, name)| {
+            let (_, of) = name.rsplit_once('|')?;
+            (*kind == ResourceType::Endpoints && of == host).then_some(&**name)
+        });
+        let looked = RefCell::new(Made::default());
+        let lookup = |host: &str| self.look_up(key, &looked, host);
+        let backends = |target: &Target, port: &TargetPort| self.backends(target, port);
+        let around = Around {
+            lookup: &lookup,
+            backends: &backends,
+            keys: &|_| None,
+        };
+        let made = l7::endpoints(&self.view(gateway, &around), names);
+        let updates = made.into_iter().map(|(kind, one)| present(kind, one));
+        let updates: Vec<Update> = updates.collect();
+        self.l7
+            .updates
+            .entry(key.clone())
+            .or_default()
+            .extend(updates);
     }
 
-    /// All resources, or the endpoints of these clusters; and what was looked at.
-    fn translated(&self, gateway: &Gateway, only: Option<&[Arc<str>]>) -> (Translated, Made) {
+    /// All resources, and what was looked at for them.
+    fn translated(&self, gateway: &Gateway) -> (Translated, Made) {
         let key = &gateway.source.key;
         let mut found: Vec<&Service> = self
             .services
             .all()
-            .map(|(key, _)| key)
-            .filter_map(|key| self.services.get(&key))
+            .map(|(_, service)| service)
             .filter(|service| {
                 self.waypoint_of_service(service)
                     .is_some_and(|waypoint| waypoint.key == *key)
             })
             .collect();
         found.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+        let services: Vec<Target> = found
+            .into_iter()
+            .map(|service| self.target(service))
+            .collect();
+        let served: BTreeMap<Key, String> = services
+            .iter()
+            .map(|service| (service.key.clone(), service.host.clone()))
+            .collect();
         let pods = self.pods.all().map(|(_, pod)| pod);
         let pods = pods.filter(|pod| {
             self.waypoint_of_pod(pod)
@@ -261,63 +234,77 @@ impl Index {
         let mut addresses: Vec<IpAddr> =
             pods.flat_map(|pod| pod.addresses.iter().copied()).collect();
         addresses.sort_unstable();
-        let services: Vec<Target> = found
-            .into_iter()
-            .map(|service| self.target(service))
-            .collect();
-        let looked = RefCell::new(Made::default());
-        let lookup = |host: &str| {
-            let mut looked = looked.borrow_mut();
-            looked.hosts.insert(host.to_owned());
-            let key = self
-                .service_of_host(host, &key.namespace)
-                .or_else(|| self.kubernetes_service(host))?;
-            looked.namespaces.insert(key.namespace.clone());
-            looked.services.insert(key.clone());
-            drop(looked);
-            self.services.get(&key).map(|service| self.target(service))
-        };
+        let looked = RefCell::new(Made {
+            services: served.clone(),
+            served: served.clone(),
+            ..Made::default()
+        });
+        let lookup = |host: &str| self.look_up(key, &looked, host);
         let keys = |rule: &JwtRule| self.keys_of(rule);
         let backends = |target: &Target, port: &TargetPort| self.backends(target, port);
-        for service in &services {
-            let mut looked = looked.borrow_mut();
-            looked.services.insert(service.key.clone());
-            looked.namespaces.insert(service.key.namespace.clone());
-        }
+        let around = Around {
+            lookup: &lookup,
+            backends: &backends,
+            keys: &keys,
+        };
         let problems = RefCell::new(BTreeSet::new());
-        let near: BTreeSet<Arc<str>> = services
-            .iter()
-            .map(|service| service.key.namespace.clone())
-            .chain([key.namespace.clone()])
-            .collect();
         let view = View {
+            services,
+            pods: addresses,
+            routes: self.hosted(key, &served, &looked, &problems),
+            policies: self.l7_policies(gateway, &served),
+            access_log: self.access_log(key),
+            problems,
+            ..self.view(gateway, &around)
+        };
+        let translated = l7::translate(&view);
+        drop(view);
+        (translated, looked.into_inner())
+    }
+
+    /// Finds a service by its host name, as a waypoint's namespace sees it, and writes down which.
+    fn look_up(&self, waypoint: &Key, looked: &RefCell<Made>, host: &str) -> Option<Target> {
+        let mut looked = looked.borrow_mut();
+        looked.hosts.insert(host.to_owned());
+        let key = self
+            .service_of_host(host, &waypoint.namespace)
+            .or_else(|| self.kubernetes_service(host))?;
+        looked.services.insert(key.clone(), host.to_owned());
+        self.services.get(&key).map(|service| self.target(service))
+    }
+
+    /// A view that has no services yet and no routes: enough for endpoints.
+    fn view<'a>(&'a self, gateway: &Gateway, around: &Around<'a>) -> View<'a> {
+        let key = &gateway.source.key;
+        View {
             mesh: &self.mesh,
             gateway: key.clone(),
             deployment: Names::of(gateway).deployment,
             labels: pod_labels(gateway),
-            pods: addresses,
-            lookup: &lookup,
-            backends: &backends,
-            keys: &keys,
-            routes: self.hosted(&near, &looked, &problems),
+            services: Vec::new(),
+            pods: Vec::new(),
+            lookup: around.lookup,
+            backends: around.backends,
+            keys: around.keys,
+            routes: Vec::new(),
             rules: self.rules(),
-            policies: self.l7_policies(),
+            policies: Policies::default(),
             families: self
                 .services
                 .get(key)
                 .map(|service| service.families)
                 .unwrap_or_default(),
-            access_log: self.access_log(key),
-            services,
-            problems,
-        };
-        let translated = match only {
-            None => l7::translate(&view),
-            Some(clusters) => l7::endpoints(&view, clusters.iter().map(|name| &**name)),
-        };
-        drop(view);
-        (translated, looked.into_inner())
+            access_log: false,
+            problems: RefCell::default(),
+        }
     }
+}
+
+/// How a view asks the index.
+struct Around<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<Target>,
+    backends: &'a dyn Fn(&Target, &TargetPort) -> Vec<Backend>,
+    keys: &'a dyn Fn(&JwtRule) -> Option<Outcome>,
 }
 
 fn present(kind: ResourceType, resource: crate::resource::Resource) -> Update {
@@ -326,6 +313,11 @@ fn present(kind: ResourceType, resource: crate::resource::Resource) -> Update {
         name: resource.name.clone(),
         resource: Some(resource),
     }
+}
+
+/// All that waypoints' resources have of their Gateway.
+pub(super) fn told_of(gateway: &Gateway) -> (String, Labels) {
+    (Names::of(gateway).deployment, pod_labels(gateway))
 }
 
 /// The labels that the deployer gives a waypoint's pods, as far as policies select by them.

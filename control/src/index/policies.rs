@@ -71,10 +71,11 @@ impl Index {
             }
             _ => (authorization, verdict),
         };
-        if old.is_none_or(|old| old.for_waypoints != for_waypoints)
-            && (for_waypoints.is_some() || old.is_some_and(|old| old.for_waypoints.is_some()))
-        {
-            self.mark_waypoints_near(&key.namespace.clone());
+        let before = old.and_then(|old| old.for_waypoints.clone());
+        if before != for_waypoints {
+            for (_, targets) in before.iter().chain(&for_waypoints) {
+                self.mark_attached(&key, targets);
+            }
         }
         let old = self.policies.get(&key);
         let same =
@@ -94,21 +95,20 @@ impl Index {
         );
         if !same {
             self.mark_pods_of_policy(&key);
-            self.dirty.insert(Output::Policy(key));
+            self.dirty.insert(Output::Policy(key.clone()));
         }
         self.wish(Kind::AuthorizationPolicy, policy.source, verdict);
+        self.wish_of_known((Kind::AuthorizationPolicy, key));
     }
 
     pub(super) fn remove_policy(&mut self, key: &Key) {
         self.mark_pods_of_policy(key);
-        if self
-            .policies
-            .get(key)
-            .is_some_and(|old| old.for_waypoints.is_some())
-        {
-            self.mark_waypoints_near(&key.namespace);
+        let old = self.policies.get(key);
+        if let Some((_, targets)) = old.and_then(|old| old.for_waypoints.clone()) {
+            self.mark_attached(key, &targets);
         }
         self.policies.set(key, None);
+        self.forget_said((Kind::AuthorizationPolicy, key.clone()));
         self.verdicts
             .remove(&(Kind::AuthorizationPolicy, key.clone()));
         self.dirty.insert(Output::Policy(key.clone()));

@@ -23,9 +23,10 @@ impl Index {
                 Output::Peer(key) => updates.push(self.peer(key)),
                 Output::StaticStrict => updates.push(self.static_strict()),
                 Output::Waypoint(key) => self.waypoint(key),
-                Output::WaypointEndpoints(key)
+                Output::WaypointEndpoints(key, _)
                     if dirty.contains(&Output::Waypoint(key.clone())) => {}
-                Output::WaypointEndpoints(key) => self.waypoint_endpoints(key),
+                Output::WaypointEndpoints(key, service) => self.waypoint_endpoints(key, service),
+                Output::Route(kind, key) => self.route(*kind, key),
             }
         }
         updates

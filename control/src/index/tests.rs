@@ -1,5 +1,6 @@
 //! The index: what each change recomputes, what stays in force, and that order does not matter.
 
+mod concerns;
 mod entries;
 mod keys;
 mod labels;

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Index, Output, Plan, Plans};
+use super::{Index, Output, Plan, Plans, l7};
 use crate::objects::gateway::{CONTROLLER, WAYPOINT_CLASS};
 use crate::objects::waypoint_use::{GATEWAY_NAME, UseWaypoint, ingress_use};
 use crate::objects::{Gateway, GatewayClass, Key, Labels, Namespace, Pod, Service, selects};
 use crate::translate::waypoint::{Allowed, Waypoint};
+
+/// Services and pods, each with the waypoint that it uses.
+type Users = BTreeMap<Output, Option<Key>>;
 
 impl Index {
     /// The waypoint that takes what is sent to a service.
@@ -132,15 +135,22 @@ impl Index {
     }
 
     pub(super) fn set_gateway(&mut self, key: Key, new: Option<Gateway>) {
-        self.plans_changed |= self.gateways.get(&key) != new.as_ref();
+        let old = self.gateways.get(&key);
+        self.plans_changed |= old != new.as_ref();
+        let told = |gateway: Option<&Gateway>| {
+            let gateway = gateway.filter(|gateway| self.is_waypoint(gateway))?;
+            Some(l7::told_of(gateway))
+        };
+        // Its status is written again and again: nothing is made of that.
+        if told(old) != told(new.as_ref()) {
+            self.dirty.insert(Output::Waypoint(key.clone()));
+        }
         self.gateways.set(&key, new);
-        self.dirty.insert(Output::Waypoint(key.clone()));
         self.renew_waypoint(&key);
     }
 
     pub(super) fn set_class(&mut self, name: Arc<str>, new: Option<GatewayClass>) {
         self.plans_changed = true;
-        self.mark_all_waypoints();
         match new {
             Some(class) => self.classes.insert(name.clone(), class),
             None => self.classes.remove(&name),
@@ -205,23 +215,22 @@ impl Index {
         let new = self.gateways.get(key).and_then(|gateway| {
             Waypoint::of(&self.mesh, gateway, self.classes.get(gateway.class()))
         });
-        if self.waypoints.get(key) == new.as_ref() {
+        let old = self.waypoints.get(key);
+        if old == new.as_ref() {
             return;
         }
-        self.mark_users_of_waypoint(key);
+        let mut both = old.into_iter().chain(&new);
+        let for_account = both.any(|waypoint| waypoint.service_account.is_some());
+        let before = self.users_of_waypoint(key, for_account);
         self.waypoints.set(key, new);
-        self.mark_users_of_waypoint(key);
-        // Who leaves one waypoint may come to another: all of them are looked at.
-        self.mark_all_waypoints();
+        let after = self.users_of_waypoint(key, for_account);
+        self.mark_users(&before, &after);
+        self.mark_entries(None);
     }
 
     /// Whoever names it, whether or not it lets them in; and all of its namespace where it is for
     /// an account, or where its own pods are.
-    fn mark_users_of_waypoint(&mut self, key: &Key) {
-        let for_account = self
-            .waypoints
-            .get(key)
-            .is_some_and(|waypoint| waypoint.service_account.is_some());
+    fn users_of_waypoint(&self, key: &Key, for_account: bool) -> Users {
         let concerned = |own: &UseWaypoint, of: &Key| {
             (for_account && of.namespace == key.namespace)
                 || matches!(self.named_waypoint(own, &of.namespace), UseWaypoint::Named(named) if named == *key)
@@ -240,41 +249,53 @@ impl Index {
         let pods = self.pods.all().filter(|(of, pod)| {
             instance(pod) || concerned(&UseWaypoint::of(&pod.labels, &of.namespace), of)
         });
-        let services = services.map(|(key, _)| Output::Service(key));
-        let marked: Vec<Output> = services
-            .chain(pods.map(|(key, _)| Output::Pod(key)))
-            .collect();
-        self.dirty.extend(marked);
-        self.mark_entries(None);
+        self.users(services, pods)
     }
 
-    /// A namespace's labels may choose its waypoint, or let it use another's.
-    pub(super) fn mark_namespace_for_waypoints(
-        &mut self,
-        name: &Arc<str>,
-        old: Option<&Namespace>,
-        new: Option<&Namespace>,
-    ) {
+    /// The services and pods of a namespace, with their waypoints.
+    pub(super) fn users_in(&self, namespace: &str) -> Users {
+        self.users(self.services.within(namespace), self.pods.within(namespace))
+    }
+
+    fn users<'a>(
+        &'a self,
+        services: impl Iterator<Item = (Key, &'a Service)>,
+        pods: impl Iterator<Item = (Key, &'a Pod)>,
+    ) -> Users {
+        let name = |waypoint: Option<&Waypoint>| waypoint.map(|waypoint| waypoint.key.clone());
+        let services = services.map(|(key, service)| {
+            let waypoint = self.waypoint_of_service(service);
+            (Output::Service(key), name(waypoint))
+        });
+        let pods = pods.map(|(key, pod)| (Output::Pod(key), name(self.waypoint_of_pod(pod))));
+        services.chain(pods).collect()
+    }
+
+    /// Marks those that may be told something else of their waypoint, and the waypoints that they left
+    /// and came to.
+    pub(super) fn mark_users(&mut self, before: &Users, after: &Users) {
+        self.dirty.extend(before.keys().cloned());
+        for (user, waypoint) in after {
+            let former = before.get(user).and_then(Option::as_ref);
+            if former != waypoint.as_ref() {
+                let both = former.into_iter().chain(waypoint);
+                self.dirty.extend(both.cloned().map(Output::Waypoint));
+            }
+        }
+    }
+
+    /// Whether a namespace's new labels may choose another waypoint, or let it use another's.
+    pub(super) fn changes_waypoints(&self, name: &Arc<str>, new: Option<&Namespace>) -> bool {
         let labels = |namespace: Option<&Namespace>| {
             namespace
                 .map(|namespace| namespace.labels.clone())
                 .unwrap_or_default()
         };
-        let (old, new) = (labels(old), labels(new));
+        let (old, new) = (labels(self.namespaces.get(name)), labels(new));
         let said = |labels: &Labels| (UseWaypoint::of(labels, name), ingress_use(labels));
         let chosen = |waypoint: &Waypoint| matches!(waypoint.allowed, Allowed::Selector(_));
-        let concerned = said(&old) != said(&new)
-            || (old != new && self.waypoints.all().any(|(_, waypoint)| chosen(waypoint)));
-        if concerned {
-            let services = self
-                .services
-                .within(name)
-                .map(|(key, _)| Output::Service(key));
-            let pods = self.pods.within(name).map(|(key, _)| Output::Pod(key));
-            self.dirty.extend(services.chain(pods));
-            self.mark_entries(Some(name));
-            self.mark_all_waypoints();
-        }
+        said(&old) != said(&new)
+            || (old != new && self.waypoints.all().any(|(_, waypoint)| chosen(waypoint)))
     }
 
     /// Called with the old pod in place, and again with the new one: where waypoints are for

@@ -34,7 +34,7 @@ pub enum Spec {
     /// networking.istio.io VirtualService.
     VirtualService(VirtualService),
     /// networking.istio.io DestinationRule.
-    DestinationRule(Box<DestinationRule>),
+    DestinationRule(Arc<DestinationRule>),
     /// networking.istio.io ServiceEntry.
     ServiceEntry(Arc<ServiceEntry>),
     /// security.istio.io RequestAuthentication.
@@ -45,6 +45,20 @@ pub enum Spec {
     ReferenceGrant(ReferenceGrant),
     /// gateway.networking.k8s.io HTTPRoute, GRPCRoute, TCPRoute or TLSRoute.
     GatewayRoute(GatewayRoute),
+}
+
+impl Spec {
+    /// Whether both say the same. What a route's status says does not count: we write it ourselves.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::GatewayRoute(one), Self::GatewayRoute(other)) => {
+                (&one.parents, &one.hostnames, &one.rules)
+                    == (&other.parents, &other.hostnames, &other.rules)
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl Routing {
@@ -64,7 +78,7 @@ impl Routing {
             Kind::VirtualService => spec(object)
                 .and_then(patterns::virtual_service)
                 .map(Spec::VirtualService),
-            Kind::DestinationRule => spec(object).map(Box::new).map(Spec::DestinationRule),
+            Kind::DestinationRule => spec(object).map(Arc::new).map(Spec::DestinationRule),
             Kind::ServiceEntry => ServiceEntry::read(object)
                 .map(Arc::new)
                 .map(Spec::ServiceEntry),

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::place::TRAFFIC_DISTRIBUTION;
 use super::service_entry::ServiceEntry;
 use super::waypoint_use::{UseWaypoint, ingress_use, is_waypoint};
-use super::{Key, Labels, Pod};
+use super::{Key, Kind, Labels, Pod};
 
 /// What control knows of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +109,15 @@ pub enum Families {
 }
 
 impl Service {
+    /// The object that it is, or of which it is a host.
+    #[must_use]
+    pub fn object(&self) -> (Kind, &Key) {
+        match &self.entry {
+            Some(of) => (Kind::ServiceEntry, &of.object),
+            None => (Kind::Service, &self.key),
+        }
+    }
+
     /// `None` for a service that no proxy routes: an ExternalName is a DNS alias, which the
     /// cluster's DNS answers.
     #[must_use]

@@ -12,6 +12,7 @@
 //! purpose says so where it is made, and stands in `control/tests/l7/accepted-differences.yaml`.
 
 mod api;
+mod attach;
 mod canonical;
 mod chain;
 mod cluster;
@@ -34,11 +35,13 @@ use std::collections::BTreeSet;
 
 use prost::{Message, Name};
 
+pub use attach::{Place as Attachment, attaches};
 pub use delegate::delegated;
 
 use crate::resource::{Resource, ResourceType};
 use canonical::Of;
 pub use view::{Backend, Found, Hosted, Place, Policies, Rule, Target, TargetPort, View};
+pub(crate) use view::{covers, is_visible};
 
 /// Every resource of one waypoint, and what is wrong with the objects they were made from.
 #[derive(Debug, Default)]
@@ -88,13 +91,16 @@ impl Translated {
 
 /// The endpoints alone, of clusters that did not change.
 #[must_use]
-pub fn endpoints<'a>(view: &View<'_>, clusters: impl IntoIterator<Item = &'a str>) -> Translated {
+pub fn endpoints<'a>(
+    view: &View<'_>,
+    clusters: impl IntoIterator<Item = &'a str>,
+) -> Vec<(ResourceType, Resource)> {
     let mut translated = Translated::default();
     for name in clusters {
         let assignment = endpoint::assignment(view, name);
         translated.add(ResourceType::Endpoints, Of::Assignment, name, &assignment);
     }
-    translated
+    translated.resources
 }
 
 #[cfg(test)]

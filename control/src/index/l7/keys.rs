@@ -1,14 +1,13 @@
 //! Keys of token issuers in the index: which are wanted, and which have come.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Index;
 use crate::jwks::{Outcome, Source, Wanted};
-use crate::objects::Kind;
-use crate::objects::request_authentication::JwtRule;
+use crate::objects::request_authentication::{JwtRule, Targets};
 use crate::objects::routing::Spec;
+use crate::objects::{Key, Kind};
 
 /// How long a fetch may take where the rule does not say.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,14 +68,18 @@ impl Index {
         }
         keys.known.insert(of.clone(), outcome);
         let using = self.of_kind(Kind::RequestAuthentication).into_iter();
-        let using: BTreeSet<Arc<str>> = using
-            .filter(|(_, spec)| {
-                matches!(spec, Spec::RequestAuthentication(spec) if spec.jwt_rules.iter().any(|rule| source(rule).as_ref() == Some(&of)))
+        let using: Vec<(Key, Targets)> = using
+            .filter_map(|(routing, spec)| match spec {
+                Spec::RequestAuthentication(spec) => {
+                    let mut rules = spec.jwt_rules.iter();
+                    let uses = rules.any(|rule| source(rule).as_ref() == Some(&of));
+                    uses.then(|| (routing.source.key.clone(), spec.targets()))
+                }
+                _ => None,
             })
-            .map(|(routing, _)| routing.source.key.namespace.clone())
             .collect();
-        for namespace in using {
-            self.mark_waypoints_near(&namespace);
+        for (policy, targets) in using {
+            self.mark_attached(&policy, &targets);
         }
     }
 

@@ -5,12 +5,15 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::concerns::{Served, parents};
 use super::{Index, Made, Table};
-use crate::objects::gateway_route::GatewayRoute;
+use crate::objects::request_authentication::Targets;
 use crate::objects::routing::Spec;
 use crate::objects::virtual_service::VirtualService;
-use crate::objects::{Key, Kind, Routing};
-use crate::translate::l7::{self, Hosted, Policies, Rule, gateway_route};
+use crate::objects::{Gateway, Key, Kind, Routing};
+use crate::translate::l7::{self, Hosted, Policies, Rule};
 
 impl Index {
     pub(super) fn of_kind(&self, kind: Kind) -> Vec<(&Routing, &Spec)> {
@@ -36,9 +39,11 @@ impl Index {
         }
     }
 
+    /// Those that speak of the services that a waypoint serves.
     pub(super) fn hosted(
         &self,
-        near: &BTreeSet<Arc<str>>,
+        waypoint: &Key,
+        served: &Served,
         looked: &RefCell<Made>,
         problems: &RefCell<BTreeSet<(Kind, Key, String)>>,
     ) -> Vec<Hosted> {
@@ -51,11 +56,7 @@ impl Index {
                 continue;
             };
             let key = &routing.source.key;
-            if spec.hosts.is_empty()
-                || !near.contains(&key.namespace)
-                || !in_mesh(spec)
-                || !exported(spec, &key.namespace, near)
-            {
+            if !self.hosts(waypoint, served, key, spec) {
                 continue;
             }
             let mut made = spec.clone();
@@ -81,11 +82,19 @@ impl Index {
                     continue;
                 };
                 let key = &routing.source.key;
-                if near.contains(&key.namespace) {
-                    for made in self.parents(kind, key, route, looked, &mut note) {
-                        hosted.push((routing.source.created, made));
-                    }
-                }
+                let ours = parents(route);
+                let ours = ours.filter(|parent| self.is_parent(waypoint, served, key, parent));
+                hosted.extend(ours.map(|parent| {
+                    // What is wrong with its references it says itself (`routes`).
+                    let looked = Mutex::default();
+                    let (spec, _) = self.of_parent(kind, key, route, parent, &looked);
+                    let made = Hosted {
+                        key: key.clone(),
+                        kind,
+                        spec: Arc::new(spec),
+                    };
+                    (routing.source.created, made)
+                }));
             }
         }
         hosted.sort_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));
@@ -142,7 +151,7 @@ impl Index {
                 delegate.namespace.as_str()
             };
             let key = Key::new(namespace, delegate.name.as_str());
-            looked.borrow_mut().namespaces.insert(key.namespace.clone());
+            looked.borrow_mut().delegates.insert(key.clone());
             let found = self
                 .l7
                 .routing
@@ -186,75 +195,31 @@ impl Index {
         made.http = routes;
     }
 
-    /// A route of the Gateway API for each of its parents that is a service.
-    pub(super) fn parents(
-        &self,
-        kind: Kind,
-        key: &Key,
-        route: &GatewayRoute,
-        looked: &RefCell<Made>,
-        note: &mut impl FnMut(Kind, &Key, String),
-    ) -> Vec<Hosted> {
-        let granted = |namespace: &str, service: &str| {
-            looked.borrow_mut().namespaces.insert(namespace.into());
-            self.of_kind(Kind::ReferenceGrant).into_iter().any(|(routing, spec)| {
-                matches!(spec, Spec::ReferenceGrant(grant) if *routing.source.key.namespace == *namespace && grant.permits(kind.name(), &key.namespace, service))
-            })
-        };
-        let has_port = |namespace: &str, name: &str, port: u32| {
-            let service = Key::new(namespace, name);
-            looked.borrow_mut().services.insert(service.clone());
-            let service = self.services.get(&service)?;
-            Some(
-                service
-                    .ports
-                    .iter()
-                    .any(|known| u32::from(known.port) == port),
-            )
-        };
-        let around = gateway_route::Surroundings {
-            namespace: &key.namespace,
-            name: &key.name,
-            domain: &self.mesh.domain,
-            granted: &granted,
-            has_port: &has_port,
-        };
-        let mut made = Vec::new();
-        for parent in &route.parents {
-            if !parent.is_service() {
-                continue;
-            }
-            let (spec, problems) = gateway_route::virtual_service(kind, route, parent, &around);
-            for problem in problems {
-                note(kind, key, problem);
-            }
-            made.push(Hosted {
-                key: key.clone(),
-                kind,
-                spec: Arc::new(spec),
-            });
-        }
-        made
-    }
-
     pub(super) fn rules(&self) -> Vec<Rule> {
         let all = self.of_kind(Kind::DestinationRule).into_iter();
         all.filter_map(|(routing, spec)| match spec {
             Spec::DestinationRule(spec) => Some(Rule {
                 key: routing.source.key.clone(),
                 host: self.full_host(&spec.host, &routing.source.key.namespace),
-                spec: Arc::new((**spec).clone()),
+                spec: spec.clone(),
             }),
             _ => None,
         })
         .collect()
     }
 
-    pub(super) fn l7_policies(&self) -> Policies {
+    /// The policies that are attached to a waypoint, or to a service that it serves.
+    pub(super) fn l7_policies(&self, gateway: &Gateway, served: &Served) -> Policies {
+        let attached =
+            |key: &Key, targets: &Targets| self.is_attached(gateway, served, key, targets);
         let mut authorization: Vec<_> = self
             .policies
             .all()
-            .filter_map(|(_, policy)| policy.for_waypoints.clone())
+            .filter_map(|(key, policy)| {
+                let for_waypoints = policy.for_waypoints.as_ref();
+                for_waypoints.filter(|(_, targets)| attached(&key, targets))
+            })
+            .cloned()
             .collect();
         authorization.sort_by(|(a, _), (b, _)| {
             (a.source.created, &a.source.key).cmp(&(b.source.created, &b.source.key))
@@ -264,7 +229,8 @@ impl Index {
             .into_iter()
             .filter_map(|(routing, spec)| match spec {
                 Spec::RequestAuthentication(spec) => {
-                    Some((routing.source.key.clone(), Arc::new(spec.clone())))
+                    let key = &routing.source.key;
+                    attached(key, &spec.targets()).then(|| (key.clone(), Arc::new(spec.clone())))
                 }
                 _ => None,
             });
@@ -306,17 +272,4 @@ impl Index {
             .find_map(|(_, spec)| spec.logs())
             .unwrap_or_default()
     }
-}
-
-fn in_mesh(spec: &VirtualService) -> bool {
-    spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == "mesh")
-}
-
-fn exported(spec: &VirtualService, own: &Arc<str>, near: &BTreeSet<Arc<str>>) -> bool {
-    spec.export_to.is_empty()
-        || spec.export_to.iter().any(|to| match to.as_str() {
-            "*" => true,
-            "." => near.contains(own),
-            to => near.contains(to),
-        })
 }

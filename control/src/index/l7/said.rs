@@ -1,43 +1,101 @@
-//! What waypoints say of the objects that they are made from: into the objects' statuses, once, and
-//! taken back when it is no longer so.
+//! What is said of objects, into their statuses: by the waypoints that are made from them, and by
+//! themselves. Said once, and taken back when it is no longer so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Index, Wish};
 use crate::objects::{Key, Kind};
 use crate::status::Verdict;
 
-impl Index {
-    /// What this waypoint said of objects is taken back, before it says it anew.
-    pub(super) fn take_back(&mut self, waypoint: &Key) {
-        let mut changed = Vec::new();
-        self.l7.said.retain(|object, said| {
-            let before = said.len();
-            said.retain(|(by, _)| by != waypoint);
-            if said.len() < before {
-                changed.push(object.clone());
+/// Who says something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum By {
+    /// A waypoint, of any object.
+    Waypoint(Key),
+    /// An object of itself.
+    Itself((Kind, Key)),
+}
+
+/// What was said of which object, and by whom.
+#[derive(Default)]
+pub(super) struct Said {
+    of: BTreeMap<(Kind, Key), BTreeSet<(By, String)>>,
+    by: BTreeMap<By, BTreeSet<(Kind, Key, String)>>,
+}
+
+impl Said {
+    /// Whether something was ever said of an object.
+    pub(super) fn knows(&self, object: &(Kind, Key)) -> bool {
+        self.of.contains_key(object)
+    }
+
+    /// An object went.
+    pub(super) fn forget(&mut self, object: &(Kind, Key)) {
+        let (kind, key) = object;
+        for (by, problem) in self.of.remove(object).unwrap_or_default() {
+            if let Some(said) = self.by.get_mut(&by) {
+                said.remove(&(*kind, key.clone(), problem));
             }
-            true
-        });
-        for object in changed {
+        }
+    }
+
+    /// All that there is to say of an object, whoever says it.
+    pub(super) fn problems(&self, object: &(Kind, Key)) -> BTreeSet<String> {
+        let said = self.of.get(object).into_iter().flatten();
+        said.map(|(_, problem)| problem.clone()).collect()
+    }
+
+    /// Everything that is said, whoever says it.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> BTreeMap<(Kind, Key), BTreeSet<String>> {
+        let all = self.of.keys();
+        let all = all.map(|object| (object.clone(), self.problems(object)));
+        all.filter(|(_, problems)| !problems.is_empty()).collect()
+    }
+
+    /// Puts what one says in the place of what it said before; returns of whom it says another thing.
+    fn set(&mut self, by: By, problems: BTreeSet<(Kind, Key, String)>) -> BTreeSet<(Kind, Key)> {
+        let former = self.by.remove(&by).unwrap_or_default();
+        let mut changed = BTreeSet::new();
+        for (kind, key, problem) in former.difference(&problems) {
+            let object = (*kind, key.clone());
+            if let Some(said) = self.of.get_mut(&object) {
+                said.remove(&(by.clone(), problem.clone()));
+            }
+            changed.insert(object);
+        }
+        for (kind, key, problem) in problems.difference(&former) {
+            let object = (*kind, key.clone());
+            let said = self.of.entry(object.clone()).or_default();
+            said.insert((by.clone(), problem.clone()));
+            changed.insert(object);
+        }
+        if !problems.is_empty() {
+            self.by.insert(by, problems);
+        }
+        changed
+    }
+}
+
+impl Index {
+    /// Takes in all that one has to say now.
+    pub(super) fn say(&mut self, by: By, problems: BTreeSet<(Kind, Key, String)>) {
+        for object in self.l7.said.set(by, problems) {
             self.wish_of(&object);
         }
     }
 
-    pub(super) fn say(&mut self, waypoint: &Key, problems: BTreeSet<(Kind, Key, String)>) {
-        let mut changed = BTreeSet::new();
-        for (kind, key, problem) in problems {
-            self.l7
-                .said
-                .entry((kind, key.clone()))
-                .or_default()
-                .insert((waypoint.clone(), problem));
-            changed.insert((kind, key));
-        }
-        for object in changed {
+    /// What was said of an object before is said of its new version too.
+    pub(in crate::index) fn wish_of_known(&mut self, object: (Kind, Key)) {
+        if !self.l7.said.problems(&object).is_empty() {
             self.wish_of(&object);
         }
+    }
+
+    /// An object went.
+    pub(in crate::index) fn forget_said(&mut self, object: (Kind, Key)) {
+        self.l7.said.forget(&object);
     }
 
     fn unwritten_addresses_of(&self, (kind, key): &(Kind, Key)) -> Vec<(String, IpAddr)> {
@@ -66,14 +124,7 @@ impl Index {
                 (found.map(|in_force| in_force.routing.source.clone()), route)
             }
         };
-        let said: BTreeSet<String> = self
-            .l7
-            .said
-            .get(object)
-            .into_iter()
-            .flatten()
-            .map(|(_, problem)| problem.clone())
-            .collect();
+        let said = self.l7.said.problems(object);
         let Some(source) = source else { return };
         let verdict = if said.is_empty() {
             Verdict::accepted()

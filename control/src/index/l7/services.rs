@@ -6,7 +6,7 @@ use super::Index;
 use crate::objects::pod::Tunnel;
 use crate::objects::service::{EntryOf, ServicePort};
 use crate::objects::service_entry::{Endpoint, Location, Resolution};
-use crate::objects::{Kind, Labels, Pod, Service, selects};
+use crate::objects::{Labels, Pod, Service, selects};
 use crate::translate::l7::{self, Backend, Found, Place, Target, TargetPort};
 use crate::translate::workload::{CANONICAL_NAME, CANONICAL_REVISION, canonical, label};
 
@@ -25,12 +25,8 @@ impl Index {
         Target {
             host: self.mesh.host_of(&service.key),
             key: service.key.clone(),
-            object: entry.map_or(&service.key, |of| &of.object).clone(),
-            kind: if entry.is_some() {
-                Kind::ServiceEntry
-            } else {
-                Kind::Service
-            },
+            object: service.object().1.clone(),
+            kind: service.object().0,
             found: entry.map_or(Found::Known, |of| match of.entry.spec.resolution {
                 Resolution::None => Found::ByCaller,
                 Resolution::Static => Found::Known,

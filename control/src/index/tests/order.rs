@@ -296,5 +296,28 @@ proptest! {
         of_waypoints(&mut scratch, &mut from_scratch);
         prop_assert_eq!(versions(&waypoints), versions(&from_scratch));
         prop_assert_eq!(snapshot(&store), snapshot(&fresh));
+        prop_assert_eq!(index.l7.problems(), scratch.l7.problems());
+    }
+
+    #[test]
+    fn a_waypoint_that_has_nothing_of_a_namespace_hears_nothing_of_it(events in proptest::collection::vec(event(), 1..60)) {
+        let mut index = Index::new(Mesh::default());
+        for event in events {
+            let (kind, key) = key_of(&event);
+            let before = index.l7.near(&key.namespace);
+            index.apply(event);
+            index.recompute();
+            let near: BTreeSet<Key> = index.l7.near(&key.namespace).into_iter().chain(before).collect();
+            let (updates, _) = index.take_l7();
+            // What is of no namespace or of the root's concerns all; a host may be another's elsewhere,
+            // and a grant lets others in.
+            let concerns_all = key.namespace.is_empty() || *key.namespace == *index.mesh.root_namespace;
+            let others = [Kind::Service, Kind::ServiceEntry, Kind::ReferenceGrant];
+            if !concerns_all && !others.contains(&kind) {
+                for waypoint in updates.keys() {
+                    prop_assert!(near.contains(waypoint), "{waypoint} by {kind:?} {key}");
+                }
+            }
+        }
     }
 }

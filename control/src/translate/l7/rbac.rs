@@ -14,11 +14,11 @@ use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac;
 
 use super::api::{any, hcm, http_filter, listener, network_filter, rbac};
+use super::attach::{self, Place};
 use super::view::{Target, View};
 use crate::objects::authorization_policy::{AuthorizationPolicy, Spec};
-use crate::objects::gateway::WAYPOINT_CLASS;
 use crate::objects::request_authentication::Targets;
-use crate::objects::{Key, Kind, selects};
+use crate::objects::{Key, Kind};
 
 pub(super) use words::jwt_claim;
 
@@ -183,49 +183,18 @@ fn of_rules(
     all
 }
 
-/// Whether a policy is attached: to the service (in its own namespace), to the waypoint (in the
-/// waypoint's), or to all waypoints (in the root namespace). In the form of Istio 1.18 a selector
-/// names the waypoint's pods.
+/// Whether a policy is attached, seen from a service or from the pods' own addresses.
 pub(super) fn attaches(
     view: &View<'_>,
     service: Option<&Target>,
     policy: &Key,
     targets: &Targets,
 ) -> bool {
-    if targets.refs.is_empty() {
-        return targets.selector.as_ref().is_some_and(|selector| {
-            !selector.is_empty()
-                && policy.namespace == view.gateway.namespace
-                && selects(selector, &view.labels)
-        });
-    }
-    targets.refs.iter().any(|target| {
-        let group = match target.group.as_str() {
-            "core" => "",
-            other => other,
-        };
-        let own = target.namespace.is_empty() || target.namespace == *policy.namespace;
-        match (group, target.kind.as_str()) {
-            ("", "Service") | ("networking.istio.io", "ServiceEntry") => {
-                service.is_some_and(|service| {
-                    let kind = if service.kind == Kind::Service {
-                        "Service"
-                    } else {
-                        "ServiceEntry"
-                    };
-                    own && target.kind == kind
-                        && *service.object.name == *target.name
-                        && service.object.namespace == policy.namespace
-                })
-            }
-            ("gateway.networking.k8s.io", "Gateway") => {
-                own && *view.gateway.name == *target.name
-                    && policy.namespace == view.gateway.namespace
-            }
-            ("gateway.networking.k8s.io", "GatewayClass") => {
-                target.name == WAYPOINT_CLASS && *policy.namespace == *view.mesh.root_namespace
-            }
-            _ => false,
-        }
-    })
+    let place = Place {
+        gateway: &view.gateway,
+        labels: &view.labels,
+        root: &view.mesh.root_namespace,
+        service: service.map(|service| (service.kind, &service.object)),
+    };
+    attach::attaches(&place, policy, targets)
 }

@@ -260,13 +260,9 @@ impl View<'_> {
         let places = [self.namespace(), &target.key.namespace, root];
         places.iter().find_map(|namespace| {
             let visible = |rule: &&Rule| {
-                let to = &rule.spec.export_to;
-                let everywhere = to.is_empty() || to.iter().any(|to| to == "*");
                 *rule.key.namespace == **namespace
                     && covers(&rule.host, &target.host)
-                    && (everywhere
-                        || to.iter().any(|to| to == self.namespace())
-                        || (**namespace == *self.namespace() && to.iter().any(|to| to == ".")))
+                    && is_visible(&rule.spec, namespace, self.namespace())
             };
             let mut found: Vec<&Rule> = self.rules.iter().filter(visible).collect();
             let exact = found
@@ -301,9 +297,19 @@ impl View<'_> {
     }
 }
 
+/// Whether a rule of one namespace is exported to another.
+#[must_use]
+pub(crate) fn is_visible(rule: &DestinationRule, of: &str, to: &str) -> bool {
+    let exported = &rule.export_to;
+    exported.is_empty()
+        || exported
+            .iter()
+            .any(|one| one == "*" || one == to || (one == "." && of == to))
+}
+
 /// Whether a host of an object covers a host name: equal, or under its `*.`.
 #[must_use]
-pub(super) fn covers(pattern: &str, host: &str) -> bool {
+pub(crate) fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
         None => pattern == host,
