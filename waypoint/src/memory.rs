@@ -6,6 +6,8 @@ mod program;
 
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use tikv_jemalloc_ctl::{Access, AsName, Mib, Result};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, warn};
@@ -13,17 +15,22 @@ use tracing::{debug, warn};
 use crate::model::snapshot::Current;
 pub use program::unmap;
 
-/// How often a thread looks. What it does then costs some tens of microseconds under load, mostly
-/// for pages that are wanted again, and next to nothing at rest.
+/// How often a thread looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// What computes for less of a period is at rest.
+const LITTLE: Duration = Duration::from_millis(50);
 
-/// Gives back what the thread that it runs on keeps at hand: megabytes after a burst, since the
-/// thread would let go of them only while it goes on allocating.
+/// Gives back what the thread that it runs on keeps at hand, once it is at rest: megabytes after a
+/// burst, since the thread would let go of them only while it goes on allocating. One that is busy
+/// needs them, and would take a millisecond to have them again.
 pub async fn tend() {
+    let mut rest = Rest::of(UsageWho::RUSAGE_THREAD);
     let mut period = period();
     loop {
         period.tick().await;
-        if let Err(error) = let_go() {
+        if rest.lasts()
+            && let Err(error) = let_go()
+        {
             warn!(%error, "the allocator keeps what this thread had at hand");
             return;
         }
@@ -31,22 +38,26 @@ pub async fn tend() {
 }
 
 /// The same for its own thread, and for what threads share: the allocator's free pages each time,
-/// the program's pages once a configuration is in force and no other follows it, since reading one
-/// takes much of the program that carrying traffic doesn't.
+/// the program's pages after a push and after a burst of load, since reading a configuration takes
+/// much of the program that carrying traffic doesn't, and either more than being there.
 pub async fn keep(current: Current) {
+    let mut own = Rest::of(UsageWho::RUSAGE_THREAD);
+    let mut all = Rest::of(UsageWho::RUSAGE_SELF);
     let mut period = period();
     let mut changes = current.changes();
-    let mut changed = true;
+    let mut needed = true;
     loop {
         period.tick().await;
-        if let Err(error) = let_go().and_then(|()| purge()) {
+        let let_go = if own.lasts() { let_go() } else { Ok(()) };
+        if let Err(error) = let_go.and_then(|()| purge()) {
             warn!(%error, "the allocator keeps its free pages");
             return;
         }
-        if changes.has_changed().is_ok_and(|changed| changed) {
-            changes.mark_unchanged();
-            changed = true;
-        } else if std::mem::take(&mut changed) {
+        let changed = changes.has_changed().unwrap_or_default();
+        changes.mark_unchanged();
+        if !all.lasts() || changed {
+            needed = true;
+        } else if std::mem::take(&mut needed) {
             match unmap() {
                 Ok(bytes) => debug!(bytes, "unmapped the program's pages until they are needed"),
                 Err(error) => debug!(%error, "the program's pages stay mapped"),
@@ -59,6 +70,30 @@ fn period() -> Interval {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     period
+}
+
+/// Whether a thread, or the process, computes much.
+struct Rest {
+    who: UsageWho,
+    /// Processor time at the last look.
+    spent: TimeVal,
+}
+
+impl Rest {
+    fn of(who: UsageWho) -> Self {
+        let spent = TimeVal::new(0, 0);
+        Self { who, spent }
+    }
+
+    /// Whether it has computed little since the last look.
+    fn lasts(&mut self) -> bool {
+        let Ok(usage) = getrusage(self.who) else {
+            return true;
+        };
+        let spent = usage.user_time() + usage.system_time();
+        let since = spent - std::mem::replace(&mut self.spent, spent);
+        i128::from(since.num_microseconds()) < LITTLE.as_micros().cast_signed()
+    }
 }
 
 /// Empties this thread's cache of free blocks: to turn it off is to empty it.
@@ -89,6 +124,22 @@ fn purge() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_rests_while_it_computes_little() {
+        let mut rest = Rest::of(UsageWho::RUSAGE_THREAD);
+        rest.lasts();
+        assert!(rest.lasts());
+        let mut busy = Rest::of(UsageWho::RUSAGE_THREAD);
+        busy.lasts();
+        // By the thread's own time, however long a busy machine lets it wait.
+        while rest.lasts() {
+            rest.spent = busy.spent;
+            std::hint::black_box((0..10_000_u64).sum::<u64>());
+        }
+        assert!(!busy.lasts());
+        assert!(busy.lasts());
+    }
 
     #[test]
     fn the_allocator_knows_what_it_is_asked() -> Result<()> {

@@ -17,7 +17,7 @@ const EXTRA: Duration = Duration::from_secs(20);
 
 /// What is resident after load is read so long after the last request or push: proxies give memory
 /// back in their own time.
-pub(crate) const REST: Duration = Duration::from_secs(3);
+pub(crate) const REST: Duration = Duration::from_secs(5);
 
 /// This program again, in another role.
 #[derive(Debug)]
