@@ -1,11 +1,12 @@
 //! `control`: parses its flags, runs the control plane, ends on SIGTERM or SIGINT.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use control::app::run;
 use control::options::{LogFormat, Options};
+use mesh::program;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +14,12 @@ use tokio_util::sync::CancellationToken;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    let options = program::read(std::env::args_os());
+    program::run("control", options, work)
+}
+
+fn work(options: Options) -> anyhow::Result<()> {
     log(&options)?;
     // The Kubernetes client asks for the process's default.
     if rustls::crypto::ring::default_provider()

@@ -112,7 +112,7 @@ pub struct Options {
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
     /// How much is logged, as tracing's filters.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = mesh::program::log_filter)]
     pub log: String,
     /// The form of the log.
     #[arg(long, env = "LOG_FORMAT", default_value = "plain")]

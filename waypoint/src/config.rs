@@ -3,7 +3,6 @@
 //! refused here, in one line that names it; nothing further down parses strings.
 
 mod drain;
-mod duration;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,11 +10,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use mesh::duration;
 use mesh::identity::TrustDomain;
+use mesh::program::{self, log_filter};
 
 pub use drain::{Drain, ProxyConfig};
+pub use mesh::program::Refused;
 
 /// What is logged unless somebody says otherwise.
 const DEFAULT_LOG: &str = "info";
@@ -138,17 +139,6 @@ pub struct Common {
     pub drain: Drain,
 }
 
-/// Why the command line was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Not an error: help or the version was asked for.
-    #[error("{0}")]
-    Information(String),
-    /// A flag or a variable makes no sense.
-    #[error("{0}")]
-    Bad(String),
-}
-
 impl Flags {
     /// Parses `arguments` (the program's name first) and the environment.
     ///
@@ -158,12 +148,7 @@ impl Flags {
     where
         A: Into<OsString> + Clone,
     {
-        let flags = Self::try_parse_from(arguments).map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Refused::Information(error.to_string())
-            }
-            _ => Refused::Bad(in_one_line(&error)),
-        })?;
+        let flags: Self = program::read(arguments)?;
         flags.check()?;
         Ok(flags)
     }
@@ -283,16 +268,6 @@ fn level(envoy: &str) -> &'static str {
     }
 }
 
-/// Clap's many lines as one.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said: Vec<_> = lines
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .collect();
-    said.join(" ").trim_start_matches("error: ").to_owned()
-}
-
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     // The template writes an empty one where the mesh has the usual name.
     match text {
@@ -300,15 +275,6 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
         text => text.parse(),
     }
     .map_err(|error| format!("{error}"))
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{error}; it should look like info or info,waypoint=debug"
-        )),
-    }
 }
 
 #[cfg(test)]

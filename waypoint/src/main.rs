@@ -6,7 +6,8 @@
 
 use std::process::ExitCode;
 
-use waypoint::config::{Flags, Refused};
+use mesh::program;
+use waypoint::config::Flags;
 use waypoint::{app, log};
 
 /// glibc and musl keep what a burst of connections needed; jemalloc gives it back.
@@ -24,24 +25,8 @@ pub static ALLOCATOR_SETTINGS: &[u8; 87] =
     b"narenas:2,tcache_max:20480,tcache_nslots_large:8,dirty_decay_ms:10000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
-    let flags = match Flags::read(std::env::args_os()) {
-        Ok(flags) => flags,
-        Err(Refused::Information(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(Refused::Bad(line)) => {
-            eprintln!("waypoint: {line}");
-            return ExitCode::from(2);
-        }
-    };
-    match work(&flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("waypoint: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let flags = Flags::read(std::env::args_os());
+    program::run("waypoint", flags, |flags| work(&flags))
 }
 
 fn work(flags: &Flags) -> anyhow::Result<()> {

@@ -6,10 +6,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 use http::Uri;
 use mesh::identity::TrustDomain;
+use mesh::program::{self, log_filter};
+
+pub use mesh::program::Refused;
 
 /// What `ztunnel` was asked to do.
 #[derive(Debug, Parser)]
@@ -65,7 +67,7 @@ pub struct Flags {
     )]
     pub token_path: PathBuf,
     /// How long a pod's certificate shall be valid, such as `24h`.
-    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = duration)]
+    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = lifetime)]
     pub secret_ttl: Duration,
     /// File with workloads, services and policies, instead of a control plane.
     #[arg(long, env = "LOCAL_XDS_PATH")]
@@ -168,24 +170,13 @@ pub enum LogFormat {
     Plain,
 }
 
-/// Why the command line was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Not an error: help or the version was asked for.
-    #[error("{0}")]
-    Information(String),
-    /// A flag or a variable makes no sense.
-    #[error("{0}")]
-    Bad(String),
-}
-
 impl Flags {
     /// Parses `arguments` (the program's name first) and the environment.
     pub fn read<A>(arguments: impl IntoIterator<Item = A>) -> Result<Self, Refused>
     where
         A: Into<std::ffi::OsString> + Clone,
     {
-        let flags = Self::try_parse_from(arguments).map_err(|error| in_one_line(&error))?;
+        let flags: Self = program::read(arguments)?;
         flags.check()?;
         Ok(flags)
     }
@@ -214,43 +205,6 @@ impl Flags {
     }
 }
 
-/// Clap's many lines as one that names the flag, its variable, the value and the likely cause.
-fn in_one_line(error: &clap::Error) -> Refused {
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
-        return Refused::Information(error.to_string());
-    }
-    let context = |kind| error.get(kind).map(ToString::to_string);
-    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument.split_whitespace().next().unwrap_or_default();
-    let variable = flag
-        .trim_start_matches('-')
-        .replace('-', "_")
-        .to_uppercase();
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    Refused::Bad(match (error.kind(), context(ContextKind::InvalidValue)) {
-        (ErrorKind::ValueValidation, Some(value)) => {
-            let cause = cause.unwrap_or_else(|| "not understood".to_owned());
-            format!("{flag} ({variable}) is {value:?}: {cause}")
-        }
-        (ErrorKind::InvalidValue, Some(value)) => {
-            let valid = context(ContextKind::ValidValue).unwrap_or_default();
-            format!("{flag} ({variable}) is {value:?}: it can be one of {valid}")
-        }
-        (ErrorKind::UnknownArgument, _) => {
-            format!("{flag} is not a flag of ztunnel: see ztunnel --help")
-        }
-        _ => error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or("bad command line")
-            .to_owned(),
-    })
-}
-
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
@@ -269,44 +223,11 @@ fn control_plane(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// A duration as Go writes it: numbers with `h`, `m`, `s` or `ms`, such as `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration; it should look like 24h, 30m or 90s");
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
-        let after = &rest[digits..];
-        let letters = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let unit = match &after[..letters] {
-            "h" => Duration::from_secs(3600),
-            "m" => Duration::from_secs(60),
-            "s" => Duration::from_secs(1),
-            "ms" => Duration::from_millis(1),
-            _ => return Err(wrong()),
-        };
-        total = unit
-            .checked_mul(number)
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(wrong)?;
-        rest = &after[letters..];
-    }
-    if total.is_zero() {
-        Err(wrong())
-    } else {
-        Ok(total)
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{error}; it should look like info or info,access=off"
-        )),
+/// A time for something to live: none at all makes no sense.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match mesh::duration::parse(text)? {
+        Duration::ZERO => Err("it must be more than nothing, such as 24h".to_owned()),
+        time => Ok(time),
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::process::ExitCode;
 
-use ztunnel::config::{Command, Flags, Refused};
+use mesh::program;
+use ztunnel::config::{Command, Flags};
 use ztunnel::{app, privilege, telemetry};
 
 /// glibc and musl keep what a burst of connections needed; jemalloc gives it back.
@@ -21,24 +22,7 @@ pub static ALLOCATOR_SETTINGS: &[u8; 63] =
     b"narenas:2,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
-    let flags = match Flags::read(std::env::args_os()) {
-        Ok(flags) => flags,
-        Err(Refused::Information(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(Refused::Bad(line)) => {
-            eprintln!("ztunnel: {line}");
-            return ExitCode::from(2);
-        }
-    };
-    match work(flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ztunnel: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("ztunnel", Flags::read(std::env::args_os()), work)
 }
 
 fn work(flags: Flags) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use serde::Deserialize;
 
-use super::duration;
+use mesh::duration;
 
 /// How long the drain takes where nobody says (Istio's default).
 const DEFAULT: Duration = Duration::from_secs(5);
