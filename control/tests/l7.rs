@@ -49,7 +49,7 @@ fn waypoints_are_told_what_istiod_tells_them() {
                 let entry = accepted.iter().position(|entry| {
                     (entry.scenario == "*" || entry.scenario == *name)
                         && resource.starts_with(&entry.resource)
-                        && difference.contains(&entry.path)
+                        && difference.text().contains(&entry.path)
                 });
                 match entry {
                     Some(entry) => {

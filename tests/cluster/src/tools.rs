@@ -175,7 +175,10 @@ impl Tools {
     }
 
     /// A folder inside one of the pinned Go modules, such as the charts of `istio.io/istio`.
-    pub(crate) fn module_folder(&self, module: &str, package: &str) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// When Go does not have the module and can't download it.
+    pub fn module_folder(&self, module: &str, package: &str) -> Result<PathBuf> {
         build::module_folder(module, package)
     }
 

@@ -75,7 +75,21 @@ pub async fn rights(client: &Client, values: &[&str]) -> Result<()> {
 /// When the API server refuses one, or does not serve it in time.
 pub async fn definitions(client: &Client) -> Result<()> {
     for entry in std::fs::read_dir(chart().join("crds"))? {
-        for object in documents(&std::fs::read_to_string(entry?.path())?)? {
+        definitions_of(client, &entry?.path()).await?;
+    }
+    Ok(())
+}
+
+/// Installs the resource definitions of a file, which may hold other kinds too, and waits until they
+/// are served.
+///
+/// # Errors
+/// As [`definitions`].
+pub async fn definitions_of(client: &Client, file: &Path) -> Result<()> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    for object in documents(&text)? {
+        if object["kind"] == "CustomResourceDefinition" {
             definition(client, &object).await?;
         }
     }
@@ -87,11 +101,7 @@ pub async fn definitions(client: &Client) -> Result<()> {
 /// # Errors
 /// As [`definitions`].
 pub async fn one_definition(client: &Client, file: &str) -> Result<()> {
-    let text = std::fs::read_to_string(chart().join("crds").join(file))?;
-    for object in documents(&text)? {
-        definition(client, &object).await?;
-    }
-    Ok(())
+    definitions_of(client, &chart().join("crds").join(file)).await
 }
 
 async fn definition(client: &Client, object: &Value) -> Result<()> {

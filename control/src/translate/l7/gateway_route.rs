@@ -103,27 +103,26 @@ fn by_precedence(routes: Vec<HttpRoute>) -> Vec<HttpRoute> {
             });
         }
     }
-    let exactness = |route: &HttpRoute| {
-        let Some(found) = route.r#match.first() else {
-            return (0, 0, false, 0, 0);
-        };
-        let uri = found.uri.clone().unwrap_or_default();
-        let (rank, length) = match (&uri.exact, &uri.prefix, &uri.regex) {
-            (Some(exact), _, _) => (3, exact.len()),
-            (_, Some(prefix), _) => (2, prefix.trim_end_matches('/').len()),
-            (_, _, Some(regex)) => (1, regex.len()),
-            _ => (0, 0),
-        };
-        (
-            rank,
-            length,
-            found.method.is_some(),
-            found.headers.len(),
-            found.query_params.len(),
-        )
-    };
     single.sort_by_key(|route| std::cmp::Reverse(exactness(route)));
     single
+}
+
+/// How exactly a route with one match says what it wants; of several routes of a service too, the most
+/// exact is tried first. A path that begins with `/`, said or not, asks for nothing: whatever asks for
+/// more comes before it.
+pub(super) fn exactness(route: &HttpRoute) -> (u8, usize, bool, usize, usize) {
+    let Some(found) = route.r#match.first() else {
+        return (0, 0, false, 0, 0);
+    };
+    let uri = found.uri.clone().unwrap_or_default();
+    let (rank, length) = match (&uri.exact, &uri.prefix, &uri.regex) {
+        (Some(exact), _, _) => (3, exact.len()),
+        (_, Some(prefix), _) if prefix != "/" => (2, prefix.trim_end_matches('/').len()),
+        (_, _, Some(regex)) => (1, regex.len()),
+        _ => (0, 0),
+    };
+    let (headers, queries) = (found.headers.len(), found.query_params.len());
+    (rank, length, found.method.is_some(), headers, queries)
 }
 
 fn http(

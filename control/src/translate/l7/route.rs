@@ -8,6 +8,7 @@ mod matches;
 mod retry;
 
 use super::api::{UInt32Value, core, metadata, number, object, route, text, truth};
+use super::gateway_route::exactness;
 use super::view::{Found, Hosted, Protocol, Target, TargetPort, View, inbound, outbound, parts};
 use crate::objects::Kind;
 use crate::objects::virtual_service::{Destination, HttpMatch, HttpRoute};
@@ -25,8 +26,8 @@ pub(super) fn of_port(
 ) -> route::RouteConfiguration {
     let own = inbound(port.number, "http", &service.host);
     let mut routes = Vec::new();
-    for hosted in view.routes_of(service) {
-        routes.extend(of_object(view, hosted, port.number));
+    for group in groups(view.routes_of(service)) {
+        routes.extend(of_group(view, &group, port.number));
     }
     if !routes.is_empty() {
         return only(service, configuration(&own, port.number, routes));
@@ -105,10 +106,41 @@ fn default_route(cluster: &str, operation: &str) -> route::Route {
     }
 }
 
-/// The routes of one object on one port, until one of them matches everything.
-fn of_object(view: &View<'_>, hosted: &Hosted, port: u16) -> Vec<route::Route> {
+/// Routes that are asked together, each with its object.
+struct Group<'a> {
+    /// Of which kind and namespace, where all objects of both are.
+    shared: Option<(Kind, &'a str)>,
+    routes: Vec<(&'a Hosted, &'a HttpRoute)>,
+}
+
+/// The routes of objects, the oldest object first. Those of the Gateway API speak of the service
+/// together: the most exact comes first, whichever of them it is in.
+fn groups(all: Vec<&Hosted>) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for hosted in all {
+        let shared = matches!(hosted.kind, Kind::HttpRoute | Kind::GrpcRoute)
+            .then_some((hosted.kind, &*hosted.key.namespace));
+        let routes = hosted.spec.http.iter().map(|http| (hosted, http));
+        let mut known = groups.iter_mut();
+        match known.find(|group| group.shared.is_some() && group.shared == shared) {
+            Some(group) => group.routes.extend(routes),
+            None => groups.push(Group {
+                shared,
+                routes: routes.collect(),
+            }),
+        }
+    }
+    for group in groups.iter_mut().filter(|group| group.shared.is_some()) {
+        let routes = &mut group.routes;
+        routes.sort_by_key(|(_, http)| std::cmp::Reverse(exactness(http)));
+    }
+    groups
+}
+
+/// The routes of a group on one port, until one of them matches everything.
+fn of_group(view: &View<'_>, group: &Group<'_>, port: u16) -> Vec<route::Route> {
     let mut routes = Vec::new();
-    for http in &hosted.spec.http {
+    for (hosted, http) in &group.routes {
         if http.r#match.is_empty() {
             routes.extend(one(view, hosted, http, None, port));
             return routes;

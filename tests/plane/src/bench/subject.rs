@@ -63,7 +63,7 @@ impl Plane {
                     program: replica.program,
                 })
             }
-            Self::Istiod => istiod(server),
+            Self::Istiod => istiod(server, &[]),
         }
     }
 
@@ -89,9 +89,12 @@ impl Plane {
     }
 }
 
-/// istiod as its chart starts it, but for addresses; with an administrator's rights, of which it needs
-/// many.
-fn istiod(server: &ApiServer) -> Result<Running> {
+/// istiod as its chart starts it, but for addresses and these settings; with an administrator's rights,
+/// of which it needs many.
+///
+/// # Errors
+/// When it can't be had or started.
+pub fn istiod(server: &ApiServer, settings: &[(&str, &str)]) -> Result<Running> {
     let binary = Tools::from_env().get(Tool::PilotDiscovery, &|line| println!("{line}"))?;
     let local = || -> Result<SocketAddr> { Ok((Ipv4Addr::LOCALHOST, free_port()?).into()) };
     let (grpc, readiness, monitoring, webhook) = (local()?, local()?, local()?, local()?);
@@ -100,7 +103,8 @@ fn istiod(server: &ApiServer) -> Result<Running> {
     let mesh = folder.join("mesh.yaml");
     std::fs::write(
         &mesh,
-        "trustDomain: cluster.local\nrootNamespace: istio-system\n",
+        "trustDomain: cluster.local\nrootNamespace: istio-system\n\
+         defaultProviders: {metrics: [prometheus]}\n",
     )?;
     let mut command = Command::new(binary);
     command
@@ -127,6 +131,7 @@ fn istiod(server: &ApiServer) -> Result<Running> {
         .env("CA_TRUSTED_NODE_ACCOUNTS", format!("{NAMESPACE}/ztunnel"))
         .env("INJECTION_WEBHOOK_CONFIG_NAME", "")
         .env("VALIDATION_WEBHOOK_CONFIG_NAME", "")
+        .envs(settings.iter().copied())
         .current_dir(&folder);
     Ok(Running {
         program: Program::start("istiod", &mut command, server.folder())?,

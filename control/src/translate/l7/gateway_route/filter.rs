@@ -107,7 +107,7 @@ fn cors(said: &Cors) -> CorsPolicy {
                 .map(super::super::route::escaped)
                 .collect();
             StringMatch {
-                regex: Some(parts.join(".*")),
+                regex: Some(format!("^{}$", parts.join(".*"))),
                 ..StringMatch::default()
             }
         }
