@@ -12,7 +12,7 @@ use crate::Lab;
 use crate::addresses::Pair;
 use crate::netns::Netns;
 use crate::node::Node;
-use crate::process::Place;
+use crate::process::{Place, Process};
 use crate::wiring;
 use crate::workload::Workload;
 use crate::zds::Announced;
@@ -107,6 +107,14 @@ impl Pod {
             self.inner.lab.program(),
             &self.inner.place,
         )
+    }
+
+    /// Another program in the pod, in its namespace and cgroup.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn run(&self, command: std::process::Command) -> Result<Process> {
+        Process::start(command, &self.inner.place)
     }
 
     /// Puts the pod into the mesh: captured first, then announced as reachable over HBONE.

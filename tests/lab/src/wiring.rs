@@ -44,6 +44,8 @@ pub fn fabric() -> Result<Netns> {
 pub fn node(fabric: &Netns, number: NodeNumber, nodes: &[NodeNumber]) -> Result<Netns> {
     let node = attach(fabric, &format!("node{}", number.get()), number.on_fabric())?;
     node.set(&FORWARD)?;
+    // Pods reach what the lab serves in the fabric, as they reach a control plane.
+    configure(fabric, routes_to(number).into())?;
     let mut steps = vec![Step::Address(
         "lo".to_owned(),
         IpAddr::V4(number.gateway().v4),

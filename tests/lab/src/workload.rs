@@ -193,6 +193,7 @@ impl Workload {
             to,
             socket: Socket::Plain,
             from: None,
+            method: "GET".to_owned(),
             marker: "none".to_owned(),
             millis: millis(PATIENCE),
         };

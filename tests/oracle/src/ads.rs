@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures_util::Stream;
-use lab::ca::{Authority, TOKEN};
+use lab::ca::Authority;
 use mesh::proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
@@ -33,14 +34,28 @@ const ORDER: [&str; 4] = [
 /// Responses that wait for the proxy to take them.
 const WAITING: usize = 16;
 
-/// A running control plane; ends with the runtime.
+/// A running control plane with an authority beside it; ends with the runtime.
 #[derive(Debug)]
 pub struct Ads {
-    /// Where ADS is served, in clear text.
-    pub at: SocketAddr,
     /// The authority, served at an address of its own.
     pub authority: Authority,
+    discovery: Discovery,
+}
+
+/// What serves resources; ends with the runtime.
+#[derive(Debug)]
+pub struct Discovery {
+    /// Where ADS is served, in clear text.
+    pub at: SocketAddr,
     state: Arc<State>,
+}
+
+impl Deref for Ads {
+    type Target = Discovery;
+
+    fn deref(&self) -> &Discovery {
+        &self.discovery
+    }
 }
 
 /// By type and name, with a version.
@@ -60,7 +75,25 @@ impl Ads {
     /// When no port is free.
     pub async fn start() -> Result<Self> {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = TcpListener::bind(any).await?;
+        let discovery = Discovery::serve(std::net::TcpListener::bind(any)?)?;
+        let for_authority = std::net::TcpListener::bind(any)?;
+        let authority = Authority::create(for_authority.local_addr()?)?;
+        authority.serve(for_authority)?;
+        Ok(Self {
+            authority,
+            discovery,
+        })
+    }
+}
+
+impl Discovery {
+    /// Serves on `listener`, without any resource yet.
+    ///
+    /// # Errors
+    /// When the socket can't be watched.
+    pub fn serve(listener: std::net::TcpListener) -> Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let at = listener.local_addr()?;
         let state = Arc::new(State {
             descriptors: Descriptors::get(),
@@ -70,20 +103,7 @@ impl Ads {
         let service = AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&state)));
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        let for_authority = std::net::TcpListener::bind(any)?;
-        let authority = Authority::create(for_authority.local_addr()?)?;
-        authority.serve(for_authority)?;
-        Ok(Self {
-            at,
-            authority,
-            state,
-        })
-    }
-
-    /// The token that the authority wants.
-    #[must_use]
-    pub fn token(&self) -> &'static str {
-        TOKEN
+        Ok(Self { at, state })
     }
 
     /// Sets resources (with `@type`), all in one change.

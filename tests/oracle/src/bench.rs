@@ -2,7 +2,6 @@
 //! turns within each round, so that a noisy machine is noisy for all, and what is told is the median
 //! of the rounds' ratios.
 
-mod identity;
 pub mod load;
 pub mod plan;
 pub mod process;
@@ -20,8 +19,8 @@ use anyhow::{Context, Result, ensure};
 pub use report::Report;
 
 use crate::ads::Ads;
+use crate::identity::Folder;
 use crate::subject::Kind;
-use identity::Folder;
 use plan::{Measure, Result as Measured, Tunnel};
 use process::{Agent, Resident};
 use setup::Way;

@@ -29,6 +29,8 @@ pub struct Expect {
     pub attempts: Option<usize>,
     /// How many times a cluster saw it: mirrors.
     pub mirrored: BTreeMap<String, usize>,
+    /// How many bytes of body a cluster saw.
+    pub bytes_at: BTreeMap<String, usize>,
     /// The method the backend saw.
     pub method: Option<String>,
     /// The path the backend saw.
@@ -132,6 +134,11 @@ impl Expect {
         for (cluster, count) in &self.mirrored {
             let found = one.seen.iter().filter(|s| s.cluster == *cluster).count();
             differs(wrong, &format!("requests at {cluster}"), count, &found);
+        }
+        for (cluster, bytes) in &self.bytes_at {
+            let found = one.seen.iter().find(|s| s.cluster == *cluster);
+            let found = found.map(|seen| seen.body.len());
+            differs(wrong, &format!("bytes at {cluster}"), &Some(*bytes), &found);
         }
         let seen = one.chosen();
         if let Some(endpoint) = self.endpoint {

@@ -6,6 +6,7 @@
 //! | [`program`], [`resources`], [`ads`], [`subject`] | the proxies under test |
 //! | [`backend`] | what they send requests to |
 //! | [`wire`] | what sends requests to them |
+//! | [`graph`], [`entrance`] | the same resources as istiod gives them to a waypoint, and the tunnels that lead there |
 //! | [`theme`] | tables of cases, and the resources made of them |
 //! | [`observe`], [`expect`], [`differ`], [`run`] | what happened, whether it should have, whether both agree |
 //! | [`bench`] | what it costs |
@@ -14,7 +15,10 @@ pub mod ads;
 pub mod backend;
 pub mod bench;
 pub mod differ;
+pub mod entrance;
 pub mod expect;
+pub mod graph;
+mod identity;
 pub mod observe;
 pub mod program;
 pub mod resources;

@@ -90,7 +90,7 @@ pub async fn send(
             over.name()
         )
     };
-    let to = subject.at(theme.port);
+    let to = subject.door(theme.port);
     if case.is_raw() {
         return vec![bytes(to, case, case.expect_of(subject.kind()), id(0)).await];
     }
@@ -268,7 +268,7 @@ pub async fn add_log(
         for observed in observations.iter_mut() {
             let line = lines
                 .get(&observed.id)
-                .or_else(|| lines.get(&observed.peer));
+                .or_else(|| lines.get(&subject.sees(&observed.peer)));
             observed.log = line.cloned();
             missing |= line.is_none();
         }

@@ -2,18 +2,22 @@
 //! loopback address of its own, so that both can listen on the same ports.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lab::ca::{Authority, TOKEN};
 use lab::patience;
 use lab::process::{Process, describe};
 use serde_json::Value;
 
 use crate::ads::Ads;
+use crate::entrance::Entrance;
+use crate::graph::HBONE;
+use crate::identity::Folder;
 use crate::program;
 use crate::resources::{self, Resources};
 use crate::wire;
@@ -52,6 +56,7 @@ pub struct Subject {
     listen: Ipv4Addr,
     folder: PathBuf,
     process: Process,
+    entrance: Option<Entrance>,
 }
 
 impl Subject {
@@ -89,9 +94,44 @@ impl Subject {
         let folder = folder(kind, listen, scratch)?;
         let command = match kind {
             Kind::Envoy => envoy(&resources::following(ads.at, listen, ADMIN)?, &folder, 1)?,
-            Kind::Waypoint => follower(ads, &folder, listen)?,
+            Kind::Waypoint => {
+                let at = |port: u16| SocketAddr::from((listen, port)).to_string();
+                let mut command = follower(ads.at, &ads.authority, listen.into(), &folder)?;
+                command
+                    .args(["--concurrency", "1"])
+                    .env("ADMIN_ADDR", at(ADMIN))
+                    .env("STATS_ADDR", at(15020))
+                    .env("READINESS_ADDR", at(READY))
+                    .env("ENVOY_STATS_ADDR", at(15090));
+                command
+            }
         };
         Self::run(kind, listen, folder, command).await
+    }
+
+    /// Starts it as a waypoint of a mesh, with one worker: Envoy with the resources (secrets too) in
+    /// its bootstrap, ours as a follower of `ads`, whose authority gives it its certificate.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn in_a_mesh(
+        kind: Kind,
+        resources: &Resources,
+        ads: &Ads,
+        scratch: &Path,
+    ) -> Result<Self> {
+        match kind {
+            Kind::Envoy => Self::start(kind, resources, scratch, 1).await,
+            Kind::Waypoint => {
+                let listen = loopback();
+                let by_ads = Resources {
+                    others: Vec::new(),
+                    ..resources.clone()
+                };
+                ads.set(by_ads.rendered(listen)?)?;
+                Self::follow(kind, ads, listen, scratch).await
+            }
+        }
     }
 
     async fn run(
@@ -109,6 +149,7 @@ impl Subject {
             listen,
             folder,
             process: Process::start_here(command)?,
+            entrance: None,
         };
         subject.wait_until_ready().await?;
         Ok(subject)
@@ -124,6 +165,36 @@ impl Subject {
     #[must_use]
     pub fn at(&self, port: u16) -> SocketAddr {
         (self.listen, port).into()
+    }
+
+    /// Callers reach it through tunnels to its HBONE port from now on.
+    ///
+    /// # Errors
+    /// When the entrance can't listen.
+    pub(crate) async fn behind_tunnels(
+        mut self,
+        ports: &[u16],
+        identities: &Folder,
+    ) -> Result<Self> {
+        let hbone = self.at(HBONE);
+        self.entrance = Some(Entrance::open(loopback(), ports, hbone, identities).await?);
+        Ok(self)
+    }
+
+    /// Where callers connect to for `port`: itself, or the entrance of tunnels to it.
+    #[must_use]
+    pub fn door(&self, port: u16) -> SocketAddr {
+        match &self.entrance {
+            Some(entrance) => entrance.at(port),
+            None => self.at(port),
+        }
+    }
+
+    /// How it sees the connection that a caller's end is of.
+    #[must_use]
+    pub fn sees(&self, caller: &str) -> String {
+        let seen = self.entrance.as_ref().and_then(|e| e.sees(caller));
+        seen.unwrap_or_else(|| caller.to_owned())
     }
 
     /// Where its admin answers.
@@ -273,28 +344,35 @@ fn waypoint(
     Ok(command)
 }
 
-/// As istiod's template starts it in a pod, with every port on the subject's own address.
-fn follower(ads: &Ads, folder: &Path, listen: Ipv4Addr) -> Result<Command> {
+/// Our waypoint as istiod's template starts it in the pod at `address`, as the service account
+/// `waypoint` of `bookinfo`. `folder` is for what its volumes hold.
+///
+/// # Errors
+/// When the program is missing, or the folder can't be written to.
+pub fn follower(
+    discovery: SocketAddr,
+    authority: &Authority,
+    address: IpAddr,
+    folder: &Path,
+) -> Result<Command> {
     let (token, root) = (folder.join("token"), folder.join("root.pem"));
-    fs::write(&token, ads.token())?;
-    fs::write(&root, ads.authority.root())?;
-    let at = |port: u16| SocketAddr::from((listen, port)).to_string();
-    let config = serde_json::json!({"discoveryAddress": format!("http://{}", ads.at)});
+    fs::write(&token, TOKEN)?;
+    fs::write(&root, authority.root())?;
+    for empty in ["labels", "annotations"] {
+        fs::write(folder.join(empty), "")?;
+    }
+    let config = serde_json::json!({"discoveryAddress": format!("http://{discovery}")});
     let mut command = Command::new(program::waypoint()?);
     command
-        .args(["proxy", "waypoint", "--concurrency", "1"])
+        .args(["proxy", "waypoint"])
         .env("POD_NAME", "waypoint-1")
         .env("POD_NAMESPACE", "bookinfo")
         .env("SERVICE_ACCOUNT", "waypoint")
-        .env("INSTANCE_IP", listen.to_string())
-        .env("CA_ADDR", ads.authority.url())
+        .env("INSTANCE_IP", address.to_string())
+        .env("CA_ADDR", authority.url())
         .env("PROXY_CONFIG", config.to_string())
         .env("TOKEN_PATH", token)
         .env("XDS_ROOT_CA", root)
-        .env("POD_INFO_PATH", folder)
-        .env("ADMIN_ADDR", at(ADMIN))
-        .env("STATS_ADDR", at(15020))
-        .env("READINESS_ADDR", at(READY))
-        .env("ENVOY_STATS_ADDR", at(15090));
+        .env("POD_INFO_PATH", folder);
     Ok(command)
 }

@@ -124,6 +124,8 @@ pub struct Case {
     /// Which endpoint serves it is chance.
     #[serde(default)]
     pub by_chance: bool,
+    /// Why Envoy can't be the oracle of it in a tunnel, where only ours is judged then.
+    pub alone_in_tunnel: Option<String>,
     /// What must come of it.
     pub expect: Expect,
     /// Where ours is meant to differ from Envoy: what must come of it there, and why.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use oracle::differ::Accepted;
-use oracle::run::Court;
+use oracle::run::{Court, Way};
 use oracle::subject::Kind;
 use oracle::theme::Theme;
 use proptest::collection::vec;
@@ -239,7 +239,13 @@ async fn generated_tables_are_served_as_envoy_serves_them() -> Result<()> {
     let accepted = Accepted::read(&here.join("accepted-differences.yaml"))?;
     let scratch = tempfile::tempdir()?;
     let kinds = [Kind::Envoy, Kind::Waypoint];
-    let court = Court::open(std::slice::from_ref(&theme), &kinds, scratch.path()).await?;
+    let court = Court::open(
+        std::slice::from_ref(&theme),
+        &kinds,
+        Way::Plain,
+        scratch.path(),
+    )
+    .await?;
     let verdicts = court.hear(&theme, &accepted).await?;
     let wrong: Vec<_> = verdicts.iter().filter(|v| !v.wrong.is_empty()).collect();
     for verdict in wrong.iter().take(20) {

@@ -1,14 +1,15 @@
-//! Every case of h2spec (RFC 9113 and HPACK) against our waypoint's plain listener, with prior
-//! knowledge; Envoy runs beside it, so that a case which both fail is told from one of ours.
+//! Every case of h2spec (RFC 9113 and HPACK) against our waypoint, with prior knowledge: its plain
+//! listener, and a chain behind the end of its tunnels, which h2spec reaches through a CONNECT of each
+//! connection. Envoy runs beside it, so that a case which both fail is told from one of ours.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use oracle::backend::Journal;
 use oracle::program;
-use oracle::resources::Resources;
+use oracle::run::{self, Way};
 use oracle::subject::{Kind, Subject};
 use oracle::theme;
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use tokio::process::Command;
 
 /// How many cases this version of h2spec has; fewer would mean that it broke off.
 const CASES: usize = 140;
+const PORT: u16 = 20_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,17 +35,29 @@ struct Report {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_plain_listener_passes_h2spec() -> Result<()> {
+    passes(Way::Plain).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_our_tunnels_lead_to_passes_h2spec() -> Result<()> {
+    passes(Way::Tunnel).await
+}
+
+async fn passes(way: Way) -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(here.join("h2spec-allowed.yaml"))?;
     let allowed: Vec<Allowed> = serde_yaml_ng::from_str(&text)?;
     let scratch = tempfile::tempdir()?;
     let journal = Arc::new(Journal::default());
-    let theme = theme::read(&here.join("edge.yaml"), 20_000)?;
+    let theme = theme::read(&here.join("edge.yaml"), PORT)?;
     let resources = theme.resources(&journal).await?;
-    let (envoy, ours) = tokio::try_join!(
-        report(Kind::Envoy, &resources, scratch.path()),
-        report(Kind::Waypoint, &resources, scratch.path())
-    )?;
+    let kinds = [Kind::Envoy, Kind::Waypoint];
+    let proxies = run::proxies(resources, &[PORT], &kinds, way, scratch.path()).await?;
+    let [envoy, ours] = &proxies.subjects[..] else {
+        bail!("two proxies");
+    };
+    let (envoy, ours) =
+        tokio::try_join!(report(envoy, scratch.path()), report(ours, scratch.path()))?;
     println!("envoy:    {}", envoy.summary);
     envoy
         .failed
@@ -67,9 +81,8 @@ async fn our_plain_listener_passes_h2spec() -> Result<()> {
     Ok(())
 }
 
-async fn report(kind: Kind, resources: &Resources, scratch: &Path) -> Result<Report> {
-    let subject = Subject::start(kind, resources, scratch, 1).await?;
-    let at = subject.at(20_000);
+async fn report(subject: &Subject, scratch: &Path) -> Result<Report> {
+    let (kind, at) = (subject.kind(), subject.door(PORT));
     let junit = scratch.join(format!("{}.xml", kind.name()));
     let output = Command::new(program::h2spec()?)
         .args([
@@ -84,7 +97,7 @@ async fn report(kind: Kind, resources: &Resources, scratch: &Path) -> Result<Rep
         .output()
         .await?;
     if let Some(how) = subject.ended() {
-        anyhow::bail!("{} ended under h2spec: {how}", kind.name());
+        bail!("{} ended under h2spec: {how}", kind.name());
     }
     let said = String::from_utf8_lossy(&output.stdout);
     let summary = said.lines().rev().find(|line| line.contains("tests,"));

@@ -21,7 +21,7 @@ const HEAD: usize = 16 * 1024;
 pub async fn get(get: &Get) -> Verdict {
     within(get.millis, async {
         let mut stream = connect(get).await?;
-        ask(&mut stream, "/who", &get.marker).await
+        ask(&mut stream, &get.method, "/who", &get.marker).await
     })
     .await
 }
@@ -37,8 +37,11 @@ pub async fn many(get: &Get, count: usize) -> Tally {
                 barrier.wait().await;
                 match opened {
                     Ok(mut stream) => {
-                        let verdict =
-                            within(get.millis, ask(&mut stream, "/who", &get.marker)).await;
+                        let verdict = within(
+                            get.millis,
+                            ask(&mut stream, &get.method, "/who", &get.marker),
+                        )
+                        .await;
                         // Nobody leaves before everybody was answered.
                         barrier.wait().await;
                         verdict
@@ -90,8 +93,20 @@ pub async fn connect(get: &Get) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// What the socket says; an end without an answer is `UnexpectedEof`.
-pub async fn ask(stream: &mut TcpStream, path: &str, marker: &str) -> io::Result<String> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: lab\r\nmarker: {marker}\r\n\r\n");
+pub async fn ask(
+    stream: &mut TcpStream,
+    method: &str,
+    path: &str,
+    marker: &str,
+) -> io::Result<String> {
+    // A body's length is said of what may have one, be it 0 (RFC 9110 8.6).
+    let length = if method == "POST" {
+        "content-length: 0\r\n"
+    } else {
+        ""
+    };
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: lab\r\n{length}marker: {marker}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut buffer = Vec::with_capacity(2048);
     let body = read_answer(stream, &mut buffer).await?;

@@ -109,6 +109,8 @@ pub struct Get {
     pub socket: Socket,
     /// The address to bind first, such as one that is not the pod's own.
     pub from: Option<IpAddr>,
+    /// The method: `GET`, or `POST` without a body.
+    pub method: String,
     /// A text in a header of the request, to be looked for on the wire.
     pub marker: String,
     /// The patience for connect and for the answer, in milliseconds.

@@ -128,7 +128,8 @@ impl Client {
         let _ = self.stream.set_nodelay(true);
         let mut first = [0];
         match self.stream.peek(&mut first).await {
-            Ok(1..) if first == *b"G" => drop(self.http().await),
+            // GET and POST; none of our own words begins so.
+            Ok(1..) if matches!(first, [b'G' | b'P']) => drop(self.http().await),
             Ok(1..) => drop(self.answer().await),
             _ => {}
         }

@@ -31,6 +31,12 @@ impl Request {
         self
     }
 
+    /// With `POST`, without a body.
+    pub fn posted(mut self) -> Self {
+        "POST".clone_into(&mut self.get.method);
+        self
+    }
+
     /// With this text in a header.
     pub fn marked(mut self, marker: &str) -> Self {
         marker.clone_into(&mut self.get.marker);

@@ -51,6 +51,8 @@ async fn check(
     journal: Arc<Journal>,
 ) -> Result<Response<StreamBody<Frames>>, Failure> {
     let path = request.uri().path().to_owned();
+    // Of a connection there are no headers: the filter's own metadata has the script.
+    let metadata = request.headers().get(AUTHZ).cloned();
     let body = request.into_body().collect().await?.to_bytes();
     let asked = auth::CheckRequest::decode(body.get(5..).unwrap_or_default())?;
     let attributes = asked.attributes.unwrap_or_default();
@@ -58,7 +60,11 @@ async fn check(
     let http = attributes.request.and_then(|request| request.http);
     let http = http.unwrap_or_default();
     let of = |name: &str| http.headers.get(name).cloned().unwrap_or_default();
-    let (case, script) = (of(CASE), of(AUTHZ));
+    let script = match metadata {
+        Some(script) => String::from_utf8_lossy(script.as_bytes()).into_owned(),
+        None => of(AUTHZ),
+    };
+    let case = of(CASE);
     let mut headers: Vec<_> = http.headers.into_iter().collect();
     headers.extend(
         context

@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::identity::{CALLER, Folder, Issued};
 use super::plan::{Order, Result as Told, Tunnel, What};
+use crate::identity::{CALLER, Folder, Issued};
 
 /// The longest latency told apart: a minute, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;

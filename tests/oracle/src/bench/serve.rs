@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
-use super::identity::{Folder, SERVER};
 use super::process::Agent;
-use super::tunnel::HBONE;
+use crate::graph::HBONE;
+use crate::identity::{Folder, SERVER};
 
 const BUFFER: usize = 64 * 1024;
 /// The largest answer that is written at once.

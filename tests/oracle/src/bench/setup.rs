@@ -7,14 +7,15 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::identity::Folder;
 use super::plan::{Listener, Measure};
 use super::process::{Usage, usage_of};
 use super::serve::Ports;
-use super::tunnel::{self, HBONE, SERVICE, VIP};
+use super::tunnel::{self, SERVICE};
 use crate::ads::Ads;
+use crate::graph::{HBONE, VIP};
+use crate::identity::Folder;
 use crate::resources::{LISTEN, Resources};
-use crate::subject::{Kind, Subject, loopback};
+use crate::subject::{Kind, Subject};
 
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
 const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -89,18 +90,7 @@ pub(crate) async fn ways(
     resources.extend(tunnel::resources(server.pod, identities)?);
     let mut ways = vec![Way::Direct(*server)];
     for kind in kinds {
-        let subject = match kind {
-            Kind::Envoy => Subject::start(*kind, &resources, scratch, 1).await?,
-            Kind::Waypoint => {
-                let listen = loopback();
-                let by_ads = Resources {
-                    others: Vec::new(),
-                    ..resources.clone()
-                };
-                ads.set(by_ads.rendered(listen)?)?;
-                Subject::follow(*kind, ads, listen, scratch).await?
-            }
-        };
+        let subject = Subject::in_a_mesh(*kind, &resources, ads, scratch).await?;
         ways.push(Way::Through(Box::new(subject)));
     }
     Ok(ways)

@@ -1,5 +1,5 @@
-//! Certificates of a throw-away authority, in a folder that the load, the server and the proxies'
-//! resources are made from.
+//! Certificates of a throw-away authority, in a folder that callers of tunnels, servers and the
+//! proxies' resources are made from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Who takes part.
-pub(super) const CALLER: &str = "spiffe://cluster.local/ns/bookinfo/sa/productpage";
-pub(super) const SERVER: &str = "spiffe://cluster.local/ns/bookinfo/sa/reviews";
-pub(super) const WAYPOINT: &str = "spiffe://cluster.local/ns/bookinfo/sa/waypoint";
+pub(crate) const CALLER: &str = "spiffe://cluster.local/ns/bookinfo/sa/productpage";
+pub(crate) const SERVER: &str = "spiffe://cluster.local/ns/bookinfo/sa/reviews";
+pub(crate) const WAYPOINT: &str = "spiffe://cluster.local/ns/bookinfo/sa/waypoint";
 
 /// A folder with `root.pem`, and `NAME.pem` and `NAME.key` of each service account.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    pub(super) fn make(path: &Path, authority: &Authority) -> Result<Self> {
+    pub(crate) fn make(path: &Path, authority: &Authority) -> Result<Self> {
         fs::create_dir_all(path)?;
         fs::write(path.join("root.pem"), authority.root())?;
         for identity in [CALLER, SERVER, WAYPOINT] {
@@ -34,7 +34,7 @@ impl Folder {
         Ok(Self(path.to_owned()))
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<String> {
+    pub(crate) fn text(&self, name: &str) -> Result<String> {
         let path = self.0.join(name);
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
@@ -50,7 +50,7 @@ impl Folder {
         })
     }
 
-    pub(super) fn certificate(&self, identity: &str) -> Result<Arc<Certificate>> {
+    pub(crate) fn certificate(&self, identity: &str) -> Result<Arc<Certificate>> {
         let material = self.material(identity)?;
         Ok(Arc::new(Certificate::new(
             &identity.parse()?,
@@ -61,14 +61,14 @@ impl Folder {
 }
 
 /// `reviews.pem`
-pub(super) fn file(identity: &str, ending: &str) -> String {
+pub(crate) fn file(identity: &str, ending: &str) -> String {
     let account = identity.rsplit('/').next().unwrap_or(identity);
     format!("{account}.{ending}")
 }
 
 /// Hands out what the folder holds.
 #[derive(Debug)]
-pub(super) struct Issued(pub(super) Folder);
+pub(crate) struct Issued(pub(crate) Folder);
 
 impl Issuer for Issued {
     fn issue<'a>(&'a self, identity: &'a Identity) -> Issuing<'a> {
