@@ -24,6 +24,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
+use sha2::{Digest, Sha256};
 
 use crate::identity::{Identity, TrustDomain};
 
@@ -195,6 +196,8 @@ pub struct Peer {
     pub identity: Identity,
     /// When the certificate expires; it must not be relied on afterwards.
     pub not_after: SystemTime,
+    /// SHA-256 of the certificate.
+    pub hash: [u8; 32],
 }
 
 impl Peer {
@@ -212,6 +215,7 @@ impl Peer {
         Ok(Self {
             identity: identity.clone(),
             not_after: system_time(parsed.validity().not_after.timestamp()),
+            hash: Sha256::digest(leaf).into(),
         })
     }
 }

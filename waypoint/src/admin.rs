@@ -33,6 +33,7 @@ use crate::source::secret::Secrets;
 use crate::source::store::Raw;
 use crate::telemetry::Telemetry;
 use crate::upstream;
+use crate::worker::{AskToDrain, Drain};
 use mesh::stop::AskToStop;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -44,10 +45,12 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub const PAGES: &str = "GET  /clusters?format=json   endpoints, how they fare
 GET  /config_dump            the configuration, as it was sent
 GET  /debug/pprof/profile    where CPU time goes (?seconds=10)
+POST /drain_listeners        accepts no more; ?graceful lets connections end first, &skip_exit stays
 GET  /listeners              where connections are accepted
 GET  /logging                the log level
 POST /logging?level=NAME     changes it; ?paths=room:level,...
 POST /quitquitquit           stops gracefully, as SIGTERM does
+POST /reopen_logs            opens access logs again, as SIGUSR1 and SIGHUP do
 GET  /ready                  whether requests are served
 GET  /server_info            version, state
 GET  /stats                  metrics, one a line
@@ -120,6 +123,8 @@ pub struct Admin {
     pub log: LogFilter,
     /// A way to stop.
     pub stop: AskToStop,
+    /// A way to accept nothing more.
+    pub drain: AskToDrain,
     /// Whether that has begun.
     pub draining: Draining,
     /// Who the proxy says it is, in the JSON of Envoy's `Node`.
@@ -174,11 +179,40 @@ impl Admin {
                 self.stop.ask();
                 text(StatusCode::OK, PLAIN, "OK\n")
             }
-            (Face::Admin, "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, PAGES),
+            (Face::Admin, "/drain_listeners") if *request.method() == Method::POST => {
+                self.drain_listeners(query)
+            }
+            (Face::Admin, "/reopen_logs") if *request.method() == Method::POST => {
+                self.telemetry.reopen();
+                text(StatusCode::OK, PLAIN, "OK\n")
+            }
+            (Face::Admin, "/quitquitquit" | "/drain_listeners" | "/reopen_logs") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, PAGES)
+            }
             (Face::Admin, "/" | "/help") => text(StatusCode::OK, PLAIN, PAGES),
             (Face::Admin, _) => text(StatusCode::NOT_FOUND, PLAIN, PAGES),
             _ => text(StatusCode::NOT_FOUND, PLAIN, "not here\n"),
         }
+    }
+
+    /// All of a waypoint's sockets are inbound, so that `inboundonly` changes nothing.
+    fn drain_listeners(&self, query: &str) -> Response {
+        let asked = |word: &str| {
+            query
+                .split('&')
+                .any(|part| part.split('=').next() == Some(word))
+        };
+        let how = match (asked("graceful"), asked("skip_exit")) {
+            (false, true) => {
+                let reason = "skip_exit is for graceful only\n";
+                return text(StatusCode::BAD_REQUEST, PLAIN, reason);
+            }
+            (false, false) => Drain::AtOnce,
+            (true, false) => Drain::Gracefully,
+            (true, true) => Drain::AndStay,
+        };
+        self.drain.ask(how);
+        text(StatusCode::OK, PLAIN, "OK\n")
     }
 
     /// Envoy's words for the state of the process.

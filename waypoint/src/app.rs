@@ -13,6 +13,7 @@ use mesh::identity::Identity;
 use mesh::stop::Stop;
 use mesh::{pages, xds};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -30,7 +31,7 @@ use crate::source::store::Store;
 use crate::source::{ads, dns};
 use crate::telemetry::Telemetry;
 use crate::upstream::{self, Identified};
-use crate::worker::{Acceptor, Parts, Workers};
+use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
 
 /// Where istiod is found unless somebody says otherwise.
 const ISTIOD: &str = "istiod.istio-system.svc:15012";
@@ -78,6 +79,8 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
     ));
     let node = start(flags, &feed);
     let draining = Draining::default();
+    let (ask_to_drain, asked_to_drain) = AskToDrain::new();
+    reopen_on_signals(&telemetry).context("cannot listen for signals")?;
     let admin = Admin {
         taken: Arc::new(feed),
         current: current.clone(),
@@ -86,6 +89,7 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         telemetry: telemetry.clone(),
         log,
         stop: ask_to_stop,
+        drain: ask_to_drain,
         draining: draining.clone(),
         node,
         started,
@@ -93,7 +97,9 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
     serve_people(flags, admin).await?;
     tokio::spawn(memory::keep(current.clone()));
     tokio::task::spawn_local(memory::tend());
-    let acceptor = Acceptor::new(current, workers.clone());
+    let drain = flags.drain();
+    let time = drain.deadline().unwrap_or_else(|| drain.at_least());
+    let acceptor = Acceptor::new(current, workers.clone(), asked_to_drain, time);
     let accepting = tokio::task::spawn_local(acceptor.run());
 
     let asked = stop.requested().await;
@@ -111,6 +117,21 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
     }
     telemetry.flush(FLUSH);
     tracing::info!(ended, left, "stopped");
+    Ok(())
+}
+
+/// Has access logs opened again on SIGUSR1, as Envoy does, and on SIGHUP, which tools that rotate logs
+/// send.
+fn reopen_on_signals(telemetry: &Telemetry) -> std::io::Result<()> {
+    for kind in [SignalKind::user_defined1(), SignalKind::hangup()] {
+        let (mut signal, telemetry) = (signal(kind)?, telemetry.clone());
+        tokio::task::spawn_local(async move {
+            while signal.recv().await.is_some() {
+                tracing::info!("access logs are opened again");
+                telemetry.reopen();
+            }
+        });
+    }
     Ok(())
 }
 

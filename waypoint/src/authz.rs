@@ -14,6 +14,10 @@ use crate::model::authz::{AuthzOverride, Buffer, ExtAuthz, Service};
 use crate::model::route::SetAction;
 use crate::model::text::TextMatch;
 
+/// What logs say of a connection that a service denied, and of one that nobody answered about.
+pub const DENIED: &str = "ext_authz_denied";
+/// See [`DENIED`].
+pub const FAILED: &str = "ext_authz_error";
 /// The filter's name, under which it writes down what its service says.
 pub const FILTER: &str = "envoy.filters.http.ext_authz";
 /// Says that a request passed because nobody answered.
@@ -106,6 +110,20 @@ pub fn request(filter: &ExtAuthz, question: &Question<'_>) -> Option<Request<Byt
     match &filter.service {
         Service::Http(service) => http_service::request(filter, service, question),
         Service::Grpc(metadata) => grpc::request(filter, metadata, question),
+    }
+}
+
+/// The request to the service about a connection, of which filters wrote this down; none where the
+/// service can't be told of one.
+#[must_use]
+pub fn request_of(
+    filter: &ExtAuthz,
+    downstream: &Downstream,
+    noted: &Metadata,
+) -> Option<Request<Bytes>> {
+    match &filter.service {
+        Service::Http(_) => None,
+        Service::Grpc(metadata) => grpc::request_of(filter, metadata, downstream, noted),
     }
 }
 

@@ -4,10 +4,11 @@
 
 mod answer;
 mod attempts;
-mod authz;
+pub(crate) mod authz;
 mod body;
 pub mod collector;
 mod connection;
+mod copied;
 mod filters;
 mod flight;
 mod flow;

@@ -5,6 +5,7 @@
 
 pub mod detect;
 pub mod dispatch;
+mod guard;
 pub mod io;
 pub mod peek;
 mod proxy_protocol;
@@ -15,17 +16,14 @@ mod tunnel;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh::policy::Permit;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tracing::{debug, error};
 
 use crate::connection::Downstream;
-use crate::head::Metadata;
 use crate::http;
-use crate::model::listener::{Chain, ChainKind, Dispatch, ListenerKind};
+use crate::model::listener::{ChainKind, Dispatch, ListenerKind};
 use crate::model::log::AccessLog;
-use crate::policy::{self, Subject};
 use crate::tcp;
 use crate::worker::{Accepted, Connection, Entry, Local};
 use dispatch::Facts;
@@ -133,32 +131,15 @@ async fn take(local: Rc<Local>, mut arrived: Arrived, dispatch: &Dispatch, logs:
 /// L4 policy, then the chain's kind.
 async fn hand_over(connection: Connection, io: Io, alpn: Option<http::Version>) {
     let chain = Arc::clone(&connection.chain);
-    let permit = match permit(&chain, &connection.down) {
+    let permit = match guard::permit(&connection).await {
         Ok(permit) => permit,
-        Err(details) => return tcp::denied(&connection, details),
+        Err(denied) => return tcp::denied(&connection, denied.flags, denied.details),
     };
     match &chain.kind {
         ChainKind::Http(_) => Box::pin(http::serve(connection, io, alpn)).await,
         ChainKind::Tcp(tcp) => Box::pin(tcp::serve(connection, tcp, io, permit)).await,
         ChainKind::Closed => tcp::not_served(&connection),
     }
-}
-
-/// What L4 policy says of a connection: evidence, or what logs say of the denial.
-fn permit(chain: &Chain, down: &Downstream) -> Result<Permit, String> {
-    let metadata = Metadata::default();
-    let subject = Subject {
-        head: None,
-        downstream: down,
-        client: down.remote.ip(),
-        metadata: &metadata,
-    };
-    let mut permit = policy::unguarded(chain.rbac.len());
-    for filter in &chain.rbac {
-        let verdict = policy::decide(filter, &subject);
-        permit = Some(verdict.decision.map_err(|denied| denied.details())?);
-    }
-    permit.ok_or_else(|| "rbac_access_denied_matched_policy[none]".to_owned())
 }
 
 /// An IPv4 address as such, also where it came in the form of IPv6.

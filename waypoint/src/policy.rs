@@ -18,6 +18,8 @@ pub use template::template_matches;
 
 /// The filter's name, under which it writes its results down.
 pub const FILTER: &str = "envoy.filters.http.rbac";
+/// The name of the filter of connections.
+pub const NETWORK_FILTER: &str = "envoy.filters.network.rbac";
 
 /// The body of a denied request's answer, whose status is 403.
 pub const DENIED_BODY: &str = "RBAC: access denied";
@@ -79,14 +81,14 @@ impl Denied<'_> {
 }
 
 impl Shadow<'_> {
-    /// Writes the trial's result down, as Envoy does.
-    pub fn note(&self, metadata: &mut Metadata) {
+    /// Writes the trial's result down under the filter's name, as Envoy does.
+    pub fn note(&self, filter: &str, metadata: &mut Metadata) {
         let key = |name: &str| format!("{}{name}", self.prefix);
         if let Some(policy) = self.matched {
-            metadata.set(FILTER, &key("shadow_effective_policy_id"), policy.into());
+            metadata.set(filter, &key("shadow_effective_policy_id"), policy.into());
         }
         let result = if self.allowed { "allowed" } else { "denied" };
-        metadata.set(FILTER, &key("shadow_engine_result"), result.into());
+        metadata.set(filter, &key("shadow_engine_result"), result.into());
     }
 }
 

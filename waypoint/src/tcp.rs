@@ -19,9 +19,9 @@ pub use flow::serve;
 /// What logs say of requests and connections whose filter chain can't be served.
 pub const NOT_SERVED: &str = "filter_chain_not_served";
 
-/// Notes a connection that L4 policy denied; it is reset by being dropped.
-pub fn denied(connection: &Connection, details: String) {
-    ended(connection, Flags::NONE, details.into());
+/// Notes a connection that may not pass; it is reset by being dropped.
+pub fn denied(connection: &Connection, flags: Flags, details: Cow<'static, str>) {
+    ended(connection, flags, details);
 }
 
 /// Notes a connection whose filter chain can't be served; it is reset by being dropped.

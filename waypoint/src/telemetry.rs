@@ -142,7 +142,7 @@ impl Worker {
     /// its trace begins or goes on. Once, before filters and routing.
     pub fn begin(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {
         let plan = self.plans.borrow_mut().of(chain, &self.shared);
-        exchange.request.keep(&plan.request, headers);
+        exchange.request.keep(&plan.wanted.request, headers);
         // Without a collector the headers of a trace pass as they came: a span that nobody gets
         // would only tear a hole into it.
         let tracing = chain.tracing.as_deref();
@@ -163,14 +163,14 @@ impl Worker {
     /// kept, `grpc-status` among it.
     pub fn answered(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {
         let plan = self.plans.borrow_mut().of(chain, &self.shared);
-        exchange.response.keep(&plan.response, headers);
+        exchange.response.keep(&plan.wanted.response, headers);
         note_grpc_status(exchange, headers);
     }
 
     /// The answer's trailers go to the client.
     pub fn trailed(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, trailers: &HeaderMap) {
         let plan = self.plans.borrow_mut().of(chain, &self.shared);
-        exchange.trailers.keep(&plan.trailers, trailers);
+        exchange.trailers.keep(&plan.wanted.trailers, trailers);
         note_grpc_status(exchange, trailers);
     }
 
@@ -225,11 +225,22 @@ impl Worker {
         }
     }
 
-    /// Writes a connection down where no chain does: a tunnel's CONNECT, or a connection that no
-    /// chain took.
+    /// Writes a connection down where no chain does: one that no chain took.
     pub fn log_connection(&self, logs: &[AccessLog], connection: &Connection) {
         for log in logs {
             self.log(log, &self.shared.writers.of(&log.to), connection);
+        }
+    }
+
+    /// Keeps the headers of a request that these logs want.
+    pub fn keep(&self, logs: &[AccessLog], exchange: &mut Exchange, headers: &HeaderMap) {
+        exchange.request.keep(&plan::request_headers(logs), headers);
+    }
+
+    /// Writes a request down where no chain does: a tunnel's CONNECT. `marks.end` is set.
+    pub fn log_exchange(&self, logs: &[AccessLog], exchange: &Exchange) {
+        for log in logs {
+            self.log(log, &self.shared.writers.of(&log.to), exchange);
         }
     }
 

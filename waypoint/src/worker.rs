@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, AskToDrain, Drain};
 pub use handle::{Accepted, Place};
 pub use local::{Connection, Entry, LINGER, Local, Parts, next_id};
 

@@ -18,7 +18,8 @@ use waypoint::model::format::{Operator, Part};
 use waypoint::model::http::{ClientCert, HttpChain, HttpFilter, Routes, ServerHeader};
 use waypoint::model::jwt::{KeySource, Requirement};
 use waypoint::model::listener::{
-    Chain, ChainKind, Choose, Dispatch, Listener, ListenerKind, Node, Protocol, TunnelListener,
+    Chain, ChainKind, Choose, Dispatch, Guard, Listener, ListenerKind, Node, Protocol,
+    TunnelListener,
 };
 use waypoint::model::log::{Compare, LogFilter, LogFormat, LogTarget};
 use waypoint::model::policy::{Action, Condition};
@@ -309,8 +310,8 @@ fn a_policy_keeps_each_of_its_conditions() {
 fn an_allow_policy_that_says_nothing_of_connections_lets_none_in() {
     let chain = chain(&format!("inbound-vip|9090|tcp|{HOST}"));
     assert!(chain.stats && chain.tls.is_none());
-    let [rbac] = chain.rbac.as_slice() else {
-        panic!("{:?}", chain.rbac);
+    let [Guard::Rbac(rbac)] = chain.guards.as_slice() else {
+        panic!("{:?}", chain.guards);
     };
     let rules = rbac.rules.as_ref().unwrap();
     assert_eq!((rules.action, rules.policies.len()), (Action::Allow, 0));

@@ -74,6 +74,7 @@ async fn process() -> Process {
         telemetry: Telemetry::default(),
         log: LogFilter::apart("info").unwrap(),
         stop: ask,
+        drain: AskToDrain::new().0,
         draining: draining.clone(),
         node: json!({"id": "waypoint~10.0.0.1~w.ns~ns.svc.cluster.local"}),
         started: Instant::now(),

@@ -13,6 +13,8 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::{Changes, Denial, Question, Verdict, passable, told};
+use crate::connection::Downstream;
+use crate::head::Metadata;
 use crate::model::authz::ExtAuthz;
 use crate::model::route::SetAction;
 use crate::proto::structs;
@@ -24,8 +26,29 @@ pub(super) fn request(
     metadata: &[(HeaderName, HeaderValue)],
     question: &Question<'_>,
 ) -> Option<Request<Bytes>> {
+    framed(filter, metadata, attributes(filter, question))
+}
+
+pub(super) fn request_of(
+    filter: &ExtAuthz,
+    metadata: &[(HeaderName, HeaderValue)],
+    down: &Downstream,
+    noted: &Metadata,
+) -> Option<Request<Bytes>> {
+    framed(
+        filter,
+        metadata,
+        connection(filter, down, down.remote, noted),
+    )
+}
+
+fn framed(
+    filter: &ExtAuthz,
+    metadata: &[(HeaderName, HeaderValue)],
+    attributes: auth::AttributeContext,
+) -> Option<Request<Bytes>> {
     let message = auth::CheckRequest {
-        attributes: Some(attributes(filter, question)),
+        attributes: Some(attributes),
     };
     let size = message.encoded_len();
     let mut body = BytesMut::with_capacity(size + 5);
@@ -54,18 +77,38 @@ pub(super) fn request(
     Some(request)
 }
 
-fn attributes(filter: &ExtAuthz, question: &Question<'_>) -> auth::AttributeContext {
-    let down = question.downstream;
+/// What is told of a connection.
+fn connection(
+    filter: &ExtAuthz,
+    down: &Downstream,
+    client: SocketAddr,
+    noted: &Metadata,
+) -> auth::AttributeContext {
     let own = down.own.as_ref().map(|own| own.as_str().to_owned());
-    let route = question.route.into_iter().flat_map(|route| &route.context);
+    let server_name = down.server_name.as_deref().filter(|_| filter.tls_session);
     let noted = filter.metadata_of.iter().filter_map(|name| {
-        let noted = question.metadata.of(name)?;
+        let noted = noted.of(name)?;
         Some((name.to_string(), structs::structure(noted)))
     });
-    let server_name = down.server_name.as_deref().filter(|_| filter.tls_session);
     auth::AttributeContext {
-        source: Some(peer(question.client, down.principal().unwrap_or_default())),
+        source: Some(peer(client, down.principal().unwrap_or_default())),
         destination: Some(peer(down.local, own.as_deref().unwrap_or_default())),
+        tls_session: server_name.map(|name| auth::attribute_context::TlsSession {
+            sni: name.to_owned(),
+        }),
+        metadata_context: Some(core::Metadata {
+            filter_metadata: noted.collect(),
+            ..Default::default()
+        }),
+        route_metadata_context: Some(core::Metadata::default()),
+        ..Default::default()
+    }
+}
+
+fn attributes(filter: &ExtAuthz, question: &Question<'_>) -> auth::AttributeContext {
+    let route = question.route.into_iter().flat_map(|route| &route.context);
+    let (down, noted) = (question.downstream, question.metadata);
+    auth::AttributeContext {
         request: Some(auth::attribute_context::Request {
             time: Some(google::Timestamp {
                 seconds: i64::try_from(question.time.as_secs()).unwrap_or(i64::MAX),
@@ -76,14 +119,7 @@ fn attributes(filter: &ExtAuthz, question: &Question<'_>) -> auth::AttributeCont
         context_extensions: route
             .map(|(key, value)| (key.to_string(), value.to_string()))
             .collect(),
-        metadata_context: Some(core::Metadata {
-            filter_metadata: noted.collect(),
-            ..Default::default()
-        }),
-        route_metadata_context: Some(core::Metadata::default()),
-        tls_session: server_name.map(|name| auth::attribute_context::TlsSession {
-            sni: name.to_owned(),
-        }),
+        ..connection(filter, down, question.client, noted)
     }
 }
 

@@ -19,9 +19,11 @@ use super::jwks::own;
 use super::reply::Reply;
 use crate::authz::{self, Changes, Question, Verdict};
 use crate::model::authz::{AuthzOverride, Buffer, ExtAuthz};
+use crate::model::snapshot::Snapshot;
 use crate::policy::metadata_matches;
 use crate::telemetry::Flags;
 use crate::upstream::Choice;
+use crate::worker::Local;
 
 /// The longest answer of a service that is read, in bytes.
 const LARGEST: usize = 1 << 20;
@@ -46,16 +48,10 @@ pub(super) async fn ask(flow: &mut Flow<'_>, filter: &ExtAuthz) -> Result<(), Re
     let request = question(flow, filter, route.as_deref(), body.as_ref());
     let verdict = match request {
         None => Verdict::Failed,
-        Some(request) => match tokio::time::timeout(filter.timeout, send(flow, filter, request))
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {:?}", filter.timeout)))
-        {
-            Ok((head, body, grpc)) => authz::verdict(filter, &head, body, grpc),
-            Err(error) => {
-                debug!(cluster = %filter.cluster, error, "an authorisation service can't be asked");
-                Verdict::Failed
-            }
-        },
+        Some(request) => {
+            let local = &flow.http.connection.local;
+            verdict(local, &flow.view.snapshot, filter, request).await
+        }
     };
     match verdict {
         Verdict::Allow(changes) => {
@@ -64,7 +60,7 @@ pub(super) async fn ask(flow: &mut Flow<'_>, filter: &ExtAuthz) -> Result<(), Re
         }
         Verdict::Deny(denial) => {
             flow.metadata.merge(authz::FILTER, denial.metadata);
-            let mut reply = Reply::new(denial.status, denial.body, "ext_authz_denied");
+            let mut reply = Reply::new(denial.status, denial.body, authz::DENIED);
             reply.headers = denial.headers;
             Err(reply.flag(Flags::UNAUTHORIZED))
         }
@@ -76,7 +72,7 @@ pub(super) async fn ask(flow: &mut Flow<'_>, filter: &ExtAuthz) -> Result<(), Re
             Ok(())
         }
         Verdict::Failed => {
-            let reply = Reply::new(filter.status_on_error, "", "ext_authz_error");
+            let reply = Reply::new(filter.status_on_error, "", authz::FAILED);
             Err(reply.flag(Flags::UNAUTHORIZED))
         }
     }
@@ -148,15 +144,34 @@ fn question(
     authz::request(filter, &question)
 }
 
+/// What the filter's service says to a request.
+pub(crate) async fn verdict(
+    local: &Local,
+    snapshot: &Snapshot,
+    filter: &ExtAuthz,
+    request: Request<Bytes>,
+) -> Verdict {
+    let answer = tokio::time::timeout(filter.timeout, send(local, snapshot, filter, request));
+    let late = |_| Err(format!("no answer within {:?}", filter.timeout));
+    match answer.await.unwrap_or_else(late) {
+        Ok((head, body, grpc)) => authz::verdict(filter, &head, body, grpc),
+        Err(error) => {
+            debug!(cluster = %filter.cluster, error, "an authorisation service can't be asked");
+            Verdict::Failed
+        }
+    }
+}
+
 /// The answer's head and body, and the status of gRPC at its end.
 type Answer = (response::Parts, Bytes, Option<u32>);
 
 async fn send(
-    flow: &Flow<'_>,
+    local: &Local,
+    snapshot: &Snapshot,
     filter: &ExtAuthz,
     request: Request<Bytes>,
 ) -> Result<Answer, String> {
-    let entry = flow.view.snapshot.clusters.get(&filter.cluster);
+    let entry = snapshot.clusters.get(&filter.cluster);
     let entry = entry.ok_or("there is no such cluster")?;
     let request = request.map(|body| match body.is_empty() {
         true => RequestBody::Empty,
@@ -168,7 +183,7 @@ async fn send(
         authority: Some(&filter.authority),
         ..Choice::new(&down)
     };
-    let upstreams = &flow.http.connection.local.upstreams;
+    let upstreams = &local.upstreams;
     let sent = upstreams.send(entry, &choice, Permit::by_waypoint(), request);
     let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
     let (head, mut body) = sent.response.into_parts();

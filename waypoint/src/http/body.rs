@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
+use super::copied::Copied;
 use super::flight::{Expired, Flight, Landing};
 use super::inbound::Inbound;
 use super::replay::Attempt;
@@ -36,6 +37,8 @@ pub enum RequestBody {
     Empty,
     /// Bytes of our own.
     Whole(Option<Bytes>),
+    /// Of a copy of a request, as that request's own passes.
+    Copied(Copied),
     /// As it comes from the client.
     Stream(Streamed),
     /// As it comes from the client, kept for further attempts.
@@ -111,6 +114,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Copied(copied) => copied.poll_frame(cx),
             Self::Stream(streamed) => streamed.poll_frame(cx),
             Self::Kept(attempt) => attempt.poll_frame(cx),
         }
@@ -120,6 +124,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
+            Self::Copied(copied) => copied.is_end_stream(),
             Self::Stream(streamed) => streamed.incoming.is_end_stream(),
             Self::Kept(attempt) => attempt.is_end_stream(),
         }
@@ -129,6 +134,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty | Self::Whole(None) => SizeHint::with_exact(0),
             Self::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            // Its length, where it is known, is in the copy's headers.
+            Self::Copied(_) => SizeHint::new(),
             Self::Stream(streamed) => streamed.incoming.size_hint(),
             Self::Kept(attempt) => attempt.size_hint(),
         }

@@ -197,7 +197,7 @@ fn access(flow: &mut Flow<'_>, filter: &Arc<Rbac>) -> Result<(), Reply> {
     };
     let verdict = policy::decide(&filter, &subject);
     if let Some(shadow) = verdict.shadow {
-        shadow.note(&mut flow.metadata);
+        shadow.note(policy::FILTER, &mut flow.metadata);
     }
     match verdict.decision {
         Ok(permit) => {

@@ -31,8 +31,6 @@ pub(super) struct Flight {
     request_done: Cell<Option<Instant>>,
     /// Who waits for the request's end.
     waits: RefCell<Option<Waker>>,
-    /// Copies that wait for it.
-    copies: RefCell<Vec<Waker>>,
     received: Cell<u64>,
     sent: Cell<u64>,
     limits: Cell<Limits>,
@@ -80,7 +78,6 @@ impl Flight {
             moved: Cell::new(began),
             request_done: Cell::new(complete.then_some(began)),
             waits: RefCell::new(None),
-            copies: RefCell::default(),
             received: Cell::new(0),
             sent: Cell::new(0),
             limits: Cell::new(Limits::default()),
@@ -128,27 +125,13 @@ impl Flight {
     pub(super) fn request_complete(&self) {
         if self.request_done.get().is_none() {
             self.request_done.set(Some(Instant::now()));
-            let waiting = self.waits.borrow_mut().take();
-            let copies = self.copies.take();
-            waiting.into_iter().chain(copies).for_each(Waker::wake);
+            self.waits.take().into_iter().for_each(Waker::wake);
         }
     }
 
     /// How long nothing may move.
     pub(super) fn idle(&self) -> Option<Duration> {
         self.limits.get().idle
-    }
-
-    /// Waits until the request has come as a whole, or never will: a copy of it waits so.
-    pub(super) async fn complete(&self) {
-        std::future::poll_fn(|cx| {
-            if self.request_done.get().is_some() {
-                return Poll::Ready(());
-            }
-            self.copies.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// Ready when a limit is reached. Whoever polled last is woken.
@@ -261,8 +244,5 @@ impl Drop for Landing {
         exchange.marks.request_end = self.0.request_done.get().map(Instant::into_std);
         exchange.marks.end = Some(Instant::now().into_std());
         local.telemetry.finish(&view.chain, &exchange);
-        drop(exchange);
-        // A request that never came as a whole has no copies either.
-        self.0.request_complete();
     }
 }

@@ -116,13 +116,13 @@ async fn send(
     let kept = !complete && (plan.retry.is_some() || !mirrors.is_empty());
     let (replay, body) = match kept {
         true => {
-            let replay = Replay::new(incoming, &flow.flight);
+            let replay = Replay::new(incoming, &flow.flight, plan.retry.is_some());
             (Some(replay), RequestBody::Empty)
         }
         false => (None, RequestBody::stream(incoming, &flow.flight)),
     };
     for mirror in mirrors {
-        mirror::send(flow, mirror, replay.as_ref());
+        mirror::send(flow, mirror, replay.as_ref().map(Replay::copy));
     }
     let attempts = Attempts {
         plan,

@@ -1,6 +1,5 @@
 //! Copies of requests that go elsewhere as well: nobody waits for their answers, and nothing that
-//! becomes of them is seen by the client. A copy with a body is sent once the body has come, if it
-//! was small enough to be kept.
+//! becomes of them is seen by the client. A copy's body is sent as the request's own comes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use http::{Request, Uri, Version};
 use http_body_util::BodyExt;
 
 use super::body::RequestBody;
+use super::copied::Copied;
 use super::flow::Flow;
-use super::replay::Replay;
 use crate::model::route::Mirror;
 use crate::model::snapshot::ClusterEntry;
 use crate::route::select::falls;
@@ -28,33 +27,26 @@ pub(super) fn chosen(mirrors: &[Mirror], random: u64) -> Vec<&Mirror> {
     mirrors.iter().filter(chosen).collect()
 }
 
-/// Sends a copy.
-pub(super) fn send(flow: &Flow<'_>, mirror: &Mirror, replay: Option<&Replay>) {
+/// Sends a copy, with the body that it has.
+pub(super) fn send(flow: &Flow<'_>, mirror: &Mirror, body: Option<Copied>) {
     let Some(cluster) = flow.view.snapshot.clusters.get(&mirror.cluster).cloned() else {
         return;
     };
-    let Some(request) = copy(flow, mirror) else {
+    let Some(mut request) = copy(flow, mirror) else {
         return;
     };
-    let replay = replay.cloned();
+    if let Some(body) = body {
+        *request.body_mut() = RequestBody::Copied(body);
+    }
     let (local, down) = (
         flow.http.connection.local.clone(),
         flow.http.connection.down.clone(),
     );
     // The request that is copied was let through; the copy is the same request.
     let permit = mesh::policy::Permit::by_waypoint();
-    let flight = flow.flight.clone();
     tokio::task::spawn_local(async move {
-        let mut request = request;
-        if let Some(replay) = replay {
-            flight.complete().await;
-            match replay.whole() {
-                Some(body) => *request.body_mut() = RequestBody::Whole(Some(body)),
-                None => return,
-            }
-        }
-        let _ =
-            tokio::time::timeout(LONGEST, exchange(&local, &cluster, &down, permit, request)).await;
+        let exchanged = exchange(&local, &cluster, &down, permit, request);
+        let _ = tokio::time::timeout(LONGEST, exchanged).await;
     });
 }
 

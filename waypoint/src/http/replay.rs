@@ -1,5 +1,6 @@
 //! A request's body that may have to be sent again: frames are kept as they pass, up to a limit. A
-//! body that grows beyond it is let go, and with it the right to send it again.
+//! body that grows beyond it is let go, and with it the right to send it again. Copies of the request
+//! are fed here too, as frames pass for the first time.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::BodyError;
+use super::copied::{Copied, Feed, copied};
 use super::flight::Flight;
 use super::inbound::Inbound;
 
@@ -38,6 +40,7 @@ struct State {
     lost: bool,
     /// Which attempt may read on; an older one that is still around must not.
     attempt: u32,
+    copies: Vec<Feed>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub struct Attempt {
 }
 
 impl Replay {
-    pub(super) fn new(incoming: Inbound, flight: &Rc<Flight>) -> Self {
+    /// `again` where further attempts may be made; else it is only for copies, and nothing is kept.
+    pub(super) fn new(incoming: Inbound, flight: &Rc<Flight>, again: bool) -> Self {
         Self(Rc::new(Shared {
             flight: flight.clone(),
             state: RefCell::new(State {
@@ -67,8 +71,9 @@ impl Replay {
                 size: 0,
                 trailers: None,
                 end: End::Open,
-                lost: false,
+                lost: !again,
                 attempt: 0,
+                copies: Vec::new(),
             }),
         }))
     }
@@ -79,16 +84,11 @@ impl Replay {
         !state.lost && state.end != End::Broken
     }
 
-    /// All of it, once it has come and where it was kept.
-    pub(super) fn whole(&self) -> Option<Bytes> {
-        let state = self.0.state.borrow();
-        if state.lost || state.end != End::Ended {
-            return None;
-        }
-        match state.kept.as_slice() {
-            [one] => Some(one.clone()),
-            many => Some(many.concat().into()),
-        }
+    /// The body for a copy of the request, as it comes from here on.
+    pub(super) fn copy(&self) -> Copied {
+        let (feed, copied) = copied();
+        self.0.state.borrow_mut().copies.push(feed);
+        copied
     }
 
     /// The body for the next attempt, from its beginning.
@@ -100,6 +100,15 @@ impl Replay {
             number: state.attempt,
             next: 0,
             trailers_sent: false,
+        }
+    }
+}
+
+impl State {
+    fn end(&mut self, end: End) {
+        self.end = end;
+        for copy in &self.copies {
+            copy.end(end == End::Ended);
         }
     }
 }
@@ -129,26 +138,32 @@ impl Attempt {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
         }
+        for copy in &state.copies {
+            ready!(copy.poll_room(cx));
+        }
         let frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx));
         let Some(frame) = frame else {
-            state.end = End::Ended;
+            state.end(End::Ended);
             self.shared.flight.request_complete();
             return Poll::Ready(None);
         };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                state.end = End::Broken;
+                state.end(End::Broken);
                 self.shared.flight.request_complete();
                 return Poll::Ready(Some(Err(error.into())));
             }
         };
+        for copy in &state.copies {
+            copy.pass(&frame);
+        }
         if let Some(data) = frame.data_ref() {
             if !state.incoming.was_early() {
                 self.shared.flight.received(data.len());
             }
             state.size += data.len();
-            if state.size > LIMIT {
+            if state.lost || state.size > LIMIT {
                 state.lost = true;
                 state.kept = Vec::new();
                 self.next = 0;
@@ -161,7 +176,7 @@ impl Attempt {
             self.trailers_sent = true;
         }
         if frame.is_trailers() || state.incoming.is_end_stream() {
-            state.end = End::Ended;
+            state.end(End::Ended);
             self.shared.flight.request_complete();
         }
         Poll::Ready(Some(Ok(frame)))

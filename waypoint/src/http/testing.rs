@@ -117,7 +117,7 @@ pub(crate) fn named(kind: ChainKind) -> Arc<Chain> {
         name: "chain".into(),
         tls: None,
         handshake_timeout: Duration::from_secs(5),
-        rbac: Vec::new(),
+        guards: Vec::new(),
         stats: false,
         kind,
     })

@@ -1,4 +1,4 @@
-//! Envoy's `ext_authz` for HTTP → [`model::authz`](crate::model::authz). Nothing is passed over that
+//! Envoy's `ext_authz`, for requests and for connections → [`model::authz`](crate::model::authz). Nothing is passed over that
 //! decides who is asked, about which requests, and what holds where nobody answers.
 
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue, StatusCode};
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as envoy;
+use envoy_types::pb::envoy::extensions::filters::network::ext_authz::v3 as network;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 
 use super::error::{At as _, Refused, each, need};
@@ -111,6 +112,54 @@ pub(super) fn filter(filter: envoy::ExtAuthz, notes: &mut Notes) -> Result<ExtAu
             Some(list) => Some(names(list).at("allowed_headers")?),
         },
         disallowed: maybe(disallowed_headers, "disallowed_headers")?,
+        metadata_of: metadata_context_namespaces
+            .into_iter()
+            .map(Into::into)
+            .collect(),
+        tls_session: include_tls_session,
+    })
+}
+
+/// The filter of connections.
+///
+/// # Errors
+/// It has no service, or something that isn't served.
+pub(super) fn network(filter: network::ExtAuthz, notes: &mut Notes) -> Result<ExtAuthz, Refused> {
+    let network::ExtAuthz {
+        stat_prefix: _,
+        grpc_service,
+        failure_mode_allow,
+        include_peer_certificate,
+        transport_api_version: _,
+        filter_enabled_metadata,
+        bootstrap_metadata_labels_key,
+        include_tls_session,
+        send_tls_alert_on_denial,
+        metadata_context_namespaces,
+        typed_metadata_context_namespaces,
+        shadow_mode,
+    } = filter;
+    unserved!(notes, "ExtAuthz":
+        include_peer_certificate, bootstrap_metadata_labels_key,
+        typed_metadata_context_namespaces, shadow_mode);
+    unserved!(notes, "network.ExtAuthz": send_tls_alert_on_denial);
+    let service = need(grpc_service, "grpc_service")?;
+    let asked = grpc(service, notes).at("grpc_service")?;
+    let only = filter_enabled_metadata.map(metadata::matcher).transpose();
+    Ok(ExtAuthz {
+        service: asked.service,
+        cluster: asked.cluster,
+        authority: asked.authority,
+        timeout: asked.timeout,
+        fail_open: failure_mode_allow,
+        fail_open_header: false,
+        status_on_error: StatusCode::FORBIDDEN,
+        body: None,
+        clear_route_cache: false,
+        enabled: Fraction::ALWAYS,
+        enabled_metadata: only.at("filter_enabled_metadata")?,
+        allowed: None,
+        disallowed: Vec::new(),
         metadata_of: metadata_context_namespaces
             .into_iter()
             .map(Into::into)

@@ -17,8 +17,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::error::{At as _, Refused, need};
 use super::served::Notes;
-use super::{filter_state, http, plain, rbac, tcp, tls, typed};
-use crate::model::listener::{Chain, ChainKind};
+use super::{authz, filter_state, http, plain, rbac, tcp, tls, typed};
+use crate::model::listener::{Chain, ChainKind, Guard};
 use crate::unserved;
 
 /// How long TLS may take where the chain doesn't say.
@@ -118,7 +118,7 @@ impl Compiling<'_> {
 /// What network filters before the last one came to.
 #[derive(Default)]
 struct Before {
-    rbac: Vec<Arc<crate::model::policy::Rbac>>,
+    guards: Vec<Guard>,
     stats: bool,
 }
 
@@ -157,7 +157,7 @@ fn compile(chain: envoy::FilterChain, notes: &mut Notes) -> Result<Chain, Refuse
         tls,
         handshake_timeout: plain::limit(transport_socket_connect_timeout, timeout)?
             .unwrap_or(HANDSHAKE),
-        rbac: before.rbac,
+        guards: before.guards,
         stats: before.stats,
         kind: kind.ok_or_else(|| {
             let reason = "ends in neither HTTP nor TCP";
@@ -204,7 +204,12 @@ fn typed_filter(
         }
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let rbac = rbac::network(typed::unpack_whole(config)?, notes)?;
-            before.rbac.push(Arc::new(rbac));
+            before.guards.push(Guard::Rbac(Arc::new(rbac)));
+            Ok(None)
+        }
+        "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
+            let filter = authz::network(typed::unpack_whole(config)?, notes)?;
+            before.guards.push(Guard::ExtAuthz(Arc::new(filter)));
             Ok(None)
         }
         "stats.PluginConfig" => {

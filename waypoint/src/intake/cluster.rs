@@ -21,7 +21,7 @@ use super::endpoint::string;
 use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
 use super::{plain, typed};
-use crate::model::cluster::{Cluster, Keepalive, ServiceRef, TransportMatch};
+use crate::model::cluster::{Cluster, Keepalive, Outlier, ServiceRef, TransportMatch};
 use crate::unserved;
 
 /// How long connecting may take, unless said.
@@ -118,7 +118,7 @@ pub fn cluster(name: &str, bytes: &[u8], notes: &mut Notes) -> Result<Cluster, R
         max_requests: plain::number(max_requests_per_connection),
     };
     let options = typed_extension_protocol_options;
-    let (http, auto) = http::upstream(options, older, notes).at("HttpProtocolOptions")?;
+    let (http, auto, errors) = http::upstream(options, older, notes).at("HttpProtocolOptions")?;
     let mut transport = transport::transport(transport_socket, notes).at("transport_socket")?;
     auto.apply(&mut transport);
     let mut transport_matches = each(
@@ -163,7 +163,8 @@ pub fn cluster(name: &str, bytes: &[u8], notes: &mut Notes) -> Result<Cluster, R
     let outlier = outlier_detection
         .map(|outlier| outlier::outlier(outlier, notes))
         .transpose()
-        .at("outlier_detection")?;
+        .at("outlier_detection")?
+        .map(|outlier| Outlier { errors, ..outlier });
     let connect_timeout = plain::maybe_duration(connect_timeout, "connect_timeout")?;
     Ok(Cluster {
         name: name.into(),

@@ -3,6 +3,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -37,6 +39,22 @@ pub enum Wire {
     Socket(TcpStream),
     /// A stream of a tunnel.
     Tunnel(Box<hbone::Io>),
+    /// One whose bytes are counted, for the tunnel's own log.
+    Metered(Box<Metered>),
+}
+
+/// Bytes of a stream, counted as they pass.
+#[derive(Debug)]
+pub struct Metered {
+    io: hbone::Io,
+    meter: Arc<Meter>,
+}
+
+/// How many bytes passed.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
 }
 
 impl<T> Replay<T> {
@@ -68,13 +86,72 @@ macro_rules! each {
     };
 }
 
+impl Metered {
+    pub(super) fn new(io: hbone::Io, meter: Arc<Meter>) -> Self {
+        Self { io, meter }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.meter.sent.fetch_add(count as u64, Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let count = (buffer.filled().len() - before) as u64;
+        self.meter.received.fetch_add(count, Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(Wire, self, wire => Pin::new(wire).poll_read(cx, buffer); Socket, Tunnel)
+        each!(Wire, self, wire => Pin::new(wire).poll_read(cx, buffer); Socket, Tunnel, Metered)
     }
 }
 
@@ -84,7 +161,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(Wire, self, wire => Pin::new(wire).poll_write(cx, bytes); Socket, Tunnel)
+        each!(Wire, self, wire => Pin::new(wire).poll_write(cx, bytes); Socket, Tunnel, Metered)
     }
 
     fn poll_write_vectored(
@@ -92,7 +169,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(Wire, self, wire => Pin::new(wire).poll_write_vectored(cx, slices); Socket, Tunnel)
+        each!(Wire, self, wire => Pin::new(wire).poll_write_vectored(cx, slices); Socket, Tunnel, Metered)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -100,11 +177,11 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(Wire, self, wire => Pin::new(wire).poll_flush(cx); Socket, Tunnel)
+        each!(Wire, self, wire => Pin::new(wire).poll_flush(cx); Socket, Tunnel, Metered)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(Wire, self, wire => Pin::new(wire).poll_shutdown(cx); Socket, Tunnel)
+        each!(Wire, self, wire => Pin::new(wire).poll_shutdown(cx); Socket, Tunnel, Metered)
     }
 }
 

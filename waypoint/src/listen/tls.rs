@@ -81,7 +81,7 @@ fn read(leaf: &CertificateDer<'_>) -> Option<PeerCertificate> {
     Some(peer)
 }
 
-fn hexadecimal(bytes: &[u8]) -> Box<str> {
+pub(super) fn hexadecimal(bytes: &[u8]) -> Box<str> {
     use std::fmt::Write;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

@@ -2,6 +2,8 @@
 //! internal listener behind the tunnel chooses a chain. A destination that no chain could take is
 //! answered with 404 before anything is accepted.
 
+mod written;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +20,14 @@ use super::{Arrived, take};
 use crate::connection::{Downstream, PeerCertificate};
 use crate::model::listener::{Dispatch, ListenerKind, Protocol, TunnelListener};
 use crate::tcp;
+use crate::telemetry::Flags;
 use crate::worker::{Entry, Local, Place, next_id};
 
 /// What all streams of a tunnel share.
 struct Tunnel {
     local: Rc<Local>,
+    /// The listener that ends it.
+    name: Arc<str>,
     /// The listener that takes its streams.
     to: Arc<str>,
     remote: SocketAddr,
@@ -60,14 +65,16 @@ pub(super) async fn serve(
             return;
         }
     };
-    let identity = connection.peer().identity.clone();
+    let (identity, hash) = (connection.peer().identity.clone(), connection.peer().hash);
     let tunnel = Rc::new(Tunnel {
         peer: Arc::new(PeerCertificate {
             uris: vec![identity.as_str().into()],
             identity: Some(identity),
+            hash: super::tls::hexadecimal(&hash),
             ..PeerCertificate::default()
         }),
         local: local.clone(),
+        name: name.clone(),
         to: listener.to.clone(),
         remote,
         here,
@@ -109,22 +116,29 @@ impl Tunnel {
             return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
         let down = self.downstream(request.destination());
+        let written = self.written(&snapshot, &request, &down);
         if !leads_anywhere(dispatch, &down) {
             debug!(to = %request.destination(), peer = ?down.principal(), "no chain for a tunnel's stream");
             request.refuse(StatusCode::NOT_FOUND);
+            self.refused(written, StatusCode::NOT_FOUND, Flags::NO_ROUTE);
             return tcp::refused(&self.local, &self.to, &listener.access_logs, down);
         }
         // The peer is verified; each request inside is decided by the chain's own policies.
         let Ok(stream) = request.accept(Permit::by_waypoint()) else {
             return;
         };
+        let wire = match &written {
+            None => Wire::Tunnel(Box::new(stream.into())),
+            Some(written) => written.wire(stream.into()),
+        };
         let arrived = Arrived {
-            carrier: Replay::new(Wire::Tunnel(Box::new(stream.into()))),
+            carrier: Replay::new(wire),
             down,
             listener: self.to.clone(),
             entry: Entry::new(&self.local, &self.to),
         };
         take(self.local.clone(), arrived, dispatch, &listener.access_logs).await;
+        self.ended(written);
     }
 
     fn downstream(&self, to: &Destination) -> Downstream {

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
 use super::endpoint::EndpointSet;
 use super::text::Fraction;
 use super::tls::ClientTls;
@@ -226,8 +224,28 @@ pub struct Outlier {
     pub failure_percentage_threshold: u32,
     pub failure_percentage_minimum_hosts: u32,
     pub failure_percentage_request_volume: u32,
-    /// Statuses that count as errors besides 5xx: ranges, the last excluded.
-    pub error_codes: Vec<(StatusCode, u16)>,
+    /// Statuses of answers that count as errors; 5xx where nothing is said.
+    pub errors: Option<Statuses>,
+}
+
+/// A set of statuses from 0 to 639.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statuses([u64; 10]);
+
+impl Statuses {
+    /// Adds one.
+    pub fn insert(&mut self, status: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(status) / 64) {
+            *word |= 1 << (status % 64);
+        }
+    }
+
+    /// Whether it is in there.
+    #[must_use]
+    pub fn contains(&self, status: u16) -> bool {
+        let word = self.0.get(usize::from(status) / 64);
+        word.is_some_and(|word| word >> (status % 64) & 1 == 1)
+    }
 }
 
 /// How an endpoint is reached.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::authz::ExtAuthz;
 use super::http::HttpChain;
 use super::log::AccessLog;
 use super::policy::Rbac;
@@ -185,12 +186,21 @@ pub struct Chain {
     pub tls: Option<ServerTls>,
     /// How long TLS may take.
     pub handshake_timeout: Duration,
-    /// L4 policy, in order.
-    pub rbac: Vec<Arc<Rbac>>,
+    /// Who decides about connections, in order.
+    pub guards: Vec<Guard>,
     /// Istio's TCP metrics are kept.
     pub stats: bool,
     /// What becomes of the connection.
     pub kind: ChainKind,
+}
+
+/// Who decides about a connection as such.
+#[derive(Debug)]
+pub enum Guard {
+    /// L4 policy.
+    Rbac(Arc<Rbac>),
+    /// A service that is asked.
+    ExtAuthz(Arc<ExtAuthz>),
 }
 
 /// What becomes of a connection.

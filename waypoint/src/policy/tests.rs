@@ -235,7 +235,7 @@ fn decided(filter: &Rbac) -> (bool, Option<String>, Option<String>, Metadata) {
     let verdict = decide(filter, &subject);
     let mut notes = Metadata::default();
     if let Some(shadow) = verdict.shadow {
-        shadow.note(&mut notes);
+        shadow.note(FILTER, &mut notes);
     }
     let details = verdict.decision.as_ref().err().map(Denied::details);
     let matched = verdict.matched.map(str::to_owned);

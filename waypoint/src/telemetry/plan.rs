@@ -29,9 +29,15 @@ pub(super) struct Plan {
     pub(super) requests: Requests,
     /// Who writes each of the chain's logs, in their order.
     pub(super) writers: Vec<Arc<Writer>>,
-    /// Headers of requests.
+    pub(super) wanted: Wanted,
+}
+
+/// Which headers somebody wants.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Of requests.
     pub(super) request: Vec<HeaderName>,
-    /// Headers of answers.
+    /// Of answers.
     pub(super) response: Vec<HeaderName>,
     /// Trailers of answers.
     pub(super) trailers: Vec<HeaderName>,
@@ -80,29 +86,41 @@ impl Plan {
             _chain: Arc::downgrade(chain),
             requests: shared.envoy.of_prefix(&chain.stat_prefix),
             writers: logs.map(|log| shared.writers.of(&log.to)).collect(),
-            request: Vec::new(),
-            response: Vec::new(),
-            trailers: Vec::new(),
+            wanted: Wanted::default(),
             stats,
         };
+        let wanted = &mut plan.wanted;
         for log in &chain.access_logs {
-            plan.log(log);
+            wanted.log(log);
         }
         for tag in chain.tracing.iter().flat_map(|tracing| &tracing.tags) {
-            plan.format(&tag.value);
+            wanted.format(&tag.value);
         }
         if chain.tracing.is_some() {
-            add(&mut plan.request, &HeaderName::from_static("x-request-id"));
-            add(&mut plan.request, &http::header::USER_AGENT);
+            add(
+                &mut wanted.request,
+                &HeaderName::from_static("x-request-id"),
+            );
+            add(&mut wanted.request, &http::header::USER_AGENT);
         }
-        let changes = plan.stats.clone();
-        let formats = changes.iter().flat_map(|stats| &stats.labels);
+        let formats = plan.stats.iter().flat_map(|stats| &stats.labels);
         for format in formats.filter_map(|(_, _, value)| value.as_ref()) {
-            plan.format(format);
+            wanted.format(format);
         }
         plan
     }
+}
 
+/// The headers of requests that these logs want.
+pub(super) fn request_headers(logs: &[AccessLog]) -> Vec<HeaderName> {
+    let mut wanted = Wanted::default();
+    for log in logs {
+        wanted.log(log);
+    }
+    wanted.request
+}
+
+impl Wanted {
     fn log(&mut self, log: &AccessLog) {
         match &log.format {
             LogFormat::Text(format) => self.format(format),

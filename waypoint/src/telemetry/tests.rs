@@ -190,7 +190,7 @@ fn a_connection_is_counted_and_written_down() {
         name: "inbound-vip|80|tcp|x".into(),
         tls: None,
         handshake_timeout: Duration::from_secs(1),
-        rbac: Vec::new(),
+        guards: Vec::new(),
         stats: true,
         kind: ChainKind::Tcp(Arc::clone(&tcp)),
     };

@@ -74,7 +74,12 @@ impl Record {
             self.local_total.fetch_add(1, Relaxed);
             self.local_good.fetch_add(1, Relaxed);
         }
-        self.count(status, outlier)
+        let code = status.as_u16();
+        let failed = match &outlier.errors {
+            None => code >= 500,
+            Some(errors) => errors.contains(code),
+        };
+        self.count(code, failed, outlier)
     }
 
     /// Counts a failure that no answer told of: by itself where such are split off, else as the
@@ -85,18 +90,16 @@ impl Record {
             let limit = outlier.consecutive_local_origin_failure;
             return reached(&self.local_failures, limit).then_some(Cause::ConsecutiveLocal);
         }
-        let status = match failure {
-            LocalFailure::Connect | LocalFailure::Reset => StatusCode::SERVICE_UNAVAILABLE,
-            LocalFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        let code = match failure {
+            LocalFailure::Connect | LocalFailure::Reset => 503,
+            LocalFailure::Timeout => 504,
         };
-        self.count(status, outlier)
+        self.count(code, true, outlier)
     }
 
-    fn count(&self, status: StatusCode, outlier: &Outlier) -> Option<Cause> {
+    fn count(&self, code: u16, failed: bool, outlier: &Outlier) -> Option<Cause> {
         self.total.fetch_add(1, Relaxed);
-        let code = status.as_u16();
-        let listed = |(from, to): &(StatusCode, u16)| (from.as_u16()..*to).contains(&code);
-        if !(code >= 500 || outlier.error_codes.iter().any(listed)) {
+        if !failed {
             self.good.fetch_add(1, Relaxed);
             // A store to a line that is read by all workers costs them; most find zero.
             for count in [&self.errors, &self.gateway_errors] {

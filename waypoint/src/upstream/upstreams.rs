@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use mesh::policy::Permit;
 use tokio::time::timeout;
 use tracing::debug;
@@ -145,8 +145,7 @@ impl<B: RequestBody> Upstreams<B> {
             *at = Some(host.clone());
             let refused = match host.pool.send(request, choice, permit.clone()).await {
                 Ok(sent) => {
-                    let status = outcome(sent.response.status(), sent.response.headers());
-                    self.0.answered(local, &host, status);
+                    self.0.answered(local, &host, &sent.response);
                     return Ok(sent);
                 }
                 Err(refused) => refused,
@@ -268,8 +267,13 @@ impl<B: RequestBody> Inner<B> {
         })
     }
 
-    fn answered(&self, local: &Local<B>, host: &Host<B>, status: StatusCode) {
+    fn answered<R>(&self, local: &Local<B>, host: &Host<B>, answer: &Response<R>) {
         let outlier = local.entry.cluster.outlier.as_ref();
+        let status = match outlier.and_then(|outlier| outlier.errors.as_ref()) {
+            None => outcome(answer.status(), answer.headers()),
+            // They are named by the status of HTTP.
+            Some(_) => answer.status(),
+        };
         local
             .state
             .answered(&host.state, status, outlier, || self.shared.now());

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::Workers;
@@ -25,11 +27,49 @@ const BACKLOG: i32 = 4096;
 /// and after a socket could not be opened.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Asks for listeners to be drained. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AskToDrain(mpsc::Sender<Drain>);
+
+/// How listeners are to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// No connection is accepted any more; those that are open go on.
+    AtOnce,
+    /// Connections are told to end, and once the time to drain is over none is accepted any more.
+    Gracefully,
+    /// Connections are told to end, those to come too.
+    AndStay,
+}
+
+/// Wishes that wait; a further one says nothing new.
+const WISHES: usize = 4;
+
+impl AskToDrain {
+    /// A way to ask, and what hears it.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Drain>) {
+        let (ask, asked) = mpsc::channel(WISHES);
+        (Self(ask), asked)
+    }
+
+    /// Asks.
+    pub fn ask(&self, how: Drain) {
+        // Whoever stops already accepts nothing.
+        let _ = self.0.try_send(how);
+    }
+}
+
 /// Accepts connections for as long as it lives.
 pub struct Acceptor {
     current: Current,
     workers: Rc<Workers>,
     sockets: HashMap<SocketAddr, Bound>,
+    asked: mpsc::Receiver<Drain>,
+    /// How long draining takes.
+    drain: Duration,
+    /// When the sockets are closed for good.
+    closes: Option<Instant>,
 }
 
 /// A socket that is listened on.
@@ -39,13 +79,22 @@ struct Bound {
 }
 
 impl Acceptor {
-    /// An acceptor that has opened nothing yet.
+    /// An acceptor that has opened nothing yet; `drain` is how long connections may take to end where
+    /// it is asked to drain its listeners.
     #[must_use]
-    pub fn new(current: Current, workers: Rc<Workers>) -> Self {
+    pub fn new(
+        current: Current,
+        workers: Rc<Workers>,
+        asked: mpsc::Receiver<Drain>,
+        drain: Duration,
+    ) -> Self {
         Self {
             current,
             workers,
             sockets: HashMap::new(),
+            asked,
+            drain,
+            closes: None,
         }
     }
 
@@ -58,24 +107,63 @@ impl Acceptor {
             if snapshot.version > 0 {
                 self.current.listening();
             }
-            let changed = changes.changed();
-            match complete {
-                true => {
-                    if changed.await.is_err() {
-                        return std::future::pending().await;
+            let changed = async {
+                match complete {
+                    true => {
+                        if changes.changed().await.is_err() {
+                            std::future::pending().await
+                        }
+                    }
+                    // A port may be taken by a process that is about to end: it is tried again.
+                    false => {
+                        let _ = tokio::time::timeout(PAUSE, changes.changed()).await;
                     }
                 }
-                // A port may be taken by a process that is about to end: it is tried again.
-                false => {
-                    let _ = tokio::time::timeout(PAUSE, changed).await;
+            };
+            let at = self.closes.filter(|_| !self.sockets.is_empty());
+            let closes = async {
+                match at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = closes => self.close(),
+                Some(how) = self.asked.recv() => self.drain(how).await,
             }
+        }
+    }
+
+    async fn drain(&mut self, how: Drain) {
+        info!(?how, "listeners are drained");
+        match how {
+            Drain::AtOnce => {
+                self.closes = Some(Instant::now());
+                self.close();
+            }
+            Drain::Gracefully => {
+                self.workers.drain().await;
+                self.closes.get_or_insert(Instant::now() + self.drain);
+            }
+            Drain::AndStay => self.workers.drain().await,
+        }
+    }
+
+    /// Closes all sockets; what was accepted is served on.
+    fn close(&mut self) {
+        for (address, bound) in self.sockets.drain() {
+            info!(listener = %bound.listener, %address, "no connection is accepted any more");
+            bound.accepting.abort();
         }
     }
 
     /// Opens and closes what the snapshot says; whether all could be opened.
     async fn follow(&mut self, snapshot: &Snapshot) -> bool {
         let mut wanted = HashMap::new();
+        if self.closes.is_some_and(|at| at <= Instant::now()) {
+            return true;
+        }
         for (name, listener) in &snapshot.listeners {
             let addresses = match &listener.kind {
                 ListenerKind::Socket(socket) => &socket.addresses,

@@ -16,6 +16,7 @@ use crate::http::testing::{all, chain, forward};
 use crate::model::http::HttpFilter;
 use crate::model::policy::{Action, Rbac, Rules};
 use crate::model::route::{Forward, Retry, RetryOn, RouteAction};
+use crate::worker::Drain;
 
 fn to(forward: Forward) -> RouteAction {
     RouteAction::Forward(Box::new(forward))
@@ -95,6 +96,43 @@ fn a_drain_ends_idle_connections_and_finishes_requests() {
         assert_eq!(answered.headers()["connection"], "close");
         assert_eq!(text(answered).await, "done");
         world.workers.idle().await;
+    });
+}
+
+#[test]
+fn listeners_that_are_closed_leave_open_connections_alone() {
+    run(async {
+        let world = World::new(chain(vec![all(to(forward()))]), echo().await).await;
+        let mut client = world.client().await;
+        text(client.send_request(get("/")).await.unwrap()).await;
+        world.listeners.ask(Drain::AtOnce);
+        world.closed().await;
+        // A push opens nothing again.
+        world.push(chain(vec![all(to(forward()))]));
+        for _ in 0..2 {
+            let answered = client.send_request(get("/")).await.unwrap();
+            assert_eq!(answered.headers().get("connection"), None);
+            assert_eq!(answered.status(), 200);
+            text(answered).await;
+        }
+        world.closed().await;
+    });
+}
+
+#[test]
+fn listeners_that_are_drained_accept_until_their_time_is_over() {
+    run(async {
+        let world = World::new(chain(vec![all(to(forward()))]), echo().await).await;
+        let mut idle = world.connect().await;
+        world
+            .raw("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await;
+        world.listeners.ask(Drain::Gracefully);
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+        let late = world.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(late.starts_with("HTTP/1.1 200 OK"), "{late}");
+        assert!(late.contains("connection: close"), "{late}");
+        world.closed().await;
     });
 }
 

@@ -28,8 +28,10 @@ use crate::model::snapshot::{ClusterEntry, Current};
 use crate::source::secret::Secrets;
 use crate::telemetry::Telemetry;
 use crate::upstream;
-use crate::worker::{Acceptor, Parts, Workers};
+use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
 
+/// How long a drain of listeners takes.
+const DRAIN: Duration = Duration::from_secs(3);
 /// The longest a test waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +42,7 @@ pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) current: Current,
     pub(super) workers: Rc<Workers>,
+    pub(super) listeners: AskToDrain,
     /// Dropping it says nothing: tunnels go on.
     _signal: drain::Signal,
     clusters: Box<dyn Fn() -> Vec<ClusterEntry>>,
@@ -92,12 +95,14 @@ impl World {
             watch,
         };
         let workers = Rc::new(Workers::start(NonZeroUsize::MIN, &parts).unwrap());
-        let acceptor = Acceptor::new(current.clone(), workers.clone());
+        let (listeners, asked) = AskToDrain::new();
+        let acceptor = Acceptor::new(current.clone(), workers.clone(), asked, DRAIN);
         tokio::task::spawn_local(acceptor.run());
         let world = Self {
             address,
             current,
             workers,
+            listeners,
             _signal: signal,
             clusters: Box::new(clusters),
             version: std::cell::Cell::new(0),
@@ -117,6 +122,16 @@ impl World {
         let snapshot =
             testing::snapshot(self.version.get(), self.address, chain, (self.clusters)());
         self.current.publish(snapshot);
+    }
+
+    /// Waits until nobody listens any more.
+    pub(super) async fn closed(&self) {
+        let closed = async {
+            while TcpStream::connect(self.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, closed).await.unwrap();
     }
 
     pub(super) async fn connect(&self) -> TcpStream {

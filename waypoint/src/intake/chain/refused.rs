@@ -42,7 +42,7 @@ pub(super) fn chain(chain: envoy::FilterChain) -> Chain {
         name: chain.name.into(),
         tls,
         handshake_timeout: HANDSHAKE,
-        rbac: Vec::new(),
+        guards: Vec::new(),
         stats: false,
         kind,
     }

@@ -55,7 +55,7 @@ fn filters_before_the_last_are_policy_and_metrics() {
     let rbac = filter("rbac", &Rbac::default());
     let stats = filter("stats", &PluginConfig::default());
     let chain = compile(of(vec![rbac, stats, tcp("up")]), &mut Notes::default()).unwrap();
-    assert_eq!((chain.rbac.len(), chain.stats), (1, true));
+    assert_eq!((chain.guards.len(), chain.stats), (1, true));
     assert_eq!(chain.handshake_timeout, HANDSHAKE);
     assert!(matches!(chain.kind, ChainKind::Tcp(tcp) if &*tcp.clusters[0].0 == "up"));
 }
@@ -67,7 +67,7 @@ fn filters_that_only_count_are_counted_and_all_others_refused() {
     compile(of(vec![mongo, tcp("up")]), &mut notes).unwrap();
     assert_eq!(notes.iter().count(), 1);
     for kind in [
-        "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+        "envoy.extensions.filters.network.ext_proc.v3.NetworkExternalProcessor",
         "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
         "envoy.extensions.filters.network.redis_proxy.v3.RedisProxy",
         "envoy.extensions.filters.network.wasm.v3.Wasm",
@@ -77,6 +77,43 @@ fn filters_that_only_count_are_counted_and_all_others_refused() {
         let way = format!("filters[\"f\"].typed_config: the filter {kind} is not served");
         assert!(refused.starts_with(&way), "{refused}");
     }
+}
+
+#[test]
+fn services_are_asked_about_connections_in_the_order_of_the_filters() {
+    use envoy_types::pb::envoy::config::core::v3 as core;
+    use envoy_types::pb::envoy::extensions::filters::network::ext_authz::v3::ExtAuthz;
+
+    let grpc = core::grpc_service::EnvoyGrpc {
+        cluster_name: "authz".to_owned(),
+        ..Default::default()
+    };
+    let asked = ExtAuthz {
+        grpc_service: Some(core::GrpcService {
+            target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+            ..Default::default()
+        }),
+        failure_mode_allow: true,
+        ..Default::default()
+    };
+    let filters = vec![
+        filter("rbac", &Rbac::default()),
+        filter("authz", &asked),
+        tcp("up"),
+    ];
+    let chain = compile(of(filters), &mut Notes::default()).unwrap();
+    let [Guard::Rbac(_), Guard::ExtAuthz(service)] = chain.guards.as_slice() else {
+        panic!("{:?}", chain.guards);
+    };
+    assert_eq!((&*service.cluster, service.fail_open), ("authz", true));
+    let blind = ExtAuthz {
+        include_peer_certificate: true,
+        ..asked
+    };
+    let refused = told(vec![filter("authz", &blind), tcp("up")]);
+    assert!(refused.contains("include_peer_certificate"), "{refused}");
+    let nobody = told(vec![filter("authz", &ExtAuthz::default()), tcp("up")]);
+    assert!(nobody.contains("grpc_service: must be set"), "{nobody}");
 }
 
 #[test]

@@ -8,10 +8,11 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use super::outlier;
 use crate::intake::error::{At as _, Refused};
 use crate::intake::served::Notes;
 use crate::intake::{plain, protocol, typed};
-use crate::model::cluster::{Transport, UpstreamHttp, UpstreamProtocol};
+use crate::model::cluster::{Statuses, Transport, UpstreamHttp, UpstreamProtocol};
 use crate::unserved;
 
 /// Where the options stand.
@@ -42,13 +43,15 @@ struct Options {
     protocol: UpstreamProtocol,
     http1: core::Http1ProtocolOptions,
     http2: core::Http2ProtocolOptions,
+    /// Statuses that outlier detection takes for errors.
+    errors: Option<Statuses>,
 }
 
 pub(super) fn upstream(
     extensions: HashMap<String, Any>,
     older: Older,
     notes: &mut Notes,
-) -> Result<(UpstreamHttp, Auto), Refused> {
+) -> Result<(UpstreamHttp, Auto, Option<Statuses>), Refused> {
     let most = older.max_requests;
     let options = match super::extension(extensions, OPTIONS, notes) {
         Some(any) => newer(typed::unpack(&any, notes)?, notes)?,
@@ -89,7 +92,7 @@ pub(super) fn upstream(
         sni: auto_sni,
         san: auto_san_validation,
     };
-    Ok((http, auto))
+    Ok((http, auto, options.errors))
 }
 
 /// The options of an extension.
@@ -114,8 +117,10 @@ fn newer(options: pb::HttpProtocolOptions, notes: &mut Notes) -> Result<Options,
         .filter(|filter| filter.name != "envoy.filters.http.upstream_codec")
         .collect();
     unserved!(notes, "upstreams.HttpProtocolOptions":
-        http_filters, header_validation_config, outlier_detection, request_mirror_policies,
-        hash_policy, retry_policy);
+        http_filters, header_validation_config, request_mirror_policies, hash_policy,
+        retry_policy);
+    let matcher = outlier_detection.and_then(|detection| detection.error_matcher);
+    let errors = matcher.as_ref().map(outlier::errors).transpose();
     let (protocol, http1, http2) = match upstream_protocol_options {
         None => (UpstreamProtocol::Http1, None, None),
         Some(Way::ExplicitHttpConfig(way::ExplicitHttpConfig { protocol_config })) => {
@@ -160,6 +165,7 @@ fn newer(options: pb::HttpProtocolOptions, notes: &mut Notes) -> Result<Options,
         protocol,
         http1: http1.unwrap_or_default(),
         http2: http2.unwrap_or_default(),
+        errors: errors.at("outlier_detection.error_matcher")?,
     })
 }
 
@@ -184,6 +190,7 @@ impl Older {
             protocol,
             http1: http1.unwrap_or_default(),
             http2: http2.unwrap_or_default(),
+            errors: None,
         }
     }
 }

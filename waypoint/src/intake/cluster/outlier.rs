@@ -1,14 +1,19 @@
 //! What a cluster's endpoints are spared: limits at a time, and pauses after failures.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
+use envoy_types::pb::envoy::config::common::matcher::v3::MatchPredicate;
+use envoy_types::pb::envoy::config::common::matcher::v3::match_predicate::Rule;
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
+use envoy_types::pb::envoy::config::route::v3::HeaderMatcher;
 
-use crate::intake::error::{Refused, each};
-use crate::intake::plain;
+use crate::head::values_match;
+use crate::intake::error::{At as _, Refused, each};
 use crate::intake::served::Notes;
-use crate::model::cluster::{Breakers, Outlier, Percent};
+use crate::intake::{plain, text};
+use crate::model::cluster::{Breakers, Outlier, Percent, Statuses};
 use crate::unserved;
 
 /// Envoy's limits where a cluster says nothing of them: connections, waiting requests, requests.
@@ -156,6 +161,102 @@ pub(super) fn outlier(
         failure_percentage_threshold: percent(failure_percentage_threshold, 85),
         failure_percentage_minimum_hosts: count(failure_percentage_minimum_hosts, 5),
         failure_percentage_request_volume: count(failure_percentage_request_volume, 50),
-        error_codes: Vec::new(),
+        errors: None,
     })
+}
+
+/// The statuses that count as errors: the matcher's answer about each, since it may look at nothing
+/// else.
+///
+/// # Errors
+/// It looks at something else.
+pub(super) fn errors(matcher: &MatchPredicate) -> Result<Statuses, Refused> {
+    let mut errors = Statuses::default();
+    for status in 100..600 {
+        if holds(matcher, status)? {
+            errors.insert(status);
+        }
+    }
+    Ok(errors)
+}
+
+fn holds(matcher: &MatchPredicate, status: u16) -> Result<bool, Refused> {
+    let all = |rules: &[MatchPredicate]| -> Result<Vec<bool>, Refused> {
+        rules.iter().map(|rule| holds(rule, status)).collect()
+    };
+    match &matcher.rule {
+        None => Err(Refused::new("must be set").under("rule")),
+        Some(Rule::OrMatch(set)) => Ok(all(&set.rules).at("or_match")?.contains(&true)),
+        Some(Rule::AndMatch(set)) => Ok(!all(&set.rules).at("and_match")?.contains(&false)),
+        Some(Rule::NotMatch(rule)) => Ok(!holds(rule, status).at("not_match")?),
+        Some(Rule::AnyMatch(any)) => Ok(*any),
+        Some(Rule::HttpResponseHeadersMatch(set)) => {
+            let value = status.to_string();
+            for test in &set.headers {
+                if test.name != ":status" {
+                    let reason =
+                        format!("{}: of an answer only the status is looked at", test.name);
+                    return Err(Refused::new(reason).under("http_response_headers_match"));
+                }
+                // Its name is no header's, which changes nothing about the test of its value.
+                let test = HeaderMatcher {
+                    name: "status".to_owned(),
+                    ..test.clone()
+                };
+                let test = text::header(test).at("http_response_headers_match")?;
+                if !values_match(&test, std::iter::once(Cow::Borrowed(&*value))) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Some(_) => Err(Refused::new(
+            "of an answer only the status is looked at (http_response_headers_match)",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::json::Descriptors;
+
+    fn errors_of(matcher: serde_json::Value) -> Result<Statuses, Refused> {
+        let mut matcher = matcher;
+        matcher["@type"] =
+            "type.googleapis.com/envoy.config.common.matcher.v3.MatchPredicate".into();
+        let any = Descriptors::get().any(matcher).unwrap();
+        errors(&prost::Message::decode(&*any.value).unwrap())
+    }
+
+    #[test]
+    fn a_matcher_becomes_the_statuses_that_it_holds_for() {
+        let status = |test| json!({"http_response_headers_match": {"headers": [test]}});
+        let exact =
+            |code: &str| status(json!({"name": ":status", "string_match": {"exact": code}}));
+        let server = status(json!({"name": ":status", "range_match": {"start": 500, "end": 600}}));
+        let of = |matcher| {
+            let errors = errors_of(matcher).unwrap();
+            let all = (0..700_u16).filter(|status| errors.contains(*status));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(json!({"or_match": {"rules": [exact("429"), exact("503")]}})),
+            [429, 503]
+        );
+        let but = json!({"and_match": {"rules": [server, {"not_match": exact("501")}]}});
+        assert_eq!(of(but).len(), 99);
+        assert_eq!(of(json!({"any_match": true})).len(), 500);
+        let other = status(json!({"name": "x-failed", "present_match": true}));
+        assert!(
+            errors_of(other)
+                .unwrap_err()
+                .to_string()
+                .contains("x-failed")
+        );
+        let request = json!({"http_request_headers_match": {"headers": []}});
+        assert!(errors_of(request).is_err());
+    }
 }

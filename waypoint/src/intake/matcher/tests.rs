@@ -25,7 +25,7 @@ fn chains() -> Chains {
             name: name.into(),
             tls: None,
             handshake_timeout: std::time::Duration::from_secs(1),
-            rbac: Vec::new(),
+            guards: Vec::new(),
             stats: false,
             kind: ChainKind::Tcp(Arc::new(tcp)),
         };

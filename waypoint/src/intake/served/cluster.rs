@@ -128,7 +128,6 @@ pub(super) const ROWS: &[Row] = &[
         "upstreams.HttpProtocolOptions",
         &[
             "header_validation_config",
-            "outlier_detection",
             "hash_policy",
             "http3_protocol_options",
             "alternate_protocols_cache_options",

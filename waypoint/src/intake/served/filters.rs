@@ -112,6 +112,12 @@ pub(super) const ROWS: &[Row] = &[
         "it is for Envoy's own logs and spans",
     ),
     (
+        Ignored,
+        "network.ExtAuthz",
+        &["send_tls_alert_on_denial"],
+        "a denied connection is closed",
+    ),
+    (
         Refused,
         "CheckSettings",
         &["service_override"],

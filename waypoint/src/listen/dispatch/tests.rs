@@ -11,7 +11,7 @@ fn chain(name: &str) -> Arc<Chain> {
         name: name.into(),
         tls: None,
         handshake_timeout: Duration::from_secs(1),
-        rbac: Vec::new(),
+        guards: Vec::new(),
         stats: false,
         kind: ChainKind::Tcp(Arc::new(TcpChain {
             stat_prefix: name.into(),

@@ -1,6 +1,7 @@
 //! Outlier detection against the documented rules, with a clock and dice of its own.
 
 use super::*;
+use crate::model::cluster::Statuses;
 
 fn outlier() -> Outlier {
     Outlier {
@@ -24,7 +25,7 @@ fn outlier() -> Outlier {
         failure_percentage_threshold: 85,
         failure_percentage_minimum_hosts: 5,
         failure_percentage_request_volume: 50,
-        error_codes: Vec::new(),
+        errors: None,
     }
 }
 
@@ -94,14 +95,23 @@ fn what_no_answer_told_of_counts_as_a_gateway_error_or_by_itself() {
 }
 
 #[test]
-fn listed_statuses_are_errors_too() {
+fn listed_statuses_are_errors_and_no_others() {
     let mut outlier = outlier();
     outlier.consecutive_5xx = 1;
-    outlier.error_codes = vec![(status(429), 430)];
+    let mut errors = Statuses::default();
+    errors.insert(429);
+    outlier.errors = Some(errors);
     let record = Record::default();
-    assert_eq!(record.answered(status(428), &outlier), None);
-    assert_eq!(record.answered(status(430), &outlier), None);
+    for good in [428, 430, 500, 503] {
+        assert_eq!(record.answered(status(good), &outlier), None);
+    }
     assert!(record.answered(status(429), &outlier).is_some());
+    let record = Record::default();
+    let failed = record.failed(LocalFailure::Connect, &outlier);
+    assert!(
+        failed.is_some(),
+        "what no answer told of is one all the same"
+    );
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn outlier() -> Outlier {
         failure_percentage_threshold: 85,
         failure_percentage_minimum_hosts: 5,
         failure_percentage_request_volume: 50,
-        error_codes: Vec::new(),
+        errors: None,
     }
 }
 

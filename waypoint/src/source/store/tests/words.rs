@@ -87,7 +87,7 @@ impl Compile for Words {
             name: text.as_str().into(),
             tls: None,
             handshake_timeout: Duration::from_secs(1),
-            rbac: Vec::new(),
+            guards: Vec::new(),
             stats: false,
             kind: ChainKind::Http(Arc::new(http(routes))),
         });
