@@ -263,6 +263,18 @@ pub struct HttpPool {
     pub use_client_protocol: bool,
     /// Streams of one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Whether HTTP/2 connections are asked for a sign of life.
+    pub http2_keep_alive: Option<Http2KeepAlive>,
+}
+
+/// `connectionPool.http.http2KeepAlive`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Http2KeepAlive {
+    /// How often.
+    pub interval: Option<Duration>,
+    /// How long the answer may take.
+    pub timeout: Option<Duration>,
 }
 
 /// `outlierDetection`.

@@ -154,13 +154,7 @@ fn pool(policy: &TrafficPolicy, made: &mut cluster::Cluster) {
     let upgraded =
         asked && !http.use_client_protocol && http.h2_upgrade_policy.as_deref() == Some("UPGRADE");
     if upgraded {
-        set_options(
-            made,
-            &explicit_h2(core::Http2ProtocolOptions {
-                max_concurrent_streams: said(http.max_concurrent_streams),
-                ..Default::default()
-            }),
-        );
+        set_options(made, &explicit_h2(core::Http2ProtocolOptions::default()));
     } else if http.use_client_protocol {
         set_options(made, &as_the_caller());
     }
@@ -171,7 +165,10 @@ fn pool(policy: &TrafficPolicy, made: &mut cluster::Cluster) {
         max_connection_duration: parsed(tcp.max_connection_duration),
         ..Default::default()
     };
-    if common == core::HttpProtocolOptions::default() {
+    let streams = said(http.max_concurrent_streams);
+    let keepalive = http.http2_keep_alive.as_ref();
+    let nothing = common == core::HttpProtocolOptions::default();
+    if nothing && streams.is_none() && keepalive.is_none() {
         return;
     }
     let known = made.typed_extension_protocol_options.get(OPTIONS);
@@ -179,7 +176,31 @@ fn pool(policy: &TrafficPolicy, made: &mut cluster::Cluster) {
         .and_then(|any| upstream::HttpProtocolOptions::decode(any.value.as_slice()).ok())
         .unwrap_or_else(explicit_h1);
     options.common_http_protocol_options = Some(common);
+    if let Some(h2) = told_h2(&mut options) {
+        h2.max_concurrent_streams = streams;
+        h2.connection_keepalive = keepalive.map(|keepalive| core::KeepaliveSettings {
+            interval: parsed(keepalive.interval),
+            timeout: parsed(keepalive.timeout),
+            ..Default::default()
+        });
+    }
     set_options(made, &options);
+}
+
+/// What is said of HTTP/2, where it is what is spoken.
+fn told_h2(options: &mut upstream::HttpProtocolOptions) -> Option<&mut core::Http2ProtocolOptions> {
+    use upstream::http_protocol_options::{
+        UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    };
+    let Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) =
+        &mut options.upstream_protocol_options
+    else {
+        return None;
+    };
+    match &mut explicit.protocol_config {
+        Some(ProtocolConfig::Http2ProtocolOptions(h2)) => Some(h2),
+        _ => None,
+    }
 }
 
 /// The name to ask for, and to check, is the request's host.
