@@ -100,6 +100,10 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             "control" if program.name == "kubernetes" => (As::User, LAB),
             // istioctl is built along with the cluster's tools.
             "oracle" if program.name == "istioctl" && options.quick => continue,
+            // Its lab is the lab's, with a waypoint in it.
+            "oracle" if program.name == "lab" => (As::Root, LAB),
+            // Every case twice, at listeners and in tunnels.
+            "oracle" if program.name == "tables" => (As::User, LAB),
             "lab" => (As::Root, LAB),
             "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
             _ => (As::User, UNIT),
