@@ -228,7 +228,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         metrics,
         stop.clone(),
     ));
-    watch::start(&client, reports);
+    watch::start(&client, &options.namespace, reports);
     tokio::select! {
         () = stop.cancelled() => {}
         () = pilot.run(receiver, debounce) => anyhow::bail!("all watches ended"),

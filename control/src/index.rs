@@ -2,9 +2,10 @@
 //!
 //! | changed             | recomputed                                                                  |
 //! |---------------------|-----------------------------------------------------------------------------|
-//! | Pod                 | itself                                                                      |
+//! | Pod, WorkloadEntry  | itself                                                                      |
 //! | Node                | the pods on it                                                              |
 //! | Namespace           | its services; their pods too, where it chooses another waypoint             |
+//! | ConfigMap `istio`   | the waypoints at which a policy asks a service that it names                |
 //! | Gateway, its class  | the services and pods that use it as their waypoint                         |
 //! | Service             | itself; pods that its old or new selector finds; its slices and their pods |
 //! | ServiceEntry        | a service for each host, as above; its endpoints                            |
@@ -50,6 +51,8 @@ use table::Table;
 /// The objects, their relations, and what is to be recomputed.
 pub struct Index {
     mesh: Mesh,
+    /// The ConfigMap of the mesh's configuration, while there is one.
+    mesh_config: Option<Key>,
     namespaces: HashMap<Arc<str>, Namespace>,
     nodes: HashMap<Arc<str>, Node>,
     pods: Table<Pod>,
@@ -127,6 +130,7 @@ impl Index {
     pub fn new(mesh: Mesh) -> Self {
         Self {
             mesh,
+            mesh_config: None,
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
             pods: Table::default(),
@@ -176,6 +180,7 @@ impl Index {
                 self.set_class(class.source.key.name.clone(), Some(*class));
             }
             Change::Applied(Object::Routing(routing)) => self.set_routing(*routing),
+            Change::Applied(Object::MeshConfig(config)) => self.set_mesh_config(Some(*config)),
             Change::Removed(kind, key) => self.remove(kind, &key),
         }
     }
@@ -191,6 +196,7 @@ impl Index {
             Kind::PeerAuthentication => self.remove_peer(key),
             Kind::Gateway => self.set_gateway(key.clone(), None),
             Kind::GatewayClass => self.set_class(key.name.clone(), None),
+            Kind::MeshConfig => self.set_mesh_config(None),
             routing => self.remove_routing(routing, key),
         }
     }
@@ -200,27 +206,19 @@ impl Index {
     #[must_use]
     pub fn keys(&self, kind: Kind) -> HashSet<Key> {
         match kind {
-            Kind::Namespace => self
-                .namespaces
-                .keys()
-                .map(|name| Key::new("", name.clone()))
-                .collect(),
-            Kind::Node => self
-                .nodes
-                .keys()
-                .map(|name| Key::new("", name.clone()))
-                .collect(),
-            Kind::Pod => self.pods.keys().collect(),
+            Kind::Namespace => named(&self.namespaces),
+            Kind::Node => named(&self.nodes),
+            Kind::Pod => {
+                let pods = self.pods.all().filter(|(_, pod)| pod.entry.is_none());
+                pods.map(|(key, _)| key).collect()
+            }
             Kind::Service => self.services.keys().collect(),
             Kind::EndpointSlice => self.slices.keys().collect(),
             Kind::AuthorizationPolicy => self.policies.keys().collect(),
             Kind::PeerAuthentication => self.peers.keys().collect(),
             Kind::Gateway => self.gateways.keys().collect(),
-            Kind::GatewayClass => self
-                .classes
-                .keys()
-                .map(|name| Key::new("", name.clone()))
-                .collect(),
+            Kind::MeshConfig => self.mesh_config.iter().cloned().collect(),
+            Kind::GatewayClass => named(&self.classes),
             routing => self.l7.keys(routing),
         }
     }
@@ -367,6 +365,11 @@ impl Index {
         self.mark_waypoints_of_slice(&key);
         self.dirty.insert(Output::Slice(key));
     }
+}
+
+/// The keys of what is in no namespace.
+fn named<T>(all: &HashMap<Arc<str>, T>) -> HashSet<Key> {
+    all.keys().map(|name| Key::new("", name.clone())).collect()
 }
 
 fn is_of_gateway(pod: Option<&Pod>) -> bool {

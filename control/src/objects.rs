@@ -22,6 +22,7 @@ pub mod service_entry;
 pub mod telemetry;
 pub mod virtual_service;
 pub mod waypoint_use;
+pub mod workload_entry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -126,6 +127,8 @@ pub enum Object {
     GatewayClass(Box<GatewayClass>),
     /// An object of the routing API.
     Routing(Box<Routing>),
+    /// The mesh's configuration.
+    MeshConfig(Box<MeshConfig>),
 }
 
 impl Object {
@@ -143,6 +146,7 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::GatewayClass(_) => Kind::GatewayClass,
             Self::Routing(routing) => routing.kind,
+            Self::MeshConfig(_) => Kind::MeshConfig,
         }
     }
 
@@ -160,6 +164,7 @@ impl Object {
             Self::Gateway(gateway) => gateway.source.key.clone(),
             Self::GatewayClass(class) => class.source.key.clone(),
             Self::Routing(routing) => routing.source.key.clone(),
+            Self::MeshConfig(config) => config.key.clone(),
         }
     }
 }
@@ -191,6 +196,8 @@ pub enum Kind {
     DestinationRule,
     /// networking.istio.io/v1 ServiceEntry.
     ServiceEntry,
+    /// networking.istio.io/v1 WorkloadEntry.
+    WorkloadEntry,
     /// security.istio.io/v1 RequestAuthentication.
     RequestAuthentication,
     /// telemetry.istio.io/v1 Telemetry.
@@ -205,11 +212,13 @@ pub enum Kind {
     TlsRoute,
     /// gateway.networking.k8s.io/v1beta1 ReferenceGrant.
     ReferenceGrant,
+    /// v1 ConfigMap: the mesh's configuration, which is one.
+    MeshConfig,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are watched.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -222,6 +231,7 @@ impl Kind {
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
+        Self::WorkloadEntry,
         Self::RequestAuthentication,
         Self::Telemetry,
         Self::HttpRoute,
@@ -229,13 +239,16 @@ impl Kind {
         Self::TcpRoute,
         Self::TlsRoute,
         Self::ReferenceGrant,
+        Self::MeshConfig,
     ];
 
-    /// The routing API: kinds that waypoints are made from. A ServiceEntry is told to node proxies too.
-    pub const ROUTING: [Self; 10] = [
+    /// The routing API: kinds that waypoints are made from. ServiceEntries and WorkloadEntries are told to node
+    /// proxies too.
+    pub const ROUTING: [Self; 11] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
+        Self::WorkloadEntry,
         Self::RequestAuthentication,
         Self::Telemetry,
         Self::HttpRoute,
@@ -249,14 +262,17 @@ impl Kind {
     #[must_use]
     pub fn group(self) -> (&'static str, &'static str) {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
+            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::MeshConfig => {
+                ("", "v1")
+            }
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
                 ("security.istio.io", "v1")
             }
-            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => {
-                ("networking.istio.io", "v1")
-            }
+            Self::VirtualService
+            | Self::DestinationRule
+            | Self::ServiceEntry
+            | Self::WorkloadEntry => ("networking.istio.io", "v1"),
             Self::Telemetry => ("telemetry.istio.io", "v1"),
             Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::GrpcRoute => {
                 ("gateway.networking.k8s.io", "v1")
@@ -282,6 +298,7 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
             Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::Telemetry => "Telemetry",
             Self::HttpRoute => "HTTPRoute",
@@ -289,6 +306,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::TlsRoute => "TLSRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::MeshConfig => "ConfigMap",
         }
     }
 }

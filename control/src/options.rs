@@ -148,6 +148,7 @@ impl Options {
                 .collect(),
             network: self.network.clone(),
             root_namespace: self.namespace.clone(),
+            ..Mesh::default()
         }
     }
 

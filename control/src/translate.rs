@@ -15,8 +15,10 @@ pub mod waypoint;
 pub mod workload;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::objects::Key;
+use crate::objects::mesh_config::Providers;
 
 /// What every translation needs to know of the mesh.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Mesh {
     pub network: String,
     /// Where mesh-wide policies live.
     pub root_namespace: String,
+    /// Services that policies may ask to decide.
+    pub providers: Arc<Providers>,
 }
 
 impl Default for Mesh {
@@ -44,6 +48,7 @@ impl Default for Mesh {
             trust_domain_aliases: Vec::new(),
             network: String::new(),
             root_namespace: "istio-system".to_owned(),
+            providers: Arc::default(),
         }
     }
 }

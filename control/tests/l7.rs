@@ -79,7 +79,7 @@ fn waypoints_are_told_what_istiod_tells_them() {
 #[test]
 fn endpoints_of_entries_are_told_as_istiod_tells_them() {
     let (istiods, ours) = scenario::entries("external");
-    assert_eq!(istiods.len(), 9);
+    assert_eq!(istiods.len(), 10);
     for (theirs, ours) in istiods.iter().zip(&ours) {
         let mut theirs = theirs.clone();
         theirs

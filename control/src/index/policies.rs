@@ -1,15 +1,19 @@
 //! Policies in force: the newest good version of each, and what its status shall say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mesh::proto::security::Authorization;
 
 use super::{Index, Output, Wish};
 use crate::deployer::manifest::OLD_GATEWAY_NAME;
+use crate::objects::mesh_config::Providers;
 use crate::objects::peer_authentication::PeerRule;
 use crate::objects::request_authentication::{TargetRef, Targets};
 use crate::objects::waypoint_use::GATEWAY_NAME;
-use crate::objects::{AuthorizationPolicy, Key, Kind, Labels, PeerAuthentication, PolicySource};
+use crate::objects::{
+    AuthorizationPolicy, Key, Kind, Labels, MeshConfig, PeerAuthentication, PolicySource,
+};
 use crate::status::Verdict;
 use crate::translate::authorization::{Translated, authorization};
 
@@ -112,6 +116,35 @@ impl Index {
         self.verdicts
             .remove(&(Kind::AuthorizationPolicy, key.clone()));
         self.dirty.insert(Output::Policy(key.clone()));
+    }
+
+    /// Takes in whom policies may ask. Of a configuration that can't be read the last good one stays.
+    pub(super) fn set_mesh_config(&mut self, config: Option<MeshConfig>) {
+        self.mesh_config = config.as_ref().map(|config| config.key.clone());
+        let providers = match config.map(|config| (config.key, config.providers)) {
+            None => Providers::new(),
+            Some((_, Ok(providers))) => providers,
+            Some((key, Err(problem))) => {
+                tracing::warn!(config_map = %key, %problem, "the mesh configuration can't be read: providers stay as they were");
+                return;
+            }
+        };
+        if *self.mesh.providers == providers {
+            return;
+        }
+        self.mesh.providers = Arc::new(providers);
+        let asking: Vec<(Key, Targets)> = self
+            .policies
+            .all()
+            .filter_map(|(key, policy)| {
+                let (policy, targets) = policy.for_waypoints.as_ref()?;
+                let asks = policy.spec.as_ref().is_ok_and(|spec| spec.asks().is_some());
+                asks.then(|| (key, targets.clone()))
+            })
+            .collect();
+        for (policy, targets) in asking {
+            self.mark_attached(&policy, &targets);
+        }
     }
 
     fn mark_pods_of_policy(&mut self, key: &Key) {

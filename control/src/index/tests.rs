@@ -10,7 +10,9 @@ mod waypoints;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication, Routing};
+use crate::objects::{
+    AuthorizationPolicy, Gateway, GatewayClass, MeshConfig, PeerAuthentication, Routing,
+};
 
 /// An object from the JSON that the API server would send.
 pub(super) fn object(value: Value) -> Change {
@@ -48,6 +50,9 @@ pub(super) fn object(value: Value) -> Change {
             &serde_json::from_value(value).unwrap(),
         )))),
         "GatewayClass" => Change::Applied(Object::GatewayClass(Box::new(GatewayClass::from(
+            &serde_json::from_value(value).unwrap(),
+        )))),
+        "ConfigMap" => Change::Applied(Object::MeshConfig(Box::new(MeshConfig::from(
             &serde_json::from_value(value).unwrap(),
         )))),
         "AuthorizationPolicy" => Change::Applied(Object::AuthorizationPolicy(Box::new(

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 
 use crate::jwks::{Outcome, Source};
 use crate::objects::{
-    AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, Namespace, Node,
-    Object, PeerAuthentication, Pod, Routing, Service,
+    AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, MeshConfig,
+    Namespace, Node, Object, PeerAuthentication, Pod, Routing, Service, mesh_config,
 };
 
 /// Changes on their way to the index; a watch waits when it is full.
@@ -47,10 +47,10 @@ pub enum Report {
     Keys(Source, Outcome),
 }
 
-/// Starts all watches; they end when the receiver is dropped.
-pub fn start(client: &Client, reports: mpsc::Sender<Report>) {
+/// Starts all watches; they end when the receiver is dropped. `namespace` is the installation's.
+pub fn start(client: &Client, namespace: &str, reports: mpsc::Sender<Report>) {
     for kind in Kind::ALL {
-        let (client, reports) = (client.clone(), reports.clone());
+        let (client, namespace, reports) = (client.clone(), namespace.to_owned(), reports.clone());
         tokio::spawn(async move {
             match kind {
                 Kind::Namespace => {
@@ -104,6 +104,7 @@ pub fn start(client: &Client, reports: mpsc::Sender<Report>) {
                 Kind::VirtualService
                 | Kind::DestinationRule
                 | Kind::ServiceEntry
+                | Kind::WorkloadEntry
                 | Kind::RequestAuthentication
                 | Kind::Telemetry
                 | Kind::HttpRoute
@@ -115,6 +116,15 @@ pub fn start(client: &Client, reports: mpsc::Sender<Report>) {
                         Routing::read(kind, object).map(|read| Object::Routing(Box::new(read)))
                     };
                     follow(kind, custom_api(client, kind), convert, reports).await;
+                }
+                Kind::MeshConfig => {
+                    let convert = |object: &v1::ConfigMap| {
+                        Some(Object::MeshConfig(Box::new(MeshConfig::from(object))))
+                    };
+                    let api = Api::namespaced(client, &namespace);
+                    let one = format!("metadata.name={}", mesh_config::NAME);
+                    let config = watcher::Config::default().fields(&one);
+                    follow_some(kind, api, config, convert, reports).await;
                 }
                 Kind::GatewayClass => {
                     let convert = |object: &DynamicObject| {
@@ -155,14 +165,27 @@ async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    follow_some(kind, api, watcher::Config::default(), convert, reports).await;
+}
+
+async fn follow_some<K>(
+    kind: Kind,
+    api: Api<K>,
+    config: watcher::Config,
+    convert: impl Fn(&K) -> Option<Object>,
+    reports: mpsc::Sender<Report>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut translator = Translator {
         kind,
         listing: HashSet::new(),
         had_objects: false,
         absent_since: None,
+        broken: false,
     };
     let mut pause = PAUSE.0;
-    let events = watcher::watcher(api, watcher::Config::default());
+    let events = watcher::watcher(api, config);
     tokio::pin!(events);
     while let Some(event) = events.next().await {
         let failed = event.is_err();
@@ -191,6 +214,8 @@ struct Translator {
     listing: HashSet<Key>,
     had_objects: bool,
     absent_since: Option<Instant>,
+    /// It broke, and nothing has been heard since: said once, however long it lasts.
+    broken: bool,
 }
 
 impl Translator {
@@ -199,6 +224,9 @@ impl Translator {
         event: Event<K>,
         convert: impl Fn(&K) -> Option<Object>,
     ) -> Option<Report> {
+        if std::mem::take(&mut self.broken) {
+            tracing::info!(kind = %self.kind, "the watch is taken up again");
+        }
         match event {
             Event::Init => {
                 self.listing.clear();
@@ -232,7 +260,11 @@ impl Translator {
 
     fn failure(&mut self, error: &watcher::Error, now: Instant) -> Report {
         if !is_unknown_kind(error) {
-            tracing::warn!(kind = %self.kind, %error, "the watch broke; it is taken up again");
+            if std::mem::replace(&mut self.broken, true) {
+                tracing::debug!(kind = %self.kind, %error, "the watch is still broken");
+            } else {
+                tracing::warn!(kind = %self.kind, %error, "the watch broke; it is taken up again as soon as the API server answers, and what is known is served on");
+            }
             return Report::Broke(self.kind);
         }
         let since = *self.absent_since.get_or_insert(now);
@@ -279,6 +311,7 @@ mod tests {
             listing: HashSet::new(),
             had_objects: false,
             absent_since: None,
+            broken: false,
         }
     }
 

@@ -40,6 +40,16 @@ pub struct Spec {
     pub rules: Vec<Rule>,
     /// ALLOW unless said.
     pub action: Option<String>,
+    /// Whom CUSTOM asks.
+    pub provider: Option<Provider>,
+}
+
+/// `spec.provider`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Provider {
+    /// One of the mesh configuration's extension providers.
+    pub name: String,
 }
 
 /// `spec.selector`.
@@ -129,6 +139,14 @@ pub struct Condition {
 }
 
 impl Spec {
+    /// The name of the provider that decides, where another does.
+    #[must_use]
+    pub fn asks(&self) -> Option<&str> {
+        let custom = self.action.as_deref() == Some("CUSTOM");
+        let name = self.provider.as_ref().map_or("", |provider| &provider.name);
+        custom.then_some(name)
+    }
+
     /// Whether it is meant for waypoints, and so not for node proxies.
     #[must_use]
     pub fn has_targets(&self) -> bool {

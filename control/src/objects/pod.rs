@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use super::workload_entry::Entry;
 use super::{Key, Labels};
 
 /// Set by the node agent once it has captured the pod; from then on peers use HBONE for it.
 pub const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// A pod with this label and the value `http` takes HBONE itself, without a node proxy.
-pub(super) const TUNNEL: &str = "networking.istio.io/tunnel";
+const TUNNEL: &str = "networking.istio.io/tunnel";
 /// Overrides the workload name taken from the owner.
 const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
 
@@ -39,6 +40,8 @@ pub struct Pod {
     pub owner: Owner,
     /// Named TCP ports of its containers, for services that name their target port.
     pub ports: Vec<(String, u16)>,
+    /// What else is known of a WorkloadEntry; none for a pod.
+    pub entry: Option<Box<Entry>>,
 }
 
 /// How peers reach a pod.
@@ -87,21 +90,12 @@ impl Pod {
             return None;
         }
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let redirected = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(REDIRECTION));
+        let none = Labels::new();
+        let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
         Some(Self {
             key: Key::of(&pod.metadata),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
-            tunnel: if labels.get(TUNNEL).is_some_and(|value| value == "http") {
-                Tunnel::Native
-            } else if redirected.is_some_and(|value| value == "enabled") {
-                Tunnel::Captured
-            } else {
-                Tunnel::None
-            },
+            tunnel: tunnel(&labels, annotations),
             addresses: addresses(status),
             node: spec.node_name.clone().unwrap_or_default(),
             service_account: spec.service_account_name.clone().unwrap_or_default(),
@@ -109,6 +103,7 @@ impl Pod {
             ready: pod.metadata.deletion_timestamp.is_none() && is_ready(status),
             owner: owner(pod, &labels),
             ports: named_ports(spec),
+            entry: None,
             labels,
         })
     }
@@ -120,6 +115,20 @@ impl Pod {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, port)| *port)
+    }
+}
+
+/// How the labels and annotations of an object say that it is reached.
+pub(super) fn tunnel(labels: &Labels, annotations: &Labels) -> Tunnel {
+    if labels.get(TUNNEL).is_some_and(|value| value == "http") {
+        Tunnel::Native
+    } else if annotations
+        .get(REDIRECTION)
+        .is_some_and(|value| value == "enabled")
+    {
+        Tunnel::Captured
+    } else {
+        Tunnel::None
     }
 }
 

@@ -15,7 +15,7 @@ use super::request_authentication::RequestAuthentication;
 use super::service_entry::ServiceEntry;
 use super::telemetry::Telemetry;
 use super::virtual_service::VirtualService;
-use super::{Kind, PolicySource, patterns};
+use super::{Kind, Pod, PolicySource, patterns, workload_entry};
 
 /// An object of the routing API, as read.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub enum Spec {
     DestinationRule(Arc<DestinationRule>),
     /// networking.istio.io ServiceEntry.
     ServiceEntry(Arc<ServiceEntry>),
+    /// networking.istio.io WorkloadEntry.
+    WorkloadEntry(Box<Pod>),
     /// security.istio.io RequestAuthentication.
     RequestAuthentication(RequestAuthentication),
     /// telemetry.istio.io Telemetry.
@@ -82,6 +84,9 @@ impl Routing {
             Kind::ServiceEntry => ServiceEntry::read(object)
                 .map(Arc::new)
                 .map(Spec::ServiceEntry),
+            Kind::WorkloadEntry => workload_entry::read(object)
+                .map(Box::new)
+                .map(Spec::WorkloadEntry),
             Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
             Kind::Telemetry => spec(object).map(Spec::Telemetry),
             Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::place::TRAFFIC_DISTRIBUTION;
-use super::pod::{REDIRECTION, TUNNEL, Tunnel};
+use super::pod::{self, Tunnel};
 use super::{Labels, authorization_policy};
 
 /// Set to false: no address is given to hosts that have none.
@@ -145,14 +145,7 @@ impl ServiceEntry {
         spec.check()?;
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let annotations = object.metadata.annotations.clone().unwrap_or_default();
-        let redirected = annotations.get(REDIRECTION).map(String::as_str);
-        let tunnel = if labels.get(TUNNEL).is_some_and(|value| value == "http") {
-            Tunnel::Native
-        } else if redirected == Some("enabled") {
-            Tunnel::Captured
-        } else {
-            Tunnel::None
-        };
+        let tunnel = pod::tunnel(&labels, &annotations);
         Ok(Self {
             labels,
             distribution: annotations.get(TRAFFIC_DISTRIBUTION).cloned(),

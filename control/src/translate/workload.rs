@@ -8,7 +8,7 @@ use mesh::proto::workload::{
 use super::{Mesh, octets};
 use crate::objects::endpoint_slice::BareEndpoint;
 use crate::objects::pod::{OwnerKind, Tunnel};
-use crate::objects::{EndpointSlice, Key, Labels, Node, Pod, Service};
+use crate::objects::{EndpointSlice, Key, Labels, Node, Pod, Service, workload_entry};
 
 /// Labels that name the canonical service, strongest first; then the workload's name.
 pub(crate) const CANONICAL_NAME: [&str; 3] = [
@@ -45,10 +45,16 @@ pub fn canonical(pod: &Pod) -> (&str, &str) {
     )
 }
 
-/// The pod's UID in the workload protocol.
+/// The UID of a pod, or of a WorkloadEntry, in the workload protocol.
 #[must_use]
 pub fn pod_uid(mesh: &Mesh, pod: &Key) -> String {
-    format!("{}//Pod/{}/{}", mesh.cluster, pod.namespace, pod.name)
+    match workload_entry::name_of(pod) {
+        Some(entry) => format!(
+            "{}/networking.istio.io/WorkloadEntry/{}/{entry}",
+            mesh.cluster, pod.namespace
+        ),
+        None => format!("{}//Pod/{}/{}", mesh.cluster, pod.namespace, pod.name),
+    }
 }
 
 /// The pod as node proxies learn it; `None` while it has no address.
@@ -65,16 +71,22 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         )
     });
     let revision = label(&pod.labels, &CANONICAL_REVISION).unwrap_or("latest");
+    let entry = pod.entry.as_deref();
+    let network = entry
+        .map(|entry| &entry.network)
+        .filter(|network| !network.is_empty());
     Some(Workload {
         uid: pod_uid(mesh, &pod.key),
-        name: pod.key.name.to_string(),
+        name: workload_entry::name_of(&pod.key)
+            .unwrap_or(&pod.key.name)
+            .to_owned(),
         namespace: pod.key.namespace.to_string(),
         addresses: pod
             .addresses
             .iter()
             .map(|address| octets(*address))
             .collect(),
-        network: mesh.network.clone(),
+        network: network.unwrap_or(&mesh.network).clone(),
         tunnel_protocol: match pod.tunnel {
             Tunnel::None => TunnelProtocol::None,
             Tunnel::Captured | Tunnel::Native => TunnelProtocol::Hbone,
@@ -108,7 +120,13 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         .into(),
         cluster_id: mesh.cluster.clone(),
         services: services.collect(),
-        locality: context.node.and_then(locality),
+        locality: match entry {
+            Some(entry) => locality(&entry.place),
+            None => context.node.and_then(|node| {
+                locality(&(node.region.clone(), node.zone.clone(), node.subzone.clone()))
+            }),
+        },
+        capacity: entry.map(|entry| entry.weight).filter(|weight| *weight > 0),
         network_mode: if pod.host_network {
             NetworkMode::HostNetwork
         } else {
@@ -188,12 +206,12 @@ pub(crate) fn label<'a>(labels: &'a Labels, names: &[&str]) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-fn locality(node: &Node) -> Option<Locality> {
-    let known = !(node.region.is_empty() && node.zone.is_empty() && node.subzone.is_empty());
+fn locality((region, zone, subzone): &(String, String, String)) -> Option<Locality> {
+    let known = !(region.is_empty() && zone.is_empty() && subzone.is_empty());
     known.then(|| Locality {
-        region: node.region.clone(),
-        zone: node.zone.clone(),
-        subzone: node.subzone.clone(),
+        region: region.clone(),
+        zone: zone.clone(),
+        subzone: subzone.clone(),
     })
 }
 

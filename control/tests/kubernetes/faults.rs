@@ -1,8 +1,11 @@
 //! What the API server may do to control: stop, hang, come back having forgotten its watches, know
 //! a kind only later, fail to convert what it has.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use plane::install;
+use plane::proxy::Known;
 use plane::until::until;
 use serde_json::json;
 
@@ -48,6 +51,90 @@ async fn an_api_server_that_is_away_costs_no_change_and_no_client() {
     assert_eq!(proxy.connections(), 1, "the stream outlived the API server");
     ground.apply(&policy("after")).await;
     assert_eq!(ground.condition(&policy("after")).await["status"], "True");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_for_a_minute_is_waited_for() {
+    let mut ground = Ground::new().await;
+    let mut control = ground
+        .replica(
+            "control",
+            &[("LEASE_DURATION_SECONDS", "3"), ("RUST_LOG", "info")],
+        )
+        .await;
+    for name in ["stays", "goes", "changes"] {
+        ground.apply(&service(name)).await;
+    }
+    ground.apply(&policy("before")).await;
+    let mut proxies = Vec::new();
+    for number in 0..3 {
+        let proxy = ground
+            .proxy(&[&control], &format!("ztunnel-{number}"))
+            .await;
+        proxies.push(proxy);
+    }
+    let all_have =
+        |name: &'static str| move |known: &Known| known.resources.contains_key(&told(name));
+    for proxy in &proxies {
+        let told = proxy.until("everything is told", PATIENCE, all_have("changes"));
+        told.await.unwrap();
+    }
+    leader(&[&control]).await;
+    let before: Vec<Known> = proxies
+        .iter()
+        .map(|one| one.known().borrow().clone())
+        .collect();
+    ground.server.halt().unwrap();
+    let away = ground.meanwhile(async {
+        let begun = Instant::now();
+        // Nobody is told anything meanwhile, and nobody is left.
+        while begun.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!control.program.has_ended(), "{}", control.program.said());
+            for (proxy, before) in proxies.iter().zip(&before) {
+                assert_eq!(proxy.connections(), 1, "{}", control.program.said());
+                assert_eq!(proxy.known().borrow().responses, before.responses);
+            }
+        }
+        assert!(control.ready().await.is_ok(), "what is known is served on");
+        assert!(!control.leads().await, "its term ended with its lease");
+    });
+    away.await;
+    // Once for each kind, in words, and not again and again.
+    let said = control.program.said();
+    let services = said.lines().filter(|line| line.contains("the watch broke"));
+    let services: Vec<&str> = services
+        .filter(|line| line.contains("kind=Service "))
+        .collect();
+    assert_eq!(services.len(), 1, "{said}");
+    assert!(services[0].contains("WARN") && services[0].contains("what is known is served on"));
+
+    ground.server.resume().await.unwrap();
+    ground.delete(&service("goes")).await;
+    ground.apply(&service("comes")).await;
+    let mut changed = service("changes");
+    changed["spec"]["ports"][0]["port"] = json!(81);
+    ground.apply(&changed).await;
+    for (proxy, before) in proxies.iter().zip(&before) {
+        let changed = &before.resources[&told("changes")];
+        let all = proxy.until("every change is told", PATIENCE, |known| {
+            known.resources.contains_key(&told("comes"))
+                && !known.resources.contains_key(&told("goes"))
+                && known.resources[&told("changes")] != *changed
+        });
+        let after = all.await.unwrap();
+        let stayed = told("stays");
+        assert_eq!(after.resources[&stayed], before.resources[&stayed]);
+        assert_eq!(proxy.connections(), 1, "the stream outlived the API server");
+    }
+    leader(&[&control]).await;
+    ground.apply(&policy("after")).await;
+    assert_eq!(ground.condition(&policy("after")).await["status"], "True");
+    let said = control.program.said();
+    assert!(
+        said.contains("the watch is taken up again kind=Service"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

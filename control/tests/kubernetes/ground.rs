@@ -1,6 +1,7 @@
 //! An API server of one's own for each test, one test at a time: two of them at once would only
 //! wait for each other on a small machine.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub(crate) struct Ground {
     pub(crate) server: ApiServer,
     pub(crate) client: Client,
     pub(crate) kubeconfig: PathBuf,
-    _one: MutexGuard<'static, ()>,
+    one: Option<MutexGuard<'static, ()>>,
 }
 
 impl Ground {
@@ -48,8 +49,16 @@ impl Ground {
             server,
             client,
             kubeconfig,
-            _one: one,
+            one: Some(one),
         }
+    }
+
+    /// Nothing of this test needs the machine while this lasts: others may go on.
+    pub(crate) async fn meanwhile<T>(&mut self, waiting: impl Future<Output = T>) -> T {
+        self.one = None;
+        let waited = waiting.await;
+        self.one = Some(ONE.lock().await);
+        waited
     }
 
     /// A replica of control, started and not waited for.

@@ -1,11 +1,12 @@
 //! One scenario: its objects into an index, and both sides' resources in one form.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use control::index::Index;
 use control::objects::{
     AuthorizationPolicy, Change, Gateway, Key, Kind, Namespace, Object, PeerAuthentication, Pod,
-    Routing, Service,
+    Routing, Service, mesh_config,
 };
 use control::resource::ResourceType;
 use control::translate::Mesh;
@@ -71,6 +72,7 @@ fn dump(name: &str) -> Vec<Value> {
 pub(crate) fn ours(name: &str) -> Resources {
     let mut index = Index::new(Mesh {
         trust_domain_aliases: vec!["old.local".to_owned()],
+        providers: Arc::new(mesh_config::providers(&read("mesh.yaml")).unwrap()),
         ..Mesh::default()
     });
     for object in objects(name) {
@@ -93,9 +95,9 @@ pub(crate) fn ours(name: &str) -> Resources {
     resources
 }
 
-/// The endpoints of ServiceEntries, as both tell waypoints of them: istiod's, ours.
+/// The endpoints of ServiceEntries and WorkloadEntries, as both tell waypoints of them: istiod's, ours.
 pub(crate) fn entries(name: &str) -> (Vec<Value>, Vec<Value>) {
-    let of_entry = |resource: &Value| text(&resource["uid"]).contains("/ServiceEntry/");
+    let of_entry = |resource: &Value| text(&resource["uid"]).contains("Entry/");
     let mut index = Index::new(Mesh::default());
     for object in objects(name) {
         index.apply(Change::Applied(object));

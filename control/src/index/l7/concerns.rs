@@ -60,9 +60,9 @@ impl Index {
                 .parents
                 .iter()
                 .any(|parent| self.is_parent(waypoint, &made.served, key, parent)),
-            // Services are made of the one, and what concerns those is marked with them; the other
-            // concerns routes.
-            Spec::ServiceEntry(_) | Spec::ReferenceGrant(_) => false,
+            // Services and pods are made of the two, and what concerns those is marked with them; the
+            // last concerns routes.
+            Spec::ServiceEntry(_) | Spec::WorkloadEntry(_) | Spec::ReferenceGrant(_) => false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Index, Wish};
 use crate::objects::routing::Spec;
-use crate::objects::{Key, Kind, Routing};
+use crate::objects::{Key, Kind, Routing, workload_entry};
 use crate::status::Verdict;
 
 /// An object of the routing API, as it is used.
@@ -68,6 +68,8 @@ impl Index {
         }
         if !same && kind == Kind::ServiceEntry {
             self.renew_entry(&key);
+        } else if !same && kind == Kind::WorkloadEntry {
+            self.renew_workload_entry(&key);
         } else if !same {
             self.mark_concerned(kind, &key, concerned.iter().flatten());
         }
@@ -88,9 +90,22 @@ impl Index {
             }
             if kind == Kind::ServiceEntry {
                 self.renew_entry(key);
+            } else if kind == Kind::WorkloadEntry {
+                self.renew_workload_entry(key);
             } else {
                 self.mark_concerned(kind, key, former.iter());
             }
         }
+    }
+
+    /// A WorkloadEntry is an endpoint like a pod.
+    fn renew_workload_entry(&mut self, key: &Key) {
+        let table = self.l7.routing.get(&Kind::WorkloadEntry);
+        let spec = table.and_then(|table| table.get(key)?.good.as_deref());
+        let pod = match spec {
+            Some(Spec::WorkloadEntry(pod)) => Some((**pod).clone()),
+            _ => None,
+        };
+        self.set_pod(workload_entry::kept_as(key), pod);
     }
 }

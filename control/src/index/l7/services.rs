@@ -1,7 +1,5 @@
 //! Services as waypoints see them: what they are called, what they speak, and who answers.
 
-use std::net::IpAddr;
-
 use super::Index;
 use crate::objects::pod::Tunnel;
 use crate::objects::service::{EntryOf, ServicePort};
@@ -85,8 +83,15 @@ impl Index {
         {
             let number = of_service.target.of(pod);
             // One address for each pod: with two it would get two shares.
-            if let (Some(number), Some(address)) = (number, pod.addresses.first()) {
-                found.push(self.backend(pod, *address, number));
+            let by_name = || {
+                let of = service.entry.as_ref()?;
+                let entry = pod.entry.as_ref()?;
+                let named = of.entry.spec.resolution.by_name() && !entry.host.is_empty();
+                named.then(|| Place::Name(entry.host.clone()))
+            };
+            let first = pod.addresses.first().copied().map(Place::Address);
+            if let (Some(number), Some(place)) = (number, first.or_else(by_name)) {
+                found.push(self.backend(pod, place, number));
             }
         }
         for slice in slices() {
@@ -167,19 +172,27 @@ impl Index {
         made.collect()
     }
 
-    pub(super) fn backend(&self, pod: &Pod, address: IpAddr, port: u16) -> Backend {
+    pub(super) fn backend(&self, pod: &Pod, place: Place, port: u16) -> Backend {
         let (name, revision) = canonical(pod);
         let node = self.nodes.get(pod.node.as_str());
+        let entry = pod.entry.as_deref();
+        let of_node = || {
+            node.map(|node| (node.region.clone(), node.zone.clone(), node.subzone.clone()))
+                .unwrap_or_default()
+        };
+        // As with the endpoints that a ServiceEntry lists, none is made up for an entry.
+        let revision = match entry {
+            Some(_) => label(&pod.labels, &CANONICAL_REVISION).unwrap_or_default(),
+            None => revision,
+        };
         Backend {
-            place: Place::Address(address),
-            ready: true,
-            weight: 1,
+            place,
+            ready: entry.is_none(),
+            weight: entry.map_or(1, |entry| entry.weight.max(1)),
             port,
             labels: pod.labels.clone(),
-            hbone: pod.tunnel != crate::objects::pod::Tunnel::None && !pod.host_network,
-            locality: node
-                .map(|node| (node.region.clone(), node.zone.clone(), node.subzone.clone()))
-                .unwrap_or_default(),
+            hbone: pod.tunnel != Tunnel::None && !pod.host_network,
+            locality: entry.map_or_else(of_node, |entry| entry.place.clone()),
             workload: format!(
                 "{};{};{name};{revision};{}",
                 pod.owner.name, pod.key.namespace, self.mesh.cluster

@@ -530,3 +530,46 @@ fn one_services_endpoints_are_made_without_the_others() {
         "{names:?}"
     );
 }
+
+#[test]
+fn the_mesh_configuration_concerns_where_a_policy_asks() {
+    let mut index = world();
+    let index = &mut index;
+    let target = json!([{"kind": "Service", "name": "c"}]);
+    let asks = json!({"targetRefs": target, "action": "CUSTOM", "provider": {"name": "ask"}, "rules": [{}]});
+    index.apply(object(security("AuthorizationPolicy", "shop", asks)));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    let said = |index: &mut Index| {
+        let wishes = index.take_wishes().into_iter();
+        let of_policy = wishes.filter(|wish| wish.kind == Kind::AuthorizationPolicy);
+        of_policy
+            .map(|wish| wish.verdict.message)
+            .collect::<String>()
+    };
+    let nobody = said(index);
+    assert!(nobody.contains("no such extension provider"), "{nobody}");
+    let config = |mesh: &str| {
+        object(
+            json!({"kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+        )
+    };
+    let provider = "extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: f.shop.svc.cluster.local, port: 80}}]";
+    index.apply(config(provider));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    assert_eq!(said(index), "in force at waypoints");
+    index.apply(config(&format!("{provider}\naccessLogFile: /dev/stdout\n")));
+    assert_eq!(recomputed(index), [] as [&str; 0], "of no concern");
+    index.apply(config("extensionProviders: 7"));
+    assert_eq!(
+        recomputed(index),
+        [] as [&str; 0],
+        "the last good one stays"
+    );
+    // Who is asked is looked at like any destination.
+    index.apply(object(pod("shop", "f", "10.0.0.9", "v1", true)));
+    assert_eq!(recomputed(index), ["bank/w endpoints", "shop/x endpoints"]);
+    index.apply(Change::Removed(Kind::Service, Key::new("shop", "f")));
+    assert_eq!(recomputed(index), ["bank/w", "shop/x"]);
+    let gone = said(index);
+    assert!(gone.contains("no service f.shop"), "{gone}");
+}

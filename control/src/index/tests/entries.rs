@@ -145,3 +145,51 @@ fn pods_that_an_entry_selects_are_its_endpoints_by_the_names_of_its_ports() {
     assert_eq!(lengths, [None, Some(16)]);
     assert_eq!(service.visibility, 1);
 }
+
+#[test]
+fn a_workload_entry_is_an_endpoint_of_whoever_selects_it() {
+    let mut index = Index::new(Mesh::default());
+    let virtual_machine = |address: &str, app: &str| {
+        object(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+            "metadata": {"name": "vm", "namespace": "shop", "labels": {"app": app}},
+            "spec": {"address": address, "serviceAccount": "vm", "ports": {"web": 9090}, "weight": 2},
+        }))
+    };
+    let spec = json!({"selector": {"app": "a"}, "ports": [{"name": "http", "port": 80, "targetPort": "web"}]});
+    index.apply(object(
+        json!({"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}),
+    ));
+    let mut selects = external("e.test");
+    selects["resolution"] = json!("STATIC");
+    selects["workloadSelector"] = json!({"labels": {"app": "a"}});
+    index.apply(entry("shop", "e", 1, selects));
+    index.recompute();
+    let uid = "Kubernetes/networking.istio.io/WorkloadEntry/shop/vm";
+    let services = |index: &mut Index| -> Vec<(String, u32)> {
+        let workload = told(index).workloads.remove(uid).flatten();
+        let workload = workload.into_iter().flat_map(|workload| workload.services);
+        let mut found: Vec<_> = workload
+            .map(|(name, ports)| (name, ports.ports[0].target_port))
+            .collect();
+        found.sort();
+        found
+    };
+    index.apply(virtual_machine("192.0.2.1", "a"));
+    let both = [
+        ("shop/a.shop.svc.cluster.local".to_owned(), 9090),
+        ("shop/e.test".to_owned(), 80),
+    ];
+    assert_eq!(services(&mut index), both);
+    index.apply(virtual_machine("192.0.2.1", "b"));
+    assert_eq!(services(&mut index), []);
+    // A bad version is refused, and the last good one stays.
+    index.apply(virtual_machine("unix:///run/x", "a"));
+    assert!(told(&mut index).workloads.is_empty());
+    let wish = index.take_wishes().pop().unwrap();
+    assert!(!wish.verdict.accepted && wish.verdict.message.contains("address"));
+    let all = |kind| index.keys(kind).len();
+    assert_eq!((all(Kind::WorkloadEntry), all(Kind::Pod)), (1, 0));
+    index.apply(Change::Removed(Kind::WorkloadEntry, Key::new("shop", "vm")));
+    assert_eq!(told(&mut index).workloads[uid], None);
+}

@@ -32,6 +32,7 @@ fn event() -> impl Strategy<Value = Change> {
             Kind::Namespace => Key::new("", NAMESPACES[namespace]),
             Kind::Node => Key::new("", NODES[name % 2]),
             Kind::GatewayClass => Key::new("", "istio-waypoint"),
+            Kind::MeshConfig => Key::new("istio-system", "istio"),
             _ => Key::new(NAMESPACES[namespace], format!("o{name}")),
         };
         Change::Removed(kind, key)
@@ -94,7 +95,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             "apiVersion": "security.istio.io/v1",
             "kind": "AuthorizationPolicy",
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT"], 2), "selector": if choice[0].is_multiple_of(2) { selector } else { Value::Null }, "targetRefs": if choice[0].is_multiple_of(2) { json!([]) } else { json!([{"kind": "Service", "name": "o0"}]) }, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
+            "spec": {"action": pick(&["ALLOW", "DENY", "AUDIT", "CUSTOM"], 2), "provider": {"name": "ask"}, "selector": if choice[0].is_multiple_of(2) { selector } else { Value::Null }, "targetRefs": if choice[0].is_multiple_of(2) { json!([]) } else { json!([{"kind": "Service", "name": "o0"}]) }, "rules": [{"to": [{"operation": {"ports": [choice[3].max(1).to_string()]}}]}]},
         }),
         Kind::GatewayClass => json!({
             "apiVersion": "gateway.networking.k8s.io/v1",
@@ -159,6 +160,24 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             let mut meta = meta;
             meta["creationTimestamp"] = format!("2026-01-01T00:00:0{}Z", choice[0] % 4).into();
             json!({"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": meta, "spec": spec})
+        }
+        Kind::MeshConfig => {
+            let mesh = format!(
+                "extensionProviders: [{{name: ask, envoyExtAuthzGrpc: {{service: {name}.{namespace}.svc.cluster.local, port: 80}}}}]"
+            );
+            json!({"kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}})
+        }
+        Kind::WorkloadEntry => {
+            let address = if choice[2].is_multiple_of(4) {
+                "vm.test".to_owned()
+            } else {
+                format!("198.51.100.{}", choice[2])
+            };
+            let spec = json!({
+                "address": address, "labels": {"app": pick(&APPS, 1)}, "serviceAccount": pick(&["x", "y"], 3),
+                "ports": {"web": 8000 + i32::from(choice[3])}, "weight": choice[1] % 3,
+            });
+            json!({"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": meta, "spec": spec})
         }
         kind @ (Kind::VirtualService
         | Kind::DestinationRule

@@ -16,7 +16,7 @@ use super::api::{
 };
 use super::tunnel::internal_transport;
 use super::view::{Found, Protocol, Rule, Target, TargetPort, View, inbound, outbound};
-use super::{route, tls};
+use super::{rbac, route, tls};
 use crate::objects::destination_rule::TrafficPolicy;
 
 pub(super) use by_name::{can_forward, resolving};
@@ -87,11 +87,17 @@ fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
         .iter()
         .flat_map(|service| view.routes_of(service))
         .collect();
-    for to in hosted.into_iter().flat_map(route::destinations) {
-        if view.owns(&to.host) || !seen.insert(to.host.clone()) {
+    let routed = hosted.into_iter().flat_map(route::destinations);
+    let routed = routed
+        .map(|to| to.host.clone())
+        .filter(|host| !view.owns(host));
+    // Whoever decides is asked directly, also where this waypoint serves it.
+    let asked = rbac::asked(view).into_iter().map(|(host, _)| host);
+    for host in routed.chain(asked) {
+        if !seen.insert(host.clone()) {
             continue;
         }
-        let Some(target) = (view.lookup)(&to.host) else {
+        let Some(target) = (view.lookup)(&host) else {
             continue;
         };
         let rule = view.rule_of(&target);

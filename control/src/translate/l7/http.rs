@@ -35,7 +35,8 @@ fn build(
     protocol: Protocol,
     routes: route::RouteConfiguration,
 ) -> listener::Filter {
-    let mut filters: Vec<hcm::HttpFilter> = jwt::filter(view, service).into_iter().collect();
+    let mut filters = rbac::custom(view, service);
+    filters.extend(jwt::filter(view, service));
     filters.extend(rbac::http(view, service));
     let [statistics, fault, cors, rest @ ..] = common();
     filters.extend([statistics, fault, cors]);

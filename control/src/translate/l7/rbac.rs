@@ -4,6 +4,7 @@
 //! in istiod. A policy that can't be read at all denies everything it is attached to.
 //! (istio/istio, `pilot/pkg/security/authz`)
 
+mod custom;
 mod model;
 mod term;
 mod words;
@@ -20,22 +21,25 @@ use crate::objects::authorization_policy::{AuthorizationPolicy, Spec};
 use crate::objects::request_authentication::Targets;
 use crate::objects::{Key, Kind};
 
+pub(super) use custom::{asked, filters as custom};
 pub(super) use words::jwt_claim;
 
 use rbac::rbac::Action;
 
 /// For HTTP: of a service, or of pods themselves.
 pub(super) fn http(view: &View<'_>, service: Option<&Target>) -> Vec<hcm::HttpFilter> {
-    let built = build(view, service, false).into_iter().map(|built| {
-        let config = http_rbac::Rbac {
-            shadow_rules_stat_prefix: built.prefix(),
-            rules: built.rules,
-            shadow_rules: built.shadow,
-            ..Default::default()
-        };
-        http_filter("envoy.filters.http.rbac", any(&config))
-    });
-    built.collect()
+    let built = build(view, service, false);
+    built.into_iter().map(http_rules).collect()
+}
+
+fn http_rules(built: Built) -> hcm::HttpFilter {
+    let config = http_rbac::Rbac {
+        shadow_rules_stat_prefix: built.prefix,
+        rules: built.rules,
+        shadow_rules: built.shadow,
+        ..Default::default()
+    };
+    http_filter("envoy.filters.http.rbac", any(&config))
 }
 
 /// For opaque connections.
@@ -43,7 +47,7 @@ pub(super) fn network(view: &View<'_>, service: Option<&Target>) -> Vec<listener
     let built = build(view, service, true).into_iter().map(|built| {
         let config = network_rbac::Rbac {
             stat_prefix: "tcp.".to_owned(),
-            shadow_rules_stat_prefix: built.prefix(),
+            shadow_rules_stat_prefix: built.prefix,
             rules: built.rules,
             shadow_rules: built.shadow,
             ..Default::default()
@@ -54,32 +58,36 @@ pub(super) fn network(view: &View<'_>, service: Option<&Target>) -> Vec<listener
 }
 
 struct Built {
-    action: Action,
+    prefix: String,
     rules: Option<rbac::Rbac>,
     shadow: Option<rbac::Rbac>,
 }
 
-impl Built {
-    fn prefix(&self) -> String {
-        // istiod asks the shadow rules for their action, and where there are none that is ALLOW.
-        match (&self.shadow, self.action) {
-            (None, _) | (_, Action::Allow) => "istio_dry_run_allow_".to_owned(),
-            (_, Action::Deny) => "istio_dry_run_deny_".to_owned(),
-            (_, Action::Log) => String::new(),
-        }
+/// What the shadow rules' results are called.
+fn prefix(action: Action, shadow: bool) -> &'static str {
+    // istiod asks the shadow rules for their action, and where there are none that is ALLOW.
+    match (shadow, action) {
+        (false, _) | (_, Action::Allow) => "istio_dry_run_allow_",
+        (_, Action::Deny) => "istio_dry_run_deny_",
+        (_, Action::Log) => "",
     }
 }
 
-fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
-    let mut attached: Vec<&AuthorizationPolicy> = view
-        .policies
-        .authorization
-        .iter()
+/// The policies that are attached here, the mesh's own first, so that nobody can speak before it.
+fn attached<'a>(view: &'a View<'_>, service: Option<&Target>) -> Vec<&'a AuthorizationPolicy> {
+    let all = view.policies.authorization.iter();
+    let mut attached: Vec<&AuthorizationPolicy> = all
         .filter(|(policy, targets)| attaches(view, service, &policy.source.key, targets))
         .map(|(policy, _)| policy)
         .collect();
-    // The mesh's own first, so that nobody can speak before it.
     attached.sort_by_key(|policy| *policy.source.key.namespace != *view.mesh.root_namespace);
+    attached
+}
+
+fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
+    // Whom another decides about was asked for before, on what is HTTP.
+    let mut attached = attached(view, service);
+    attached.retain(|policy| tcp || custom::provider(view, policy).is_none());
     let mut built = Vec::new();
     for action in [Action::Log, Action::Deny, Action::Allow] {
         let of: Vec<&&AuthorizationPolicy> = attached
@@ -100,7 +108,7 @@ fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
             into.policies.extend(policies(view, policy, action, tcp));
         }
         built.push(Built {
-            action,
+            prefix: prefix(action, shadow.is_some()).to_owned(),
             rules,
             shadow,
         });
@@ -108,8 +116,8 @@ fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
     built
 }
 
-/// What is not understood denies. CUSTOM asks for an external authoriser, of which this mesh's
-/// configuration knows none: then everything is denied, as in istiod.
+/// What is not understood denies. CUSTOM is here where there is nobody to ask: then everything is
+/// denied, as in istiod.
 fn action_of(policy: &AuthorizationPolicy) -> Action {
     match policy.spec.as_ref().map(|spec| spec.action.as_deref()) {
         Ok(None | Some("ALLOW")) => Action::Allow,
@@ -136,9 +144,13 @@ fn policies(
     };
     match spec.action.as_deref() {
         None | Some("ALLOW" | "DENY" | "AUDIT") => {}
+        Some("CUSTOM") => {
+            problem(custom::problem(view, spec, tcp));
+            return HashMap::from([(name(0), model::always())]);
+        }
         Some(other) => {
             problem(format!(
-                "action is {other:?}: a waypoint enforces ALLOW, DENY and AUDIT; this one denies everything"
+                "action is {other:?}: a waypoint enforces ALLOW, DENY, AUDIT and CUSTOM; this one denies everything"
             ));
             return HashMap::from([(name(0), model::always())]);
         }

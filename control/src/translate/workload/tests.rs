@@ -28,6 +28,7 @@ fn a_pod() -> Pod {
             kind: OwnerKind::Deployment,
         },
         ports: vec![("http".to_owned(), 8080)],
+        entry: None,
     }
 }
 
