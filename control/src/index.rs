@@ -273,6 +273,7 @@ impl Index {
     }
 
     fn set_node(&mut self, name: Arc<str>, new: Option<Node>) {
+        let stood = self.stand(self.pods_on(&name));
         if self.nodes.get(&name) != new.as_ref() {
             let pods = self.pods_on_node.get(&*name).into_iter().flatten().cloned();
             self.dirty.extend(pods.map(Output::Pod));
@@ -282,6 +283,7 @@ impl Index {
             Some(node) => self.nodes.insert(name, node),
             None => self.nodes.remove(&name),
         };
+        self.mark_moved(stood);
     }
 
     fn set_pod(&mut self, key: Key, new: Option<Pod>) {
@@ -314,7 +316,9 @@ impl Index {
         }
         self.note_pod_for_plans(old_is_of_gateway || is_of_gateway(new.as_ref()));
         self.mark_waypoints_of_pod(&key, moved);
+        let stood = self.stand(self.pods.get(&key).into_iter().chain(&new));
         self.pods.set(&key, new);
+        self.mark_moved(stood);
         self.mark_waypoints_of_pod(&key, moved);
         if moved.owner {
             self.mark_services_of_pod(&key);

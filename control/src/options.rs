@@ -68,8 +68,9 @@ pub struct Options {
     /// Changes are sent after this many milliseconds of quiet.
     #[arg(long, env = "DEBOUNCE_QUIET_MS", default_value_t = 10)]
     pub debounce_quiet_ms: u64,
-    /// Changes are sent after this many milliseconds in any case.
-    #[arg(long, env = "DEBOUNCE_LONGEST_MS", default_value_t = 100)]
+    /// Changes are sent after this many milliseconds in any case. Each time every client is sent
+    /// something: with many of them, and changes without an end, this decides what that costs.
+    #[arg(long, env = "DEBOUNCE_LONGEST_MS", default_value_t = 500)]
     pub debounce_longest_ms: u64,
     /// An xDS stream ends after this many seconds, and its client shows a fresh token.
     #[arg(long, env = "XDS_STREAM_MAX_AGE_SECONDS", default_value_t = 30 * 60, value_parser = clap::value_parser!(u64).range(10..))]

@@ -18,6 +18,7 @@
 //! (`concerns`), so that what is not marked is not looked at either.
 
 mod concerns;
+mod here;
 mod intake;
 mod keys;
 mod labels;
@@ -280,6 +281,7 @@ impl Index {
             mesh: &self.mesh,
             gateway: key.clone(),
             deployment: Names::of(gateway).deployment,
+            here: self.here(key),
             labels: pod_labels(gateway),
             services: Vec::new(),
             pods: Vec::new(),

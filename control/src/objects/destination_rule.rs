@@ -1,6 +1,8 @@
 //! DestinationRule, networking.istio.io: how a host's endpoints are reached, and its subsets.
 //! (istio/api, `networking/v1alpha3/destination_rule.proto`)
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::Labels;
@@ -108,29 +110,38 @@ pub struct LoadBalancer {
     pub locality_lb_setting: Option<LocalitySetting>,
 }
 
-/// `loadBalancer.localityLbSetting`, as far as control must know that something is asked for.
+/// `loadBalancer.localityLbSetting`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LocalitySetting {
     /// Shares by place.
-    pub distribute: Vec<serde_json::Value>,
+    pub distribute: Vec<Distribute>,
     /// Where to go from where.
-    pub failover: Vec<serde_json::Value>,
+    pub failover: Vec<Failover>,
     /// By labels that endpoints share with the caller.
     pub failover_priority: Vec<String>,
     /// Whether it counts at all.
     pub enabled: Option<bool>,
 }
 
-impl LocalitySetting {
-    /// Whether it asks for anything.
-    #[must_use]
-    pub fn asks(&self) -> bool {
-        let said = !(self.distribute.is_empty()
-            && self.failover.is_empty()
-            && self.failover_priority.is_empty());
-        said && self.enabled != Some(false)
-    }
+/// `localityLbSetting.distribute[]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Distribute {
+    /// Callers there: `region/zone/subzone`, `*` for any.
+    pub from: String,
+    /// Go there with these shares.
+    pub to: BTreeMap<String, u32>,
+}
+
+/// `localityLbSetting.failover[]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Failover {
+    /// Callers of this region.
+    pub from: String,
+    /// Go to that one when theirs has nobody.
+    pub to: String,
 }
 
 /// `loadBalancer.consistentHash`.

@@ -22,6 +22,7 @@ pub mod gateway_route;
 mod http;
 mod jwt;
 mod listener;
+pub mod locality;
 mod logging;
 mod matching;
 mod rbac;

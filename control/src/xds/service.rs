@@ -1,7 +1,6 @@
 //! The gRPC shell around sessions: one task a client.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -10,14 +9,13 @@ use mesh::proto::discovery::DeltaDiscoveryRequest;
 use mesh::proto::discovery::aggregated_discovery_service_server::SERVICE_NAME;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::server::NamedService;
+use tonic::{Request, Status, Streaming};
 
-use super::codec::PushCodec;
+use super::codec::{RequestDecoder, Responses};
 use super::debug::{self, Instance, Questions};
 use super::fleet::Fleet;
 use super::hub::Hub;
@@ -107,10 +105,9 @@ impl Service<http::Request<Body>> for Discovery {
         let shared = self.0.clone();
         Box::pin(async move {
             match request.uri().path() {
-                PATH => {
-                    let mut grpc = Grpc::new(PushCodec).max_decoding_message_size(REQUEST_LIMIT);
-                    Ok(grpc.streaming(Delta(shared), request).await)
-                }
+                PATH => Ok(delta(shared, request)
+                    .await
+                    .unwrap_or_else(Status::into_http)),
                 debug::PATH => Ok(debug::serve(shared.questions(), request).await),
                 _ => Ok(Status::unimplemented(
                     "only delta discovery is served: DeltaAggregatedResources",
@@ -127,23 +124,23 @@ struct Admitted {
     waypoint: Option<Key>,
 }
 
-struct Delta(Arc<Shared>);
-
-impl StreamingService<DeltaDiscoveryRequest> for Delta {
-    type Response = Push;
-    type ResponseStream = ReceiverStream<Result<Push, Status>>;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let shared = self.0.clone();
-        Box::pin(async move {
-            let admitted = shared.admit(&request).await?;
-            let (responses, stream) = mpsc::channel(QUEUE);
-            tokio::spawn(shared.serve(admitted, request.into_inner(), responses));
-            Ok(Response::new(ReceiverStream::new(stream)))
-        })
-    }
+/// A stream of delta discovery, once its caller is known.
+async fn delta(
+    shared: Arc<Shared>,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>, Status> {
+    let request =
+        request.map(|body| Streaming::new_request(RequestDecoder, body, None, Some(REQUEST_LIMIT)));
+    let request = Request::from_http(request);
+    let admitted = shared.admit(&request).await?;
+    let (responses, pushes) = mpsc::channel(QUEUE);
+    tokio::spawn(shared.serve(admitted, request.into_inner(), responses));
+    let mut response = http::Response::new(Body::new(Responses::new(pushes)));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/grpc"),
+    );
+    Ok(response)
 }
 
 impl Shared {

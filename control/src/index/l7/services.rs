@@ -174,12 +174,7 @@ impl Index {
 
     pub(super) fn backend(&self, pod: &Pod, place: Place, port: u16) -> Backend {
         let (name, revision) = canonical(pod);
-        let node = self.nodes.get(pod.node.as_str());
         let entry = pod.entry.as_deref();
-        let of_node = || {
-            node.map(|node| (node.region.clone(), node.zone.clone(), node.subzone.clone()))
-                .unwrap_or_default()
-        };
         // As with the endpoints that a ServiceEntry lists, none is made up for an entry.
         let revision = match entry {
             Some(_) => label(&pod.labels, &CANONICAL_REVISION).unwrap_or_default(),
@@ -192,7 +187,7 @@ impl Index {
             port,
             labels: pod.labels.clone(),
             hbone: pod.tunnel != Tunnel::None && !pod.host_network,
-            locality: entry.map_or_else(of_node, |entry| entry.place.clone()),
+            locality: entry.map_or_else(|| self.place_of(pod), |entry| entry.place.clone()),
             workload: format!(
                 "{};{};{name};{revision};{}",
                 pod.owner.name, pod.key.namespace, self.mesh.cluster

@@ -128,6 +128,17 @@ fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
     }
 }
 
+/// Endpoints' places have shares.
+fn by_weight(made: &mut cluster::Cluster) {
+    made.common_lb_config
+        .get_or_insert_default()
+        .locality_config_specifier = Some(
+        cluster::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            Default::default(),
+        ),
+    );
+}
+
 fn socket_match(
     name: &str,
     when: Option<(&str, &str)>,
@@ -196,13 +207,7 @@ fn of_service(
         ..Default::default()
     };
     if service.near {
-        made.common_lb_config
-            .get_or_insert_default()
-            .locality_config_specifier = Some(
-            cluster::cluster::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
-                Default::default(),
-            ),
-        );
+        by_weight(&mut made);
     }
     match service.found {
         Found::ByCaller => by_caller(&mut made),

@@ -1,68 +1,61 @@
 //! The endpoints of a cluster: pods of the mesh through the tunnel, others plainly.
 
-use std::collections::BTreeMap;
-
 use super::api::{
     core, endpoint, internal_address, metadata, number, object, socket_address, text,
 };
+use super::locality::{self, Wanted};
 use super::view::{Backend, Place, View, parts, subset_labels};
 
 /// The endpoints of the cluster of this name.
 pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAssignment {
-    let found = parts(name).and_then(|(own, port, subset, host)| {
+    let found = parts(name).and_then(|(own, number, subset, host)| {
         let target = (view.lookup)(host)?;
         let port = target
             .ports
             .iter()
-            .find(|known| known.number == port)?
+            .find(|known| known.number == number)?
             .clone();
-        let labels = subset_labels(view.rule_of(&target).as_ref(), subset)?;
-        Some((own, labels, (view.backends)(&target, &port)))
+        let rule = view.rule_of(&target);
+        let labels = subset_labels(rule.as_ref(), subset)?;
+        let wanted = rule.and_then(|rule| Wanted::of(&rule, number, subset));
+        Some((own, labels, wanted, (view.backends)(&target, &port)))
     });
-    if let Some((own, labels, mut backends)) = found {
+    if let Some((own, labels, wanted, mut backends)) = found {
         backends.retain(|backend| {
             labels
                 .iter()
                 .all(|(key, value)| backend.labels.get(key) == Some(value))
         });
-        return of(name, backends, own);
+        return of(view, name, backends, wanted.as_ref(), own);
     }
-    of(name, Vec::new(), true)
+    of(view, name, Vec::new(), None, true)
 }
 
 /// These endpoints, by their localities.
 pub(super) fn of(
+    view: &View<'_>,
     name: &str,
     mut backends: Vec<Backend>,
+    wanted: Option<&Wanted>,
     own: bool,
 ) -> endpoint::ClusterLoadAssignment {
-    let mut by_locality: BTreeMap<(String, String, String), Vec<endpoint::LbEndpoint>> =
-        BTreeMap::new();
     backends.sort_by_key(|backend| (backend.place.clone(), backend.port));
-    for backend in &backends {
-        by_locality
-            .entry(backend.locality.clone())
-            .or_default()
-            .push(endpoint_of(backend, own));
-    }
-    let weight = |endpoints: &[endpoint::LbEndpoint]| {
-        let weights = endpoints.iter().filter_map(|one| one.load_balancing_weight);
-        weights.fold(0u32, |sum, weight| sum.saturating_add(weight.value))
-    };
-    let localities = by_locality
-        .into_iter()
-        .map(
-            |((region, zone, sub_zone), endpoints)| endpoint::LocalityLbEndpoints {
-                locality: Some(core::Locality {
-                    region,
-                    zone,
-                    sub_zone,
-                }),
-                load_balancing_weight: number(weight(&endpoints)),
-                lb_endpoints: endpoints,
-                ..Default::default()
-            },
-        );
+    let groups = locality::groups(&view.here, wanted, backends).into_iter();
+    let localities = groups.map(|group| {
+        let (region, zone, sub_zone) = group.place;
+        let endpoints = group.members.iter();
+        endpoint::LocalityLbEndpoints {
+            locality: Some(core::Locality {
+                region,
+                zone,
+                sub_zone,
+            }),
+            load_balancing_weight: number(group.weight),
+            lb_endpoints: endpoints.map(|backend| endpoint_of(backend, own)).collect(),
+            priority: group.priority,
+            ..Default::default()
+        }
+    });
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: localities.collect(),

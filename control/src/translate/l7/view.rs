@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mesh::proto::workload::AppProtocol;
 
+use super::locality::Here;
 use crate::jwks::Outcome;
 use crate::objects::authorization_policy::AuthorizationPolicy;
 use crate::objects::destination_rule::DestinationRule;
@@ -23,6 +24,8 @@ pub struct View<'a> {
     pub gateway: Key,
     /// Its Deployment: the name by which it appears in telemetry.
     pub deployment: String,
+    /// Where its replicas stand.
+    pub here: Here,
     /// Labels of its pods, for policies that select it in the form of Istio 1.18.
     pub labels: Labels,
     /// The services that it serves, oldest first.

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresD
 
 use super::super::api::{Duration, any, cluster, core, hcm, http_filter, number, seconds};
 use super::super::endpoint;
+use super::super::locality::Wanted;
 use super::super::view::{Families, Protocol, Target, TargetPort, View};
 
 use cluster::cluster::{DiscoveryType, DnsLookupFamily};
@@ -31,8 +32,11 @@ pub(super) fn listed(
         DiscoveryType::StrictDns
     };
     let mut backends = (view.backends)(service, port);
+    let mut wanted = None;
     if let Some((_, _, subset, _)) = super::super::view::parts(&made.name) {
         let rule = view.rule_of(service);
+        let of_rule = rule.as_ref();
+        wanted = of_rule.and_then(|rule| Wanted::of(rule, port.number, subset));
         let labels = super::super::view::subset_labels(rule.as_ref(), subset).unwrap_or_default();
         backends.retain(|backend| {
             let has = |(key, value)| backend.labels.get(key) == Some(value);
@@ -41,7 +45,13 @@ pub(super) fn listed(
     }
     made.cluster_discovery_type = Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into()));
     made.eds_cluster_config = None;
-    made.load_assignment = Some(endpoint::of(&made.name, backends, true));
+    made.load_assignment = Some(endpoint::of(
+        view,
+        &made.name,
+        backends,
+        wanted.as_ref(),
+        true,
+    ));
     made.dns_lookup_family = family(view).into();
     made.dns_refresh_rate = seconds(60);
     made.respect_dns_ttl = true;

@@ -4,11 +4,12 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream;
 use prost::Message;
 
 use super::super::api::{UInt64Value, cluster, core, number, parsed, percent, said};
+use super::super::locality;
 use super::super::view::{Rule, View};
-use super::{OPTIONS, as_the_caller, explicit_h2, set_options};
+use super::{OPTIONS, as_the_caller, by_weight, explicit_h2, set_options};
 use crate::objects::Kind;
 use crate::objects::destination_rule::{
-    ConnectionPool, LoadBalancer, LocalitySetting, OutlierDetection, TrafficPolicy,
+    ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy,
 };
 
 use cluster::cluster::{LbConfig, LbPolicy};
@@ -95,12 +96,11 @@ pub(super) fn apply(
         .load_balancer
         .as_ref()
         .and_then(|balancer| balancer.locality_lb_setting.as_ref());
-    if by_place.is_some_and(LocalitySetting::asks) {
-        view.problem(
-            Kind::DestinationRule,
-            &rule.key,
-            "loadBalancer.localityLbSetting is not served: a waypoint's replicas stand in several places, and all of them are told the same; the rest of the rule is in force",
-        );
+    if let Some(setting) = by_place {
+        locality::check(view, rule, setting);
+        if setting.enabled != Some(false) {
+            by_weight(made);
+        }
     }
     if let Some(balancer) = &policy.load_balancer
         && let Err(problem) = balance(balancer, made)

@@ -1,0 +1,232 @@
+//! Endpoints by place: shares (`distribute`), and who is asked only when the nearer ones are gone
+//! (`failover`, `failoverPriority`). (istio/istio, `core/loadbalancer/loadbalancer.go`)
+//!
+//! istiod reckons from where each replica of a waypoint stands. All replicas are told the same here,
+//! so it is reckoned from where they all stand; where they stand in several places, from nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cluster::policy_for;
+use super::view::{Backend, Rule, View};
+use crate::objects::destination_rule::{Distribute, Failover, LocalitySetting};
+use crate::objects::{Kind, Labels};
+
+/// Region, zone, subzone.
+pub type Place = (String, String, String);
+
+/// Where a waypoint's replicas stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// All of them in one place; none: in several.
+    pub place: Option<Place>,
+    /// The labels that they share.
+    pub labels: Labels,
+}
+
+/// What is asked for of a cluster.
+pub(super) struct Wanted {
+    setting: LocalitySetting,
+    /// Without it nobody would be found to be gone.
+    outliers: bool,
+}
+
+/// Endpoints that are in one place and of one priority.
+pub(super) struct Group {
+    pub(super) place: Place,
+    pub(super) priority: u32,
+    pub(super) weight: u32,
+    pub(super) members: Vec<Backend>,
+}
+
+/// The labels that stand for a place.
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const SUBZONE: &str = "topology.istio.io/subzone";
+
+impl Wanted {
+    /// What a rule asks for a port of a subset. Where outliers are found, near ones come first even
+    /// if nothing is said.
+    pub(super) fn of(rule: &Rule, port: u16, subset: &str) -> Option<Self> {
+        let policy = policy_for(rule, port, subset);
+        let outliers = policy.outlier_detection.is_some();
+        let setting = policy.load_balancer?.locality_lb_setting;
+        let setting = match setting {
+            Some(setting) => (setting.enabled != Some(false)).then_some(setting)?,
+            None => outliers.then(LocalitySetting::default)?,
+        };
+        Some(Self { setting, outliers })
+    }
+}
+
+/// Says in the rule's status what of its setting can't be followed.
+pub(super) fn check(view: &View<'_>, rule: &Rule, setting: &LocalitySetting) {
+    let said = !(setting.distribute.is_empty()
+        && setting.failover.is_empty()
+        && setting.failover_priority.is_empty());
+    if said && setting.enabled != Some(false) && view.here.place.is_none() {
+        view.problem(
+            Kind::DestinationRule,
+            &rule.key,
+            format!(
+                "loadBalancer.localityLbSetting is not followed at waypoint {}: its replicas stand in several places, and all of them are told the same; the rest of the rule is in force",
+                view.gateway
+            ),
+        );
+    }
+    if let Some(key) = setting
+        .failover_priority
+        .iter()
+        .find(|key| key.starts_with("kubernetes.io/hostname"))
+    {
+        view.problem(
+            Kind::DestinationRule,
+            &rule.key,
+            format!("loadBalancer.localityLbSetting.failoverPriority: {key} is not known of endpoints; the other labels count"),
+        );
+    }
+}
+
+/// The endpoints of a cluster in groups.
+pub(super) fn groups(here: &Here, wanted: Option<&Wanted>, backends: Vec<Backend>) -> Vec<Group> {
+    let mut by_place: BTreeMap<Place, Vec<Backend>> = BTreeMap::new();
+    for backend in backends {
+        let members = by_place.entry(backend.locality.clone()).or_default();
+        members.push(backend);
+    }
+    let groups = by_place.into_iter();
+    let mut groups: Vec<Group> = groups
+        .map(|(place, members)| Group::new(place, 0, members))
+        .collect();
+    if let (Some(wanted), Some(place)) = (wanted, &here.place) {
+        let setting = &wanted.setting;
+        if !setting.distribute.is_empty() {
+            share(place, &setting.distribute, &mut groups);
+        } else if wanted.outliers {
+            if !setting.failover_priority.is_empty() {
+                groups = by_labels(here, place, &setting.failover_priority, groups);
+            }
+            if setting.failover_priority.is_empty() || !setting.failover.is_empty() {
+                by_distance(place, &setting.failover, &mut groups);
+            }
+            without_gaps(&mut groups);
+        }
+    }
+    groups
+}
+
+impl Group {
+    fn new(place: Place, priority: u32, members: Vec<Backend>) -> Self {
+        let weights = members.iter().map(|member| member.weight.max(1));
+        Self {
+            place,
+            priority,
+            weight: weights.fold(0, u32::saturating_add),
+            members,
+        }
+    }
+}
+
+/// The first rule for callers here gives each place its share; what it does not name gets nothing.
+fn share(here: &Place, rules: &[Distribute], groups: &mut [Group]) {
+    let Some(rule) = rules.iter().find(|rule| matches(here, &rule.from)) else {
+        return;
+    };
+    let mut left: BTreeSet<usize> = (0..groups.len()).collect();
+    for (to, share) in &rule.to {
+        let there = left.iter().copied();
+        let there: Vec<usize> = there
+            .filter(|index| matches(&groups[*index].place, to))
+            .collect();
+        let total = there.iter().map(|index| u64::from(groups[*index].weight));
+        let total: u64 = total.sum::<u64>().max(1);
+        for index in there {
+            left.remove(&index);
+            let own = u64::from(groups[index].weight) * u64::from(*share);
+            groups[index].weight = u32::try_from(own.div_ceil(total)).unwrap_or(u32::MAX);
+        }
+    }
+    for index in left {
+        groups[index].members.clear();
+    }
+}
+
+/// Whether a place is meant by `region/zone/subzone`, of which each may be `*` and the last may be left out.
+fn matches(place: &Place, rule: &str) -> bool {
+    let mut parts = rule.splitn(3, '/');
+    let region = parts.next().unwrap_or_default();
+    let mut inner = || parts.next().filter(|part| !part.is_empty());
+    let (zone, subzone) = (inner(), inner());
+    let fits = |part: Option<&str>, own: &str| part.is_none_or(|part| part == "*" || part == own);
+    (region == "*" || region == place.0) && fits(zone, &place.1) && fits(subzone, &place.2)
+}
+
+/// The more of the labels, from the first on, that an endpoint shares with the caller, the earlier.
+fn by_labels(here: &Here, place: &Place, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
+    let lowest = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    let wanted: Vec<(&str, &str)> = keys
+        .iter()
+        .filter(|key| !key.starts_with("kubernetes.io/hostname"))
+        .map(|key| {
+            let own = |key| value(&here.labels, place, key);
+            key.split_once('=').unwrap_or_else(|| (key, own(key)))
+        })
+        .collect();
+    let mut split = Vec::new();
+    for group in groups {
+        let mut by_priority: BTreeMap<u32, Vec<Backend>> = BTreeMap::new();
+        for member in group.members {
+            let shared = wanted
+                .iter()
+                .take_while(|(key, wanted)| value(&member.labels, &group.place, key) == *wanted)
+                .count();
+            let priority = if shared == wanted.len() {
+                0
+            } else {
+                lowest - u32::try_from(shared).unwrap_or(lowest)
+            };
+            by_priority.entry(priority).or_default().push(member);
+        }
+        let of_group = by_priority.into_iter();
+        split.extend(
+            of_group.map(|(priority, members)| Group::new(group.place.clone(), priority, members)),
+        );
+    }
+    split
+}
+
+fn value<'a>(labels: &'a Labels, place: &'a Place, key: &str) -> &'a str {
+    match key {
+        REGION => &place.0,
+        ZONE => &place.1,
+        SUBZONE => &place.2,
+        key => labels.get(key).map_or("", String::as_str),
+    }
+}
+
+/// The same subzone, zone, region; then the region that the rule names, or any; then the others.
+fn by_distance(here: &Place, failover: &[Failover], groups: &mut [Group]) {
+    let named = failover.iter().find(|rule| rule.from == here.0);
+    for group in groups {
+        let there = &group.place;
+        let distance = if there.0 != here.0 {
+            3 + u32::from(named.is_some_and(|rule| rule.to != there.0))
+        } else if there.1 != here.1 {
+            2
+        } else {
+            u32::from(there.2 != here.2)
+        };
+        group.priority = group.priority * 5 + distance;
+    }
+}
+
+/// Envoy wants every priority from 0 on.
+fn without_gaps(groups: &mut [Group]) {
+    let used: BTreeSet<u32> = groups.iter().map(|group| group.priority).collect();
+    for group in groups {
+        let before = used.range(..group.priority).count();
+        group.priority = u32::try_from(before).unwrap_or(u32::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests;
