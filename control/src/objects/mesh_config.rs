@@ -153,7 +153,10 @@ impl From<&ConfigMap> for MeshConfig {
 pub fn providers(text: &str) -> Result<Providers, String> {
     let mesh: Option<Mesh> = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
     let mut providers = Providers::new();
-    for extension in mesh.map(|mesh| mesh.extension_providers).unwrap_or_default() {
+    for extension in mesh
+        .map(|mesh| mesh.extension_providers)
+        .unwrap_or_default()
+    {
         let Extension {
             name,
             envoy_ext_authz_http,
@@ -189,12 +192,21 @@ mod tests {
         let read = providers(text).unwrap();
         let common = read["ask"].common();
         assert_eq!(read.len(), 1);
-        assert_eq!((common.host(), common.port), ("ask.shop.svc.cluster.local", 9000));
+        assert_eq!(
+            (common.host(), common.port),
+            ("ask.shop.svc.cluster.local", 9000)
+        );
         assert_eq!(providers(""), Ok(Providers::new()));
         for (wrong, said) in [
-            ("[", "line"),
-            ("extensionProviders: [{name: a, envoyExtAuthzHttp: {port: 1}}]", "\"a\""),
-            ("extensionProviders: [{name: a, envoyExtAuthzHttp: {service: s, port: 1, statusOnError: \"9\"}}]", "statusOnError"),
+            ("[", "sequence"),
+            (
+                "extensionProviders: [{name: a, envoyExtAuthzHttp: {port: 1}}]",
+                "\"a\"",
+            ),
+            (
+                "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: s, port: 1, statusOnError: \"9\"}}]",
+                "statusOnError",
+            ),
         ] {
             let error = providers(wrong).unwrap_err();
             assert!(error.contains(said), "{wrong}: {error}");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use kube::core::DynamicObject;
 
-use super::pod::{Owner, OwnerKind, Tunnel, tunnel};
+use super::pod::{Owner, OwnerKind, tunnel};
 use super::service_entry::Endpoint;
 use super::{Key, Labels, Pod, authorization_policy};
 
