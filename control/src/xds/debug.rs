@@ -1,7 +1,7 @@
 //! What `istioctl proxy-status` asks: types below `istio.io/debug/`, over state-of-the-world ADS.
 //!
-//! istioctl finds the control plane's pods by their label `app: istiod`, forwards a port to 15012 of
-//! each, shows a token of the service account `default`, and asks once:
+//! istioctl finds the control plane's pods by their labels `app: istiod` and `istio.io/rev: default`,
+//! forwards a port to 15012 of each, shows a token of the service account `default`, and asks once:
 //!
 //! | type                         | resource names     | answer                                            |
 //! |------------------------------|--------------------|---------------------------------------------------|
