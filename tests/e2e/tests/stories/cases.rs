@@ -10,7 +10,7 @@ use e2e::mesh::{self, Connections};
 use e2e::story::{policy, routing, waypoint};
 use e2e::{Control, Stage, node, story};
 
-use crate::{control_plane, faults, pages, waypoint_faults, waypoints};
+use crate::{control_plane, faults, pages, proxy_status, waypoint_faults, waypoints};
 
 /// One story.
 pub(crate) struct Case {
@@ -68,6 +68,10 @@ pub(crate) const CASES: &[Case] = &[
     look(
         "s16_the_control_plane_drives_the_waypoint_which_acknowledges",
         waypoints::s16,
+    ),
+    of_our_own(
+        "istioctl_proxy_status_shows_every_proxy_and_compares_a_waypoints_own_dump",
+        proxy_status::told,
     ),
     look(
         "s5_methods_are_allowed_and_denied_at_the_waypoint",

@@ -7,6 +7,7 @@ mod cases;
 mod control_plane;
 mod faults;
 mod pages;
+mod proxy_status;
 mod waypoint_faults;
 mod waypoints;
 
