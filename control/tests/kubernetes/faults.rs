@@ -151,8 +151,11 @@ async fn a_version_that_the_server_has_forgotten_loses_no_deletion() {
         })
         .await
         .unwrap();
-    // Control stands still, so that its version is old when it asks again, and answered 410 Gone.
+    // Control stands still while its connections end and the changes are made, so that nothing of them is
+    // on its way to it, and its version is old when it asks again, and answered 410 Gone.
     control.program.signal(Signal::SIGSTOP).unwrap();
+    ground.server.halt().unwrap();
+    ground.server.resume().await.unwrap();
     ground.delete(&service("goes")).await;
     ground.apply(&service("comes")).await;
     ground.server.halt().unwrap();
@@ -167,11 +170,13 @@ async fn a_version_that_the_server_has_forgotten_loses_no_deletion() {
         })
         .await
         .unwrap();
-    let said = control.program.said();
-    assert!(
-        said.contains("the watch broke; it is taken up again"),
-        "{said}"
-    );
+    until("it says that the watch broke", PATIENCE, || async {
+        let said = control.program.said();
+        said.contains("the watch broke; it is taken up again")
+            .then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
