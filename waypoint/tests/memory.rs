@@ -279,26 +279,3 @@ fn of_chains() -> (usize, usize) {
     let chains: usize = chains.sum();
     (chains, cost.kept / chains)
 }
-
-/// Needs nothing of the allocator: it is about the file that runs.
-#[test]
-fn pages_of_the_program_that_nobody_needs_are_given_back() {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssFile:"));
-        let kib = line.unwrap().trim().split(' ').next().unwrap();
-        kib.parse::<usize>().unwrap() << 10
-    };
-    // Much of the program that is not needed afterwards.
-    drop(of_bookinfo());
-    let before = resident();
-    let given = waypoint::memory::unmap().unwrap();
-    let after = resident();
-    assert!(given > 1 << 20, "{given} bytes were given back");
-    assert!(
-        after + given / 2 < before,
-        "{before} bytes of files were resident, and {after} are now"
-    );
-}
