@@ -43,7 +43,8 @@ fn nanoseconds(text: &str) -> Option<Duration> {
             .find_map(|(name, unit)| Some((*unit, after.strip_prefix(name)?)))?;
         total = total.checked_add(number(whole)?.checked_mul(unit)?)?;
         let part = &part[..part.len().min(PRECISION)];
-        total += number(part)? * unit / 10u128.pow(u32::try_from(part.len()).ok()?);
+        let part = number(part)? * unit / 10u128.pow(u32::try_from(part.len()).ok()?);
+        total = total.checked_add(part)?;
         rest = after;
     }
     let seconds = u64::try_from(total / 1_000_000_000).ok()?;
@@ -105,6 +106,7 @@ mod tests {
             "1.2.3s",
             "99999999999999999999h",
             "340282366920938463463374607431768211456s",
+            "340282366920938463463374607431.9s",
             "1e3s",
         ] {
             let said = parse(text).unwrap_err();
