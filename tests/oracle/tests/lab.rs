@@ -14,6 +14,7 @@ use lab::peer::{self, Met};
 use lab::process::{Process, describe};
 use lab::{Lab, Pod, http, patience};
 use mesh::file::format::Gateway;
+use nix::sys::signal::Signal;
 use oracle::ads::Discovery;
 use oracle::graph::{self, Chain, HBONE};
 use oracle::subject::follower;
@@ -188,7 +189,10 @@ async fn a_policy_by_method_holds_between_ztunnels() -> Result<()> {
     scene.served(true).await?;
     let answer = said(scene.call(false).await).context("the client's GET, later")?;
     ensure!(answer == DENIED, "GET, when only POST is allowed: {answer}");
-    // The destination's ztunnel was told who came: the waypoint, for the service.
+    // The destination's ztunnel was told who came: the waypoint, for the service. It says so when the
+    // connection ends, which the waypoint keeps for further requests.
+    scene.waypoint.signal(Signal::SIGKILL)?;
+    scene.waypoint.end(SOON).await?;
     let way = scene.way.identity();
     let line = [
         ("direction", "inbound"),
@@ -225,7 +229,7 @@ async fn what_goes_round_the_waypoint_is_refused() -> Result<()> {
     let direct = scene.client.get(to).await;
     ensure!(direct.is_denied(), "to the pod's own address: {direct}");
     // And where the waypoint is gone, nothing leads past it.
-    scene.waypoint.signal(nix::sys::signal::Signal::SIGKILL)?;
+    scene.waypoint.signal(Signal::SIGKILL)?;
     scene.waypoint.end(SOON).await?;
     let gone = scene.client.get(scene.shop).await;
     if let Some(answer) = gone.answer() {
