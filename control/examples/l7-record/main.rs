@@ -7,7 +7,7 @@
 //! An API server of its own without nodes, all sets' objects in it, each in a namespace of its own with
 //! addresses of its own, and only then istiod: once it is ready it knows them all. In what is written
 //! to `control/tests/corpus/istiod` names and addresses are those of the corpus again. Sets that would
-//! concern the others have a server and an istiod to themselves.
+//! concern the others have a server and an istiod to themselves; those with another mesh configuration have one together.
 
 mod ask;
 mod make;
@@ -44,11 +44,12 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What is not istiod's part here is off: the deployments of Gateways and the statuses of all, which
 /// the sets bring along. What an installation may turn on, and control has always, is on.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", "false"),
     ("PILOT_ENABLE_GATEWAY_API_STATUS", "false"),
     ("PILOT_ENABLE_ALPHA_GATEWAY_API", "true"),
     ("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", "true"),
+    ("PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", "true"),
 ];
 
 /// Records what istiod tells of the corpus.
@@ -82,7 +83,9 @@ async fn main() -> Result<()> {
         }
     }
     let (alone, together): (Vec<_>, Vec<_>) = placed.into_iter().partition(|one| one.set.alone);
-    let batches = [together]
+    let (asking, together): (Vec<_>, Vec<_>) =
+        together.into_iter().partition(|one| one.set.providers);
+    let batches = [together, asking]
         .into_iter()
         .chain(alone.into_iter().map(|one| vec![one]));
     let mut recorded: BTreeMap<String, Recorded> = BTreeMap::new();
@@ -120,7 +123,7 @@ async fn record(batch: &[Placed]) -> Result<Vec<Resources>> {
     ensure!(refused.is_empty(), "not made:\n{}", refused.join("\n"));
     let tokens: Vec<String> = tokens.into_iter().flatten().collect();
     eprintln!("{} sets are made", batch.len());
-    let mut running = istiod(&server, &SETTINGS)?;
+    let mut running = istiod(&server, &SETTINGS, &batch[0].set.mesh())?;
     running.ready(PATIENCE).await?;
     let root = Plane::Istiod.root(&client).await?;
     let answers = settled(&running, &root, batch, &tokens).await;

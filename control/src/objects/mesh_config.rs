@@ -47,7 +47,7 @@ pub struct Http {
     pub path_prefix: String,
     /// Headers of the request that it is shown; `*` at an end stands for anything.
     pub include_request_headers_in_check: Vec<String>,
-    /// The same, in the older form.
+    /// The same in an older form, where there is none in the newer.
     pub include_headers_in_check: Vec<String>,
     /// Headers that are added for it.
     pub include_additional_headers_in_check: BTreeMap<String, String>,

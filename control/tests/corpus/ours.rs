@@ -1,9 +1,11 @@
 //! What control makes of a set.
 
+use std::sync::Arc;
+
 use control::index::Index;
 use control::objects::{
     AuthorizationPolicy, Change, Gateway, Key, Kind, Namespace, Object, PeerAuthentication, Pod,
-    Routing, Service,
+    Routing, Service, mesh_config,
 };
 use control::resource::ResourceType;
 use control::translate::Mesh;
@@ -14,7 +16,10 @@ use super::sets::{NAMESPACE, Set};
 
 /// The waypoint's clusters, endpoints and listeners.
 pub(crate) fn resources(set: &Set) -> Resources {
-    let mut index = Index::new(Mesh::default());
+    let mut index = Index::new(Mesh {
+        providers: Arc::new(mesh_config::providers(&set.mesh()).unwrap()),
+        ..Mesh::default()
+    });
     for object in set.objects() {
         if let Some(object) = read(object) {
             index.apply(Change::Applied(object));

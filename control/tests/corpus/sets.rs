@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The themes, a file of sets each.
-pub(crate) const THEMES: [&str; 7] = [
+pub(crate) const THEMES: [&str; 8] = [
     "authorization",
+    "custom",
     "authentication",
     "matches",
     "actions",
@@ -27,6 +28,8 @@ pub(crate) struct Set {
     pub(crate) name: String,
     /// Whether it concerns other namespaces than its own.
     pub(crate) alone: bool,
+    /// Whether it needs the mesh configuration of `mesh.yaml`.
+    pub(crate) providers: bool,
     /// The documents as text.
     text: String,
 }
@@ -38,6 +41,8 @@ struct Written {
     name: String,
     #[serde(default)]
     alone: bool,
+    #[serde(default)]
+    providers: bool,
     #[serde(default)]
     each: Vec<String>,
     objects: String,
@@ -62,6 +67,7 @@ pub(crate) fn sets(theme: &str) -> Vec<Set> {
             sets.push(Set {
                 name: one.name,
                 alone: one.alone,
+                providers: one.providers,
                 text: one.objects,
             });
             continue;
@@ -70,6 +76,7 @@ pub(crate) fn sets(theme: &str) -> Vec<Set> {
             sets.push(Set {
                 name: format!("{}[{text}]", one.name),
                 alone: one.alone,
+                providers: one.providers,
                 text: one.objects.replace("$1", text),
             });
         }
@@ -78,6 +85,14 @@ pub(crate) fn sets(theme: &str) -> Vec<Set> {
 }
 
 impl Set {
+    /// The mesh configuration beside what every installation has.
+    pub(crate) fn mesh(&self) -> String {
+        match self.providers {
+            true => read("mesh.yaml"),
+            false => String::new(),
+        }
+    }
+
     /// The number of objects of `base.yaml`, which come first.
     pub(crate) fn common() -> usize {
         serde_yaml_ng::Deserializer::from_str(&read("base.yaml")).count()
@@ -85,7 +100,9 @@ impl Set {
 
     /// Its objects and those of `base.yaml`, in the order in which they are to be made.
     pub(crate) fn objects(&self) -> Vec<Value> {
-        let texts = [read("base.yaml"), self.text.clone()];
+        let providers = self.providers.then(|| read("providers.yaml"));
+        let texts = [read("base.yaml"), providers.unwrap_or_default()];
+        let texts = [&texts[..], std::slice::from_ref(&self.text)].concat();
         let all = texts.iter().flat_map(|text| {
             let documents = serde_yaml_ng::Deserializer::from_str(text);
             documents

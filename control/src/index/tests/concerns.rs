@@ -559,6 +559,24 @@ fn the_mesh_configuration_concerns_where_a_policy_asks() {
     assert_eq!(said(index), "in force at waypoints");
     index.apply(config(&format!("{provider}\naccessLogFile: /dev/stdout\n")));
     assert_eq!(recomputed(index), [] as [&str; 0], "of no concern");
+    // Nobody asks over HTTP about opaque connections.
+    let uses = json!({"istio.io/use-waypoint": "x", "istio.io/use-waypoint-namespace": "shop"});
+    let mut opaque = service("shop", "c", 80, uses);
+    opaque["spec"]["ports"][0]["name"] = json!("tcp");
+    index.apply(object(opaque));
+    recomputed(index);
+    assert_eq!(said(index), "");
+    let over_http = provider.replace("Grpc", "Http");
+    index.apply(config(&over_http));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    let opaque = said(index);
+    assert!(
+        opaque.contains("only one with envoyExtAuthzGrpc"),
+        "{opaque}"
+    );
+    index.apply(config(provider));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    assert_eq!(said(index), "in force at waypoints");
     index.apply(config("extensionProviders: 7"));
     assert_eq!(
         recomputed(index),

@@ -1,4 +1,4 @@
-//! AuthorizationPolicy → Envoy's RBAC filters: AUDIT, DENY, ALLOW, in this order.
+//! AuthorizationPolicy → Envoy's RBAC filters: CUSTOM, AUDIT, DENY, ALLOW, in this order.
 //!
 //! A rule that can't be expressed makes an ALLOW policy allow less and a DENY policy deny more, as
 //! in istiod. A policy that can't be read at all denies everything it is attached to.
@@ -21,7 +21,7 @@ use crate::objects::authorization_policy::{AuthorizationPolicy, Spec};
 use crate::objects::request_authentication::Targets;
 use crate::objects::{Key, Kind};
 
-pub(super) use custom::{asked, filters as custom};
+pub(super) use custom::{asked, http as custom};
 pub(super) use words::jwt_claim;
 
 use rbac::rbac::Action;
@@ -44,17 +44,20 @@ fn http_rules(built: Built) -> hcm::HttpFilter {
 
 /// For opaque connections.
 pub(super) fn network(view: &View<'_>, service: Option<&Target>) -> Vec<listener::Filter> {
-    let built = build(view, service, true).into_iter().map(|built| {
-        let config = network_rbac::Rbac {
-            stat_prefix: "tcp.".to_owned(),
-            shadow_rules_stat_prefix: built.prefix,
-            rules: built.rules,
-            shadow_rules: built.shadow,
-            ..Default::default()
-        };
-        network_filter("envoy.filters.network.rbac", any(&config))
-    });
-    built.collect()
+    let mut filters = custom::network(view, service);
+    filters.extend(build(view, service, true).into_iter().map(network_rules));
+    filters
+}
+
+fn network_rules(built: Built) -> listener::Filter {
+    let config = network_rbac::Rbac {
+        stat_prefix: "tcp.".to_owned(),
+        shadow_rules_stat_prefix: built.prefix,
+        rules: built.rules,
+        shadow_rules: built.shadow,
+        ..Default::default()
+    };
+    network_filter("envoy.filters.network.rbac", any(&config))
 }
 
 struct Built {
@@ -85,9 +88,8 @@ fn attached<'a>(view: &'a View<'_>, service: Option<&Target>) -> Vec<&'a Authori
 }
 
 fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
-    // Whom another decides about was asked for before, on what is HTTP.
     let mut attached = attached(view, service);
-    attached.retain(|policy| tcp || custom::provider(view, policy).is_none());
+    attached.retain(|policy| !policy.spec.as_ref().is_ok_and(|spec| spec.asks().is_some()));
     let mut built = Vec::new();
     for action in [Action::Log, Action::Deny, Action::Allow] {
         let of: Vec<&&AuthorizationPolicy> = attached
@@ -116,8 +118,7 @@ fn build(view: &View<'_>, service: Option<&Target>, tcp: bool) -> Vec<Built> {
     built
 }
 
-/// What is not understood denies. CUSTOM is here where there is nobody to ask: then everything is
-/// denied, as in istiod.
+/// What is not understood denies.
 fn action_of(policy: &AuthorizationPolicy) -> Action {
     match policy.spec.as_ref().map(|spec| spec.action.as_deref()) {
         Ok(None | Some("ALLOW")) => Action::Allow,
@@ -144,10 +145,6 @@ fn policies(
     };
     match spec.action.as_deref() {
         None | Some("ALLOW" | "DENY" | "AUDIT") => {}
-        Some("CUSTOM") => {
-            problem(custom::problem(view, spec, tcp));
-            return HashMap::from([(name(0), model::always())]);
-        }
         Some(other) => {
             problem(format!(
                 "action is {other:?}: a waypoint enforces ALLOW, DENY, AUDIT and CUSTOM; this one denies everything"

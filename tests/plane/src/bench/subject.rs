@@ -63,7 +63,7 @@ impl Plane {
                     program: replica.program,
                 })
             }
-            Self::Istiod => istiod(server, &[]),
+            Self::Istiod => istiod(server, &[], ""),
         }
     }
 
@@ -89,23 +89,23 @@ impl Plane {
     }
 }
 
-/// istiod as its chart starts it, but for addresses and these settings; with an administrator's rights,
-/// of which it needs many.
+/// istiod as its chart starts it, but for addresses and these settings, and with this beside the rest in
+/// its mesh configuration; with an administrator's rights, of which it needs many.
 ///
 /// # Errors
 /// When it can't be had or started.
-pub fn istiod(server: &ApiServer, settings: &[(&str, &str)]) -> Result<Running> {
+pub fn istiod(server: &ApiServer, settings: &[(&str, &str)], mesh: &str) -> Result<Running> {
     let binary = Tools::from_env().get(Tool::PilotDiscovery, &|line| println!("{line}"))?;
     let local = || -> Result<SocketAddr> { Ok((Ipv4Addr::LOCALHOST, free_port()?).into()) };
     let (grpc, readiness, monitoring, webhook) = (local()?, local()?, local()?, local()?);
     let folder = server.folder().join("istiod");
     std::fs::create_dir_all(&folder)?;
-    let mesh = folder.join("mesh.yaml");
-    std::fs::write(
-        &mesh,
+    let text = format!(
         "trustDomain: cluster.local\nrootNamespace: istio-system\n\
-         defaultProviders: {metrics: [prometheus]}\n",
-    )?;
+         defaultProviders: {{metrics: [prometheus]}}\n{mesh}"
+    );
+    let mesh = folder.join("mesh.yaml");
+    std::fs::write(&mesh, text)?;
     let mut command = Command::new(binary);
     command
         .arg("discovery")
