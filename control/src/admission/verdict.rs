@@ -5,11 +5,13 @@
 //! it; its status tells of that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::index::Index;
+use crate::objects::mesh_config::{Common, Grpc, Provider, Providers};
 use crate::objects::{
     AuthorizationPolicy, Change, Gateway, GatewayClass, Key, Kind, Namespace, Object,
     PeerAuthentication, Routing, Service,
@@ -17,12 +19,14 @@ use crate::objects::{
 use crate::translate::Mesh;
 
 /// The kinds that are looked at.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 13] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::RequestAuthentication,
     Kind::VirtualService,
     Kind::DestinationRule,
+    Kind::ServiceEntry,
+    Kind::WorkloadEntry,
     Kind::Telemetry,
     Kind::HttpRoute,
     Kind::GrpcRoute,
@@ -34,6 +38,8 @@ pub const KINDS: [Kind; 11] = [
 const OF_OTHERS: [&str; 2] = ["BackendNotFound:", "RefNotPermitted:"];
 /// Services that are made for one review; a larger object is looked at with as many.
 const SERVICES: usize = 1000;
+/// The service of a provider that the object names.
+const PROVIDER: &str = "provider";
 /// The waypoint's name, where the object names none.
 const WAYPOINT: &str = "waypoint";
 
@@ -65,8 +71,10 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
         _ => Object::Routing(Box::new(Routing::read(kind, &object)?)),
     };
     let key = read.key();
+    let mut mesh = mesh.clone();
+    mesh.providers = Arc::new(named.asked(&mesh, &key));
     let mut index = Index::new(mesh.clone());
-    for object in around(mesh, &key, &named) {
+    for object in around(&mesh, &key, &named) {
         index.apply(Change::Applied(object));
     }
     index.apply(Change::Applied(read));
@@ -92,12 +100,16 @@ struct Named {
     services: BTreeSet<(String, String)>,
     ports: BTreeSet<u16>,
     gateways: BTreeSet<String>,
+    /// Who decides, by a name of the mesh configuration's.
+    provider: Option<String>,
 }
 
 impl Named {
     fn of(object: &Value) -> Self {
         let mut named = Self::default();
         named.look("", &object["spec"]);
+        let provider = object["spec"]["provider"]["name"].as_str();
+        named.provider = provider.map(str::to_owned);
         named
     }
 
@@ -135,6 +147,20 @@ impl Named {
             }
             _ => {}
         }
+    }
+
+    /// The provider that it names, which may come later as a service may: one that answers about
+    /// everything.
+    fn asked(&self, mesh: &Mesh, own: &Key) -> Providers {
+        let asked = self.provider.iter().map(|name| {
+            let common = Common {
+                service: mesh.hostname(PROVIDER, &own.namespace),
+                port: 80,
+                ..Common::default()
+            };
+            (name.clone(), Provider::Grpc(Grpc { common }))
+        });
+        asked.collect()
     }
 
     /// The services, with names of hosts taken as Istio takes them.
@@ -197,6 +223,9 @@ fn around(mesh: &Mesh, own: &Key, named: &Named) -> Vec<Object> {
     let mut services = named.keys(mesh, own);
     if services.is_empty() {
         services.insert(Key::new(own.namespace.clone(), "any"));
+    }
+    if named.provider.is_some() {
+        services.insert(Key::new(own.namespace.clone(), PROVIDER));
     }
     let namespaces: BTreeSet<_> = services
         .iter()

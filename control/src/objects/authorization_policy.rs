@@ -170,7 +170,14 @@ pub(super) fn spec<T: serde::de::DeserializeOwned + Default>(
 ) -> Result<T, String> {
     match object.data.get("spec") {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(spec) => T::deserialize(spec).map_err(|error| format!("spec does not parse: {error}")),
+        Some(spec) => serde_path_to_error::deserialize(spec).map_err(|error| {
+            // A specification that is none has no path.
+            let at = match error.path().to_string() {
+                path if path == "." => String::new(),
+                path => format!("{path}: "),
+            };
+            format!("spec does not parse: {at}{}", error.into_inner())
+        }),
     }
 }
 

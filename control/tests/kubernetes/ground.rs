@@ -119,6 +119,13 @@ impl Ground {
     /// The condition that control wrote on an object, once there is one for its generation.
     pub(crate) async fn condition(&self, object: &Value) -> Value {
         let (api, name) = install::api(&self.client, object).unwrap();
+        // Entries are told of by those who are told them whole.
+        let of_entry = object["kind"].as_str().unwrap().ends_with("Entry");
+        let ours = if of_entry {
+            "WaypointAccepted"
+        } else {
+            "ZtunnelAccepted"
+        };
         let read = || async {
             let known = api.get_opt(&name).await.ok()??;
             let generation = known.metadata.generation;
@@ -127,9 +134,9 @@ impl Ground {
                 .pointer("/status/conditions")?
                 .as_array()?
                 .clone();
-            conditions.into_iter().find(|condition| {
-                condition["type"] == "ZtunnelAccepted" && observed(condition) == generation
-            })
+            conditions
+                .into_iter()
+                .find(|condition| condition["type"] == ours && observed(condition) == generation)
         };
         until(&format!("the status of {name}"), PATIENCE, read)
             .await

@@ -1,5 +1,9 @@
 //! The webhook, asked by the real API server over TLS.
 
+use std::collections::BTreeSet;
+
+use control::admission::verdict::KINDS;
+use control::objects::Kind;
 use plane::install;
 use plane::until::until;
 use serde_json::{Value, json};
@@ -45,20 +49,82 @@ async fn a_wrong_object_is_refused_by_name_field_and_reason() {
     .unwrap();
     let mut wrong = policy("wrong");
     wrong["spec"] = json!({"rules": [{"from": [{"source": {"ipBlocks": ["nonsense"]}}]}]});
-    let refused = install::apply(&ground.client, &wrong).await.unwrap_err();
-    let refused = format!("{refused:#}");
-    for word in ["AuthorizationPolicy default/wrong", "rules[0]", "nonsense"] {
-        assert!(refused.contains(word), "{word} is not in {refused}");
+    let wrong = [
+        (
+            wrong,
+            ["AuthorizationPolicy default/wrong", "rules[0]", "nonsense"],
+        ),
+        (
+            entry(
+                "ServiceEntry",
+                json!({"hosts": ["a.test"], "resolution": "STATIC", "endpoints": [{"address": "b.test"}]}),
+            ),
+            ["ServiceEntry default/wrong", "endpoints[0]", "b.test"],
+        ),
+        (
+            entry(
+                "WorkloadEntry",
+                json!({"address": "10.0.0.1", "ports": {"http": 70000}}),
+            ),
+            ["WorkloadEntry default/wrong", "ports", "70000"],
+        ),
+    ];
+    let mut refusals = Vec::new();
+    for (object, words) in &wrong {
+        let refused = install::apply(&ground.client, object).await.unwrap_err();
+        let refused = format!("{refused:#}");
+        for word in words {
+            assert!(refused.contains(word), "{word} is not in {refused}");
+        }
+        refusals.push(refused);
     }
     // The same words as the status of one that came in before there was a webhook.
     ground.delete(&configured).await;
-    until("nobody is asked any more", PATIENCE, || async {
-        install::apply(&ground.client, &wrong).await.ok()
+    for ((object, _), refused) in wrong.iter().zip(refusals) {
+        until("nobody is asked any more", PATIENCE, || async {
+            install::apply(&ground.client, object).await.ok()
+        })
+        .await
+        .unwrap();
+        let condition = ground.condition(object).await;
+        let said = condition["message"].as_str().unwrap();
+        let reason = said.split(". ").next().unwrap();
+        assert!(refused.contains(reason), "{refused} and {said}");
+    }
+}
+
+fn entry(kind: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": kind,
+        "metadata": {"name": "wrong", "namespace": "default"}, "spec": spec,
     })
-    .await
-    .unwrap();
-    let condition = ground.condition(&wrong).await;
-    let said = condition["message"].as_str().unwrap();
-    let reason = said.split(". ").next().unwrap();
-    assert!(refused.contains(reason), "{refused} and {said}");
+}
+
+/// The resources of a rule list, as `group/plural`.
+fn resources(rules: &Value) -> BTreeSet<String> {
+    let texts = |value: &Value| -> Vec<String> {
+        let all = value.as_array().unwrap().iter();
+        all.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let rules = rules.as_array().unwrap().iter();
+    let all = rules.flat_map(|rule| {
+        let groups = texts(&rule["apiGroups"]);
+        let resources = texts(&rule["resources"]);
+        groups.into_iter().flat_map(move |group| {
+            let of_group = resources.iter().map(move |one| format!("{group}/{one}"));
+            of_group.collect::<Vec<_>>()
+        })
+    });
+    all.collect()
+}
+
+#[test]
+fn the_chart_has_every_kind_reviewed_that_control_looks_at() {
+    let reviewed = resources(&configuration(([127, 0, 0, 1], 1).into())["webhooks"][0]["rules"]);
+    let plural = |kind: Kind| match kind.name().to_lowercase() {
+        name if name.ends_with('y') => format!("{}ies", &name[..name.len() - 1]),
+        name => format!("{name}s"),
+    };
+    let looked_at = KINDS.map(|kind| format!("{}/{}", kind.group().0, plural(kind)));
+    assert_eq!(reviewed, BTreeSet::from(looked_at));
 }

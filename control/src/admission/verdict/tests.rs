@@ -47,7 +47,37 @@ fn what_is_wrong_is_named_by_field_and_reason() {
             "VirtualService",
             NETWORKING,
             json!({"hosts": ["web"], "http": [{"route": [{"destination": {"host": 7}}]}]}),
-            "invalid type",
+            "http[0].route[0].destination.host: invalid type",
+        ),
+        (
+            "ServiceEntry",
+            NETWORKING,
+            json!({"hosts": ["ext.test"], "ports": [{"number": 80, "name": "a"}, {"number": 80, "name": "b"}]}),
+            "ports[1]: number 80 is another port's too",
+        ),
+        (
+            "ServiceEntry",
+            NETWORKING,
+            json!({"hosts": ["ext.test"], "resolution": "STATIC", "endpoints": [{"address": "name.test"}]}),
+            "endpoints[0]: resolution STATIC needs addresses",
+        ),
+        (
+            "WorkloadEntry",
+            NETWORKING,
+            json!({"address": "unix:///run/it"}),
+            "address: \"unix:///run/it\"",
+        ),
+        (
+            "WorkloadEntry",
+            NETWORKING,
+            json!({"address": "10.0.0.1", "ports": {"http": 70000}}),
+            "ports: http 70000 is no port",
+        ),
+        (
+            "WorkloadEntry",
+            NETWORKING,
+            json!({"address": "10.0.0.1", "weight": "much"}),
+            "weight: invalid type",
         ),
         (
             "VirtualService",
@@ -83,6 +113,29 @@ fn what_is_right_or_only_early_is_stored() {
         ("AuthorizationPolicy", SECURITY, json!({})),
         // Not for node proxies, and no mistake.
         ("AuthorizationPolicy", SECURITY, json!({"action": "CUSTOM"})),
+        // Who decides may come later, like a service.
+        (
+            "AuthorizationPolicy",
+            SECURITY,
+            json!({
+                "targetRefs": [{"kind": "Service", "group": "", "name": "web"}],
+                "action": "CUSTOM", "provider": {"name": "ask"}, "rules": [{}],
+            }),
+        ),
+        (
+            "ServiceEntry",
+            NETWORKING,
+            json!({
+                "hosts": ["ext.test"], "resolution": "STATIC",
+                "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+                "endpoints": [{"address": "192.0.2.1", "ports": {"http": 8080}}],
+            }),
+        ),
+        (
+            "WorkloadEntry",
+            NETWORKING,
+            json!({"address": "vm.test", "labels": {"app": "a"}, "ports": {"http": 8080}}),
+        ),
         (
             "AuthorizationPolicy",
             SECURITY,

@@ -132,26 +132,25 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             })
         }
         Kind::ServiceEntry => {
-            let hosts = json!([
-                pick(
-                    &[
-                        "e.test",
-                        "o0.shop.svc.cluster.local",
-                        "*.wild.test",
-                        "short"
-                    ],
-                    0
-                ),
-                pick(&["e.test", "f.test"], 1)
-            ]);
             let resolution = pick(&["NONE", "STATIC", "DNS", "DYNAMIC_DNS"], 2);
+            let of_request = resolution == "DYNAMIC_DNS";
+            let first = [
+                "e.test",
+                "o0.shop.svc.cluster.local",
+                "*.wild.test",
+                "short",
+            ];
+            let hosts = match of_request {
+                true => json!(["*.wild.test"]),
+                false => json!([pick(&first, 0), pick(&["e.test", "f.test"], 1)]),
+            };
             let mut spec = json!({
                 "hosts": hosts,
                 "resolution": resolution,
                 "ports": [{"number": 80, "name": "web", "protocol": "HTTP"}],
                 "exportTo": if choice[3].is_multiple_of(3) { json!(["."]) } else { json!([]) },
             });
-            if choice[1].is_multiple_of(2) && resolution != "NONE" {
+            if choice[1].is_multiple_of(2) && resolution != "NONE" && !of_request {
                 spec["endpoints"] =
                     json!([{"address": format!("203.0.113.{}", choice[3]), "labels": labels}]);
             } else if choice[1].is_multiple_of(3) {
