@@ -28,6 +28,7 @@ pub(crate) mod testing;
 mod tests;
 mod upgrade;
 mod view;
+mod web;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use connection::{Version, serve};

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connection;
 pub mod cors;
 pub mod fault;
+pub mod grpc;
 pub mod head;
 pub mod http;
 pub mod intake;

@@ -27,7 +27,6 @@ const REFUSED: &[(&str, &str)] = &[("plugins", "v3.Wasm")];
 const COUNTED: &[&str] = &[
     "AccessLogFilter.extension_filter",
     "CustomTag.default_value",
-    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
     "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy",
 ];
 

@@ -71,6 +71,7 @@ const CORES: &[&str] = &[
     "waypoint/src/authz",
     "waypoint/src/cors",
     "waypoint/src/fault",
+    "waypoint/src/grpc",
     "waypoint/src/head",
     "waypoint/src/intake",
     "waypoint/src/jwt",

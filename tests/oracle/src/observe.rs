@@ -165,13 +165,17 @@ fn ask(case: &Case, id: &str) -> Result<Ask> {
     let long = case.long.iter();
     headers.extend(long.map(|(name, length)| (name.clone(), "x".repeat(*length))));
     headers.extend((0..case.many).map(|n| (format!("x-many-{n}"), n.to_string())));
-    let body = case.large.map(|size| Bytes::from(vec![b'x'; size]));
+    let body = match (case.large, case.pieces.as_slice()) {
+        (Some(size), _) => vec![Bytes::from(vec![b'x'; size])],
+        (None, []) => vec![Bytes::from(case.body.clone())],
+        (None, pieces) => pieces.iter().cloned().map(Bytes::from).collect(),
+    };
     Ok(Ask {
         method: Method::from_bytes(method.as_bytes())?,
         authority: authority.to_owned(),
         path: path.to_owned(),
         headers,
-        body: body.unwrap_or_else(|| Bytes::from(case.body.clone())),
+        body,
     })
 }
 

@@ -8,6 +8,8 @@
 //! | `h=NAME: VALUE` | adds a header |
 //! | `t=NAME: VALUE` | ends with a trailer |
 //! | `body=TEXT` | has this body instead of its name |
+//! | `frames=TEXT,TEXT` | has gRPC messages as its body |
+//! | `chop=N` | sends its body in frames of N bytes |
 //! | `size=N` | has a body of N bytes |
 //! | `delay=MS` | waits before it answers |
 //! | `stall=MS` | waits between head and body |
@@ -25,6 +27,8 @@ pub(crate) struct Step {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) trailers: Vec<(String, String)>,
     pub(crate) body: Option<String>,
+    pub(crate) frames: Option<Vec<String>>,
+    pub(crate) chop: Option<usize>,
     pub(crate) size: Option<usize>,
     pub(crate) delay: Duration,
     pub(crate) stall: Duration,
@@ -48,6 +52,8 @@ impl Default for Step {
             headers: Vec::new(),
             trailers: Vec::new(),
             body: None,
+            frames: None,
+            chop: None,
             size: None,
             delay: Duration::ZERO,
             stall: Duration::ZERO,
@@ -76,6 +82,8 @@ fn parse(text: &str) -> Result<Step, String> {
             "h" => step.headers.push(pair()?),
             "t" => step.trailers.push(pair()?),
             "body" => step.body = Some(value.to_owned()),
+            "frames" => step.frames = Some(value.split(',').map(str::to_owned).collect()),
+            "chop" => step.chop = Some(number()?),
             "size" => step.size = Some(number()?),
             "delay" => step.delay = Duration::from_millis(number()? as u64),
             "stall" => step.stall = Duration::from_millis(number()? as u64),

@@ -91,6 +91,9 @@ pub struct Case {
     /// The request's body.
     #[serde(default)]
     pub body: String,
+    /// A body in pieces instead, which come one after the other.
+    #[serde(default)]
+    pub pieces: Vec<String>,
     /// Headers by the length of their value.
     #[serde(default)]
     pub long: BTreeMap<String, usize>,

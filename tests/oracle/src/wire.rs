@@ -4,13 +4,17 @@
 pub mod frames;
 pub mod raw;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, Request, Version};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -53,9 +57,16 @@ pub struct Ask {
     pub path: String,
     /// In order; a name may occur more than once.
     pub headers: Vec<(String, String)>,
-    /// Empty for none.
-    pub body: Bytes,
+    /// In pieces, between which a little passes, so that they come apart; empty for none.
+    pub body: Vec<Bytes>,
 }
+
+/// What passes between two pieces of a body: long enough for the first to be read by itself, on most
+/// days. Nothing depends on it but what is shown.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A request's body.
+type Sent = UnsyncBoxBody<Bytes, Infallible>;
 
 impl Ask {
     /// `GET path` of `authority`.
@@ -66,7 +77,7 @@ impl Ask {
             authority: authority.to_owned(),
             path: path.to_owned(),
             headers: Vec::new(),
-            body: Bytes::new(),
+            body: Vec::new(),
         }
     }
 }
@@ -96,8 +107,8 @@ pub struct Caller {
 
 #[derive(Debug)]
 enum Sender {
-    H1(http1::SendRequest<Full<Bytes>>),
-    H2(http2::SendRequest<Full<Bytes>>),
+    H1(http1::SendRequest<Sent>),
+    H2(http2::SendRequest<Sent>),
 }
 
 impl Caller {
@@ -151,7 +162,7 @@ impl Caller {
 }
 
 impl Ask {
-    fn request(&self, over: Over) -> Result<Request<Full<Bytes>>> {
+    fn request(&self, over: Over) -> Result<Request<Sent>> {
         let mut request = Request::builder().method(self.method.clone());
         request = match over {
             Over::H1 => request
@@ -162,7 +173,18 @@ impl Ask {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        Ok(request.body(Full::new(self.body.clone()))?)
+        let body = match self.body.as_slice() {
+            [] => Full::default().boxed_unsync(),
+            [whole] => Full::new(whole.clone()).boxed_unsync(),
+            pieces => {
+                let pieces = futures_util::stream::iter(pieces.to_vec()).then(async |piece| {
+                    tokio::time::sleep(PAUSE).await;
+                    Ok(Frame::data(piece))
+                });
+                BodyExt::boxed_unsync(StreamBody::new(Box::pin(pieces)))
+            }
+        };
+        Ok(request.body(body)?)
     }
 }
 

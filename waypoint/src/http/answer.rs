@@ -18,6 +18,7 @@ use super::reply::Reply;
 use super::request::has_hop_by_hop;
 use super::upgrade;
 use crate::cors;
+use crate::grpc::web::{self, Web};
 use crate::model::http::{Cors, ServerHeader};
 use crate::model::route::{
     Destination, Route, RouteAction, RouteTable, SetAction, VirtualHost, Weighted,
@@ -50,6 +51,10 @@ pub(super) struct Afterwards {
     pub(super) authorised: Vec<(HeaderName, HeaderValue, SetAction)>,
     /// How many attempts were made, where the answer is to say so.
     pub(super) attempts: Option<u32>,
+    /// The caller speaks gRPC-Web.
+    pub(super) web: Option<Web>,
+    /// The body of an answer that it could make nothing of, to be told in the head.
+    pub(super) words: Option<Bytes>,
 }
 
 /// Whose changes to headers count.
@@ -146,8 +151,10 @@ impl Answered {
             exchange.marks.downstream_start = Some(now.into_std());
             change(&flow, exchange, headers);
         }
+        let after = &flow.afterwards;
         let body = match self.handover {
-            None => ResponseBody::stream(received, landing),
+            None if after.words.is_some() => ResponseBody::whole(Bytes::new(), landing),
+            None => ResponseBody::stream(received, landing, after.web),
             Some(handover) => {
                 tokio::task::spawn_local(upgrade::pipe(handover, landing));
                 ResponseBody::nothing()
@@ -158,10 +165,14 @@ impl Answered {
 }
 
 /// An answer that is made here, as the client gets it.
-pub(super) fn reply(flow: Flow<'_>, landing: Landing, reply: Reply) -> Response<ResponseBody> {
+pub(super) fn reply(mut flow: Flow<'_>, landing: Landing, reply: Reply) -> Response<ResponseBody> {
     let (flag, details) = (reply.flag, reply.details.clone());
-    let (response, body) = reply.response(flow.grpc);
+    let is_web = flow.afterwards.web.is_some();
+    let (response, mut body) = reply.response(flow.grpc && !is_web);
     let (mut head, ()) = response.into_parts();
+    if is_web && !body.is_empty() {
+        flow.afterwards.words = Some(std::mem::take(&mut body));
+    }
     {
         let exchange = &mut *flow.flight.exchange.borrow_mut();
         exchange.status = Some(head.status);
@@ -214,6 +225,12 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
     }
     if let Some((cors, origin)) = &after.cors {
         cors::decorate(cors, origin, headers);
+    }
+    if let Some(web) = after.web {
+        web.answer(headers);
+    }
+    if let (Some(words), Some(status)) = (&after.words, exchange.status) {
+        web::tell(headers, status, words);
     }
     say_who(flow, headers);
     let telemetry = &flow.http.connection.local.telemetry;

@@ -17,6 +17,7 @@ use super::flow::Flow;
 use super::forward::{Plan, count, request, shorter};
 use super::replay::Replay;
 use super::reply::Reply;
+use crate::grpc::text::Unreadable;
 use crate::model::endpoint::Endpoint;
 use crate::route::retry::{self, Decision, Outcome};
 use crate::route::timeout;
@@ -142,6 +143,9 @@ impl Attempts {
         match done.await {
             Ok(Ok(sent)) => Ok(Ended::Answered(Box::new(sent))),
             Ok(Err(Refused { failure, .. })) => {
+                if let Some(unreadable) = flow.flight.unreadable() {
+                    return Err(expire(unreadable, self.complete));
+                }
                 note_failure(flow, &failure);
                 match failure.kind {
                     FailureKind::Timeout if self.time_left(flow) != Some(Duration::ZERO) => {
@@ -303,6 +307,12 @@ fn out_of_time(details: &'static str) -> Reply {
     .flag(Flags::UPSTREAM_TIMEOUT)
 }
 
+/// What is answered to gRPC-Web that can't be read.
+pub(super) fn unreadable(why: Unreadable) -> Reply {
+    let body = "Bad gRPC-web request, invalid base64 data.";
+    Reply::new(StatusCode::BAD_REQUEST, body, why.details())
+}
+
 /// What is answered when the request's own time is over.
 pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
     let status = match complete {
@@ -325,5 +335,6 @@ pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
             "request timeout",
             "request_overall_timeout",
         ),
+        Expired::Unreadable(why) => unreadable(why),
     }
 }

@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use mesh::policy::Permit;
 use tracing::debug;
 
-use super::attempts::expire;
-use super::body::RequestBody;
+use super::attempts::{expire, unreadable};
+use super::body::{BodyError, RequestBody};
 use super::filters::overridden;
 use super::flow::Flow;
 use super::jwks::own;
@@ -93,7 +93,11 @@ async fn read(flow: &mut Flow<'_>, buffer: Buffer) -> Result<Option<(Vec<u8>, bo
             return Err(expire(expired, false));
         }
     };
+    flight.received(body.take_came());
     if let Err(error) = read {
+        if let BodyError::Unreadable(why) = error {
+            return Err(unreadable(why));
+        }
         debug!(%error, "a body broke off before it could be told of");
         return Err(Reply::new(
             StatusCode::BAD_REQUEST,
@@ -101,7 +105,6 @@ async fn read(flow: &mut Flow<'_>, buffer: Buffer) -> Result<Option<(Vec<u8>, bo
             "downstream_remote_disconnect",
         ));
     }
-    flight.received(body.held());
     if body.has_ended() {
         flight.request_complete();
     }

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::copied::Copied;
 use super::flight::{Expired, Flight, Landing};
 use super::inbound::Inbound;
 use super::replay::Attempt;
+use crate::grpc::text::Unreadable;
+use crate::grpc::web::{self, Web};
 use crate::telemetry::Flags;
 use crate::upstream::Received;
 
@@ -25,6 +27,9 @@ pub enum BodyError {
     /// The request's time is over.
     #[error("the request took longer than it may")]
     Expired,
+    /// The client's gRPC-Web can't be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// A body that was to be sent again had grown too large meanwhile, or broke before.
     #[error("the body can't be sent again")]
     Lost,
@@ -57,6 +62,8 @@ pub struct Streamed {
 pub struct ResponseBody {
     kind: Kind,
     landing: Option<Landing>,
+    /// It goes as gRPC-Web.
+    web: Option<Box<web::Body>>,
 }
 
 #[derive(Debug)]
@@ -88,18 +95,17 @@ impl Streamed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        self.flight.received(self.incoming.take_came());
         match &frame {
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref().filter(|_| !self.incoming.was_early()) {
-                    self.flight.received(data.len());
-                }
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.flight.request_complete();
                 }
             }
-            Some(Err(_)) | None => self.flight.request_complete(),
+            Some(Err(error)) => self.flight.request_broke(error),
+            None => self.flight.request_complete(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame)
     }
 }
 
@@ -152,13 +158,16 @@ impl ResponseBody {
         Self::new(kind, landing)
     }
 
-    /// An upstream's answer.
-    pub(super) fn stream(received: Received, landing: Landing) -> Self {
+    /// An upstream's answer, as it comes or as gRPC-Web.
+    pub(super) fn stream(received: Received, landing: Landing, web: Option<Web>) -> Self {
         let kind = match received.is_end_stream() {
             true => Kind::Empty,
             false => Kind::Stream(received),
         };
-        Self::new(kind, landing)
+        Self {
+            web: web.map(|web| Box::new(web.body())),
+            ..Self::new(kind, landing)
+        }
     }
 
     /// Nothing: the request's end is somebody else's business.
@@ -166,6 +175,7 @@ impl ResponseBody {
         Self {
             kind: Kind::Empty,
             landing: None,
+            web: None,
         }
     }
 
@@ -176,6 +186,7 @@ impl ResponseBody {
         Self {
             kind,
             landing: Some(landing),
+            web: None,
         }
     }
 
@@ -204,15 +215,23 @@ impl ResponseBody {
         let ended = received.is_end_stream();
         match frame {
             Some(Ok(frame)) => {
-                if let Some(landing) = &self.landing {
-                    if let Some(data) = frame.data_ref() {
-                        landing.flight().sent(data.remaining());
-                    }
-                    if let Some(trailers) = frame.trailers_ref() {
-                        landing.trailers(trailers);
-                    }
+                let last = ended || frame.is_trailers();
+                if let Some((landing, trailers)) = self.landing.as_ref().zip(frame.trailers_ref()) {
+                    landing.trailers(trailers);
                 }
-                if ended || frame.is_trailers() {
+                let frame = match &mut self.web {
+                    None => frame,
+                    Some(web) => translated(web, frame, last),
+                };
+                let data = frame.data_ref().map(Bytes::len);
+                if !last && data == Some(0) {
+                    // It waits for what comes next, at most twice before there is text.
+                    return self.poll_stream(cx);
+                }
+                if let Some((landing, count)) = self.landing.as_ref().zip(data) {
+                    landing.flight().sent(count);
+                }
+                if last {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -226,8 +245,13 @@ impl ResponseBody {
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
+                let rest = self.web.as_mut().map(|web| web.end());
+                let rest = rest.filter(|rest| !rest.is_empty());
+                if let Some((landing, rest)) = self.landing.as_ref().zip(rest.as_ref()) {
+                    landing.flight().sent(rest.len());
+                }
                 self.finish();
-                Poll::Ready(None)
+                Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))))
             }
         }
     }
@@ -239,6 +263,7 @@ impl ResponseBody {
                 Expired::Whole => (Flags::NONE, "max_duration_timeout"),
                 Expired::Request => (Flags::NONE, "request_overall_timeout"),
                 Expired::Total | Expired::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+                Expired::Unreadable(why) => (Flags::NONE, why.details()),
             };
             landing.broke(flag, details);
         }
@@ -248,8 +273,19 @@ impl ResponseBody {
     }
 }
 
+/// A frame of an answer as gRPC-Web has it.
+fn translated(web: &mut web::Body, frame: Frame<Bytes>, last: bool) -> Frame<Bytes> {
+    match frame.into_data() {
+        Ok(bytes) => Frame::data(web.data(bytes, last)),
+        Err(frame) => match frame.trailers_ref() {
+            Some(trailers) => Frame::data(web.trailers(trailers)),
+            None => frame,
+        },
+    }
+}
+
 /// How an upstream broke off its answer: by a reset of the stream, or with its connection.
-fn how(error: &hyper::Error) -> (Flags, &'static str) {
+pub(super) fn how(error: &hyper::Error) -> (Flags, &'static str) {
     let cause = std::error::Error::source(error);
     let reset = cause
         .and_then(|cause| cause.downcast_ref::<h2::Error>())
@@ -296,6 +332,8 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // Neither text nor trailers have the length of what came.
+            Kind::Stream(_) if self.web.is_some() => SizeHint::new(),
             Kind::Stream(received) => received.size_hint(),
         }
     }

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use super::authz;
 use super::flow::{Flow, Target};
 use super::reply::Reply;
-use super::session;
+use super::{session, web};
 use crate::jwt::{self, Checked};
 use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
@@ -55,6 +55,7 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
                 }
             }
             HttpFilter::Cors => origins(flow)?,
+            HttpFilter::GrpcWeb => web::translate(flow)?,
             HttpFilter::Session(filter) => session::find(flow, filter.as_ref()),
             HttpFilter::Refused => return Err(not_served()),
             // Counted at the request's end.

@@ -12,7 +12,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::body::BodyError;
 use super::view::View;
+use crate::grpc::text::Unreadable;
 use crate::telemetry::{Exchange, Flags};
 use crate::worker::Local;
 
@@ -31,6 +33,8 @@ pub(super) struct Flight {
     request_done: Cell<Option<Instant>>,
     /// Who waits for the request's end.
     waits: RefCell<Option<Waker>>,
+    /// Why the request's body can't be read.
+    unreadable: Cell<Option<Unreadable>>,
     received: Cell<u64>,
     sent: Cell<u64>,
     limits: Cell<Limits>,
@@ -50,6 +54,8 @@ pub(super) struct Limits {
     pub(super) request: Option<Duration>,
     /// From the request's end, or the attempt's beginning if that is later, to the answer's head.
     pub(super) attempt: Option<(Instant, Duration)>,
+    /// The request is text: that it can't be read ends it as well.
+    pub(super) readable: bool,
 }
 
 /// Which limit was reached.
@@ -60,6 +66,8 @@ pub(super) enum Expired {
     Whole,
     Request,
     Attempt,
+    /// What the request is made of can't be read.
+    Unreadable(Unreadable),
 }
 
 impl Flight {
@@ -78,6 +86,7 @@ impl Flight {
             moved: Cell::new(began),
             request_done: Cell::new(complete.then_some(began)),
             waits: RefCell::new(None),
+            unreadable: Cell::new(None),
             received: Cell::new(0),
             sent: Cell::new(0),
             limits: Cell::new(Limits::default()),
@@ -99,6 +108,9 @@ impl Flight {
 
     /// Bytes of the request came.
     pub(super) fn received(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
         self.received.set(self.received.get() + count as u64);
         self.touch();
     }
@@ -129,6 +141,19 @@ impl Flight {
         }
     }
 
+    /// The rest of the request never comes, or can't be read.
+    pub(super) fn request_broke(&self, error: &BodyError) {
+        if let BodyError::Unreadable(why) = error {
+            self.unreadable.set(Some(*why));
+        }
+        self.request_complete();
+    }
+
+    /// Why the request's body can't be read, where it can't.
+    pub(super) fn unreadable(&self) -> Option<Expired> {
+        self.unreadable.get().map(Expired::Unreadable)
+    }
+
     /// How long nothing may move.
     pub(super) fn idle(&self) -> Option<Duration> {
         self.limits.get().idle
@@ -140,7 +165,10 @@ impl Flight {
         if limits == Limits::default() {
             return Poll::Pending;
         }
-        let counts_from_end = limits.total.is_some() || limits.attempt.is_some();
+        if let Some(unreadable) = self.unreadable() {
+            return Poll::Ready(unreadable);
+        }
+        let counts_from_end = limits.total.is_some() || limits.attempt.is_some() || limits.readable;
         if counts_from_end && self.request_done.get().is_none() {
             *self.waits.borrow_mut() = Some(cx.waker().clone());
         }

@@ -20,7 +20,7 @@ use super::reply::{Refusal, Reply};
 use super::request::{Asked, Stop};
 use super::session::Sticky;
 use super::view::View;
-use super::{answer, filters, forward, forwarded};
+use super::{answer, filters, forward, forwarded, web};
 use crate::head::Metadata;
 use crate::model::route::{Route, RouteAction, VirtualHost};
 use crate::route::{Ask, Found, find, redirect, split};
@@ -140,7 +140,11 @@ impl Flow<'_> {
         // What filters wrote down is told by logs and headers, of denied requests too.
         self.flight.exchange.borrow_mut().metadata = self.metadata.clone();
         filtered?;
-        self.act(landing).await
+        let answered = self.act(landing).await?;
+        match web::is_foreign(self, &answered) {
+            true => Box::pin(web::read(self, answered)).await,
+            false => Ok(answered),
+        }
     }
 
     /// Writes down what was asked.

@@ -1,5 +1,6 @@
 //! A request's body as it comes from the client, of which a filter may read the beginning before the
-//! request goes on: what was read is passed on first, as it came.
+//! request goes on: what was read is passed on first, as it came. gRPC-Web's text is decoded here, so
+//! that whoever reads the body, or sends it again, has gRPC's frames.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -7,8 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
+
+use super::body::BodyError;
+use crate::grpc::text::Decoder;
+use crate::grpc::web::Web;
 
 /// A request's body.
 #[derive(Debug)]
@@ -18,8 +22,12 @@ pub(super) struct Inbound {
     rest: Incoming,
     /// There is nothing behind what was read ahead.
     ended: bool,
-    /// The frame that was given last had been read ahead.
-    was_early: bool,
+    /// Bytes that came from the client since somebody asked last.
+    came: usize,
+    /// It is gRPC-Web's: its length isn't told, as Envoy doesn't.
+    web: bool,
+    /// It comes as text.
+    text: Option<Box<Decoder>>,
 }
 
 impl From<Incoming> for Inbound {
@@ -27,24 +35,76 @@ impl From<Incoming> for Inbound {
         Self {
             early: VecDeque::new(),
             ended: false,
-            was_early: false,
+            came: 0,
+            web: false,
+            text: None,
             rest,
         }
     }
 }
 
 impl Inbound {
+    /// It is gRPC-Web's from here on; what was read ahead too.
+    ///
+    /// # Errors
+    /// What was read ahead is to be text, and isn't.
+    pub(super) fn translate(&mut self, web: Web) -> Result<(), BodyError> {
+        self.web = true;
+        if !web.asks_in_text {
+            return Ok(());
+        }
+        let mut decoder = Box::<Decoder>::default();
+        for frame in std::mem::take(&mut self.early) {
+            match frame.into_data() {
+                Ok(text) => {
+                    let bytes = decoder.take(&text, false)?;
+                    if !bytes.is_empty() {
+                        self.early.push_back(Frame::data(bytes));
+                    }
+                }
+                Err(frame) => self.early.push_back(frame),
+            }
+        }
+        if self.ended {
+            decoder.end()?;
+        }
+        self.text = Some(decoder);
+        Ok(())
+    }
+
     /// Reads until the body has ended or more than so many bytes are there. What is read is held, and
     /// frames of the HTTP library bound what is read beyond.
-    pub(super) async fn read_ahead(&mut self, most: usize) -> Result<(), hyper::Error> {
+    pub(super) async fn read_ahead(&mut self, most: usize) -> Result<(), BodyError> {
         while !self.ended && self.held() <= most {
-            match self.rest.frame().await {
+            let frame = std::future::poll_fn(|cx| self.poll_rest(cx)).await;
+            match frame {
                 None => self.ended = true,
                 Some(frame) => self.early.push_back(frame?),
             }
             self.ended |= self.rest.is_end_stream();
         }
         Ok(())
+    }
+
+    /// The next frame that nobody read ahead.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let frame = ready!(Pin::new(&mut self.rest).poll_frame(cx)).transpose()?;
+            let data = frame.as_ref().and_then(Frame::data_ref);
+            self.came += data.map_or(0, Bytes::len);
+            let Some(decoder) = &mut self.text else {
+                return Poll::Ready(frame.map(Ok));
+            };
+            let Some(text) = data else {
+                decoder.end()?;
+                return Poll::Ready(frame.map(Ok));
+            };
+            let last = self.rest.is_end_stream();
+            let bytes = decoder.take(text, last)?;
+            if !bytes.is_empty() || last {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+        }
     }
 
     /// The first bytes of what was read ahead, and whether there is more of the body.
@@ -61,9 +121,9 @@ impl Inbound {
         self.ended
     }
 
-    /// Whether the frame that was given last had been read ahead, and was counted then.
-    pub(super) fn was_early(&self) -> bool {
-        self.was_early
+    /// How many bytes came from the client since this was asked last.
+    pub(super) fn take_came(&mut self) -> usize {
+        std::mem::take(&mut self.came)
     }
 
     /// How many bytes were read ahead and not given yet.
@@ -75,21 +135,19 @@ impl Inbound {
 
 impl Body for Inbound {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let early = self.early.pop_front();
-        self.was_early = early.is_some();
-        if let Some(frame) = early {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(frame) = self.early.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut self.rest).poll_frame(cx));
+        let frame = ready!(self.poll_rest(cx));
         self.ended = frame.is_none();
         Poll::Ready(frame)
     }
@@ -99,6 +157,9 @@ impl Body for Inbound {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.web {
+            return SizeHint::new();
+        }
         if self.early.is_empty() && !self.ended {
             return self.rest.size_hint();
         }

@@ -142,6 +142,7 @@ impl Attempt {
             ready!(copy.poll_room(cx));
         }
         let frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx));
+        self.shared.flight.received(state.incoming.take_came());
         let Some(frame) = frame else {
             state.end(End::Ended);
             self.shared.flight.request_complete();
@@ -151,17 +152,14 @@ impl Attempt {
             Ok(frame) => frame,
             Err(error) => {
                 state.end(End::Broken);
-                self.shared.flight.request_complete();
-                return Poll::Ready(Some(Err(error.into())));
+                self.shared.flight.request_broke(&error);
+                return Poll::Ready(Some(Err(error)));
             }
         };
         for copy in &state.copies {
             copy.pass(&frame);
         }
         if let Some(data) = frame.data_ref() {
-            if !state.incoming.was_early() {
-                self.shared.flight.received(data.len());
-            }
             state.size += data.len();
             if state.lost || state.size > LIMIT {
                 state.lost = true;

@@ -4,14 +4,9 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderName, Response, StatusCode};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::grpc;
 use crate::telemetry::Flags;
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// What is escaped in `grpc-message`: what isn't printable ASCII, and the escape itself.
-const MESSAGE: AsciiSet = CONTROLS.add(b'%');
 
 /// An answer that is made here.
 #[derive(Debug)]
@@ -116,14 +111,11 @@ impl Reply {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/grpc"),
         );
-        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
-        headers.insert(GRPC_STATUS, HeaderValue::from(status));
+        let status = self.grpc_status;
+        let status = status.unwrap_or_else(|| grpc::status_of(self.status));
+        headers.insert(grpc::STATUS, HeaderValue::from(status));
         if !self.body.is_empty() {
-            let text = String::from_utf8_lossy(&self.body);
-            let escaped = utf8_percent_encode(&text, &MESSAGE).to_string();
-            if let Ok(message) = HeaderValue::try_from(escaped) {
-                headers.insert(GRPC_MESSAGE, message);
-            }
+            headers.insert(grpc::MESSAGE, grpc::message(&self.body));
         }
         (response, Bytes::new())
     }
@@ -186,18 +178,6 @@ impl From<Refusal> for Reply {
             R::Upgrade => (StatusCode::FORBIDDEN, "upgrade_failed", Flags::NONE),
         };
         Self::new(status, Bytes::new(), details).flag(flag)
-    }
-}
-
-/// gRPC's status for an HTTP status, as gRPC's own mapping has it.
-fn grpc_status(status: StatusCode) -> u32 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }
 

@@ -2,4 +2,5 @@
 
 mod lifecycle;
 mod plain;
+mod web;
 mod world;

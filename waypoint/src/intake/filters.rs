@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fau
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
+use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as state;
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3 as session;
@@ -142,6 +143,10 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
             } = typed::unpack(config, notes)?;
             HttpFilter::GrpcStats
         }
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => {
+            let GrpcWeb {} = typed::unpack(config, notes)?;
+            HttpFilter::GrpcWeb
+        }
         "stats.PluginConfig" => HttpFilter::Stats(Arc::new(stats::of(config, notes)?)),
         "io.istio.http.peer_metadata.Config" => HttpFilter::PeerMetadata,
         "envoy.extensions.filters.http.set_filter_state.v3.Config" => {
@@ -161,8 +166,7 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
         "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig" => {
             return Ok(Some(Compiled::Nothing));
         }
-        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
-        | "envoy.extensions.filters.http.compressor.v3.Compressor"
+        "envoy.extensions.filters.http.compressor.v3.Compressor"
         | "envoy.extensions.filters.http.decompressor.v3.Decompressor"
         | "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
         | "envoy.extensions.filters.http.buffer.v3.Buffer" => {

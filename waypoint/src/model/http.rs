@@ -92,6 +92,8 @@ pub enum HttpFilter {
     Cors,
     /// Sticky sessions, by default none.
     Session(Option<Arc<StatefulSession>>),
+    /// gRPC-Web becomes gRPC, and its answers the other way round.
+    GrpcWeb,
     /// gRPC is counted.
     GrpcStats,
     /// Istio's request metrics are kept (`istio.stats`).

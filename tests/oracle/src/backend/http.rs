@@ -138,10 +138,11 @@ fn upgrade(mut request: Request<Incoming>, name: &Name) -> Response<Scripted> {
 }
 
 fn scripted(step: Step, name: &Name) -> Result<Response<Scripted>, Failure> {
-    let body = match (step.size, &step.body) {
-        (Some(size), _) => Bytes::from(vec![b'x'; size]),
-        (None, Some(text)) => Bytes::from(text.clone()),
-        (None, None) => Bytes::from(name.text()),
+    let body = match (step.size, &step.body, &step.frames) {
+        (_, _, Some(messages)) => frames(messages),
+        (Some(size), _, _) => Bytes::from(vec![b'x'; size]),
+        (None, Some(text), _) => Bytes::from(text.clone()),
+        (None, None, _) => Bytes::from(name.text()),
     };
     let mut trailers = HeaderMap::new();
     for (name, text) in &step.trailers {
@@ -149,6 +150,7 @@ fn scripted(step: Step, name: &Name) -> Result<Response<Scripted>, Failure> {
     }
     let scripted = Scripted {
         body,
+        piece: step.chop.unwrap_or(PIECE),
         trailers: (!trailers.is_empty()).then_some(trailers),
         breaks: step.ending == Ending::Break,
         stall: (!step.stall.is_zero()).then(|| Box::pin(tokio::time::sleep(step.stall))),
@@ -163,6 +165,18 @@ fn scripted(step: Step, name: &Name) -> Result<Response<Scripted>, Failure> {
     Ok(answer)
 }
 
+/// gRPC's frames: no flags, the length in four bytes, the message.
+fn frames(messages: &[String]) -> Bytes {
+    let mut bytes = Vec::new();
+    for message in messages {
+        let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        bytes.push(0);
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(message.as_bytes());
+    }
+    bytes.into()
+}
+
 fn value(text: &str) -> HeaderValue {
     HeaderValue::try_from(text).expect("names of clusters are visible ASCII")
 }
@@ -170,6 +184,8 @@ fn value(text: &str) -> HeaderValue {
 /// A body that stalls, breaks off or ends with trailers as told.
 struct Scripted {
     body: Bytes,
+    /// How long one frame is at most.
+    piece: usize,
     trailers: Option<HeaderMap>,
     breaks: bool,
     stall: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -179,6 +195,7 @@ impl Scripted {
     fn empty() -> Self {
         Self {
             body: Bytes::new(),
+            piece: PIECE,
             trailers: None,
             breaks: false,
             stall: None,
@@ -210,7 +227,7 @@ impl Body for Scripted {
             std::task::ready!(pending);
         }
         if !self.body.is_empty() {
-            let piece = self.body.len().min(PIECE);
+            let piece = self.body.len().min(self.piece);
             return Poll::Ready(Some(Ok(Frame::data(self.body.split_to(piece)))));
         }
         let trailers = self.trailers.take().map(|t| Ok(Frame::trailers(t)));

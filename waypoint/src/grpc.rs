@@ -1,0 +1,58 @@
+//! What gRPC says in its own words: statuses for those of HTTP, messages as headers carry them, and
+//! gRPC-Web ([`web`]), by which browsers speak it. Pure.
+
+pub mod text;
+pub mod web;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+/// The header or trailer with a call's status.
+pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The header or trailer with what is said of it.
+pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What is escaped in `grpc-message`, as Envoy does it: what isn't printable ASCII, the tilde, and the
+/// escape itself.
+const ESCAPED: AsciiSet = CONTROLS.add(b'%').add(b'~');
+
+/// gRPC's status for an HTTP status, as gRPC's own mapping has it.
+#[must_use]
+pub fn status_of(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// A text as `grpc-message` carries it.
+#[must_use]
+pub fn message(text: &[u8]) -> HeaderValue {
+    let escaped = percent_encode(text, &ESCAPED).to_string();
+    // What was escaped is printable ASCII.
+    HeaderValue::try_from(escaped).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_printable_ascii() {
+        assert_eq!(message(b"100% ~ok"), "100%25 %7Eok");
+        assert_eq!(message("é\r\n".as_bytes()), "%C3%A9%0D%0A");
+        assert_eq!(message(&[0xff]), "%FF");
+    }
+
+    #[test]
+    fn statuses_are_those_of_grpcs_own_mapping() {
+        let of = |status| status_of(StatusCode::from_u16(status).unwrap());
+        assert_eq!([400, 401, 403, 404].map(of), [13, 16, 7, 12]);
+        assert_eq!([429, 502, 503, 504].map(of), [14; 4]);
+        assert_eq!([200, 418, 500].map(of), [2; 3]);
+    }
+}
