@@ -8,6 +8,7 @@ mod kubernetes {
     pub(crate) mod faults;
     pub(crate) mod ground;
     pub(crate) mod istioctl;
+    pub(crate) mod mesh_config;
     pub(crate) mod replicas;
     pub(crate) mod webhook;
 }

@@ -7,7 +7,7 @@ use mesh::proto::security::Authorization;
 
 use super::{Index, Output, Wish};
 use crate::deployer::manifest::OLD_GATEWAY_NAME;
-use crate::objects::mesh_config::Providers;
+use crate::objects::mesh_config::Config;
 use crate::objects::peer_authentication::PeerRule;
 use crate::objects::request_authentication::{TargetRef, Targets};
 use crate::objects::waypoint_use::GATEWAY_NAME;
@@ -121,14 +121,20 @@ impl Index {
     /// Takes in whom policies may ask. Of a configuration that can't be read the last good one stays.
     pub(super) fn set_mesh_config(&mut self, config: Option<MeshConfig>) {
         self.mesh_config = config.as_ref().map(|config| config.key.clone());
-        let providers = match config.map(|config| (config.key, config.providers)) {
-            None => Providers::new(),
-            Some((_, Ok(providers))) => providers,
+        let Config { providers, unused } = match config.map(|config| (config.key, config.config)) {
+            None => Config::default(),
+            Some((_, Ok(config))) => config,
             Some((key, Err(problem))) => {
-                tracing::warn!(config_map = %key, %problem, "the mesh configuration can't be read: providers stay as they were");
+                tracing::warn!(config_map = %key, %problem, "the mesh configuration can't be used: the one before stays, or none where there was none");
                 return;
             }
         };
+        if !unused.is_empty() {
+            tracing::warn!(
+                fields = unused.join(", "),
+                "the mesh configuration has what control does not use: remove it"
+            );
+        }
         if *self.mesh.providers == providers {
             return;
         }

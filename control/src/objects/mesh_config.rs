@@ -1,139 +1,60 @@
 //! The mesh's configuration in Istio's form (key `mesh` of the ConfigMap `istio`), as far as control
 //! uses it: the services that AuthorizationPolicies with action CUSTOM ask. What else it holds is for
-//! istiod, and is control's own flags here.
+//! istiod, or is control's own flags here; it is named, so that nobody waits for it in vain.
+
+mod authz;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
+pub use self::authz::{Body, Common, Grpc, Http, Provider};
 use super::Key;
-use super::duration::Duration;
 
 /// The ConfigMap's name, in the namespace of the installation.
 pub const NAME: &str = "istio";
 /// Its key.
 const MESH: &str = "mesh";
+/// The longest name of a provider, as istiod takes them: it becomes a part of others.
+const LONGEST: usize = 63;
+/// Kinds of provider that Istio knows and control has no use for.
+const OTHERS: [&str; 13] = [
+    "zipkin",
+    "lightstep",
+    "datadog",
+    "stackdriver",
+    "opencensus",
+    "skywalking",
+    "opentelemetry",
+    "prometheus",
+    "envoyFileAccessLog",
+    "envoyHttpAls",
+    "envoyTcpAls",
+    "envoyOtelAls",
+    "sds",
+];
 
 /// Services that decide about requests, by the names that policies use.
 pub type Providers = BTreeMap<String, Provider>;
 
-/// The configuration as read.
+/// The configuration as it was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeshConfig {
     /// The ConfigMap.
     pub key: Key,
-    /// What it says of providers, or why it can't be read.
-    pub providers: Result<Providers, String>,
+    /// What it says, or why it can't be read.
+    pub config: Result<Config, String>,
 }
 
-/// A service that decides about requests.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Provider {
-    /// Asked over HTTP.
-    Http(Http),
-    /// Asked over gRPC.
-    Grpc(Grpc),
-}
-
-/// `envoyExtAuthzHttp`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Http {
-    /// What both kinds say.
-    #[serde(flatten)]
-    pub common: Common,
-    /// Stands before the path that is asked for.
-    pub path_prefix: String,
-    /// Headers of the request that it is shown; `*` at an end stands for anything.
-    pub include_request_headers_in_check: Vec<String>,
-    /// The same in an older form, where there is none in the newer.
-    pub include_headers_in_check: Vec<String>,
-    /// Headers that are added for it.
-    pub include_additional_headers_in_check: BTreeMap<String, String>,
-    /// Its headers that an allowed request goes on with.
-    pub headers_to_upstream_on_allow: Vec<String>,
-    /// Its headers that the caller gets with the refusal.
-    pub headers_to_downstream_on_deny: Vec<String>,
-    /// Its headers that the caller gets with the answer.
-    pub headers_to_downstream_on_allow: Vec<String>,
-}
-
-/// `envoyExtAuthzGrpc`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Grpc {
-    /// What both kinds say.
-    #[serde(flatten)]
-    pub common: Common,
-}
-
-/// What both kinds of provider say.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Common {
-    /// Its host name, after `NAMESPACE/` or alone.
-    pub service: String,
-    /// Its port.
-    pub port: u16,
-    /// How long it may take; none: ten minutes.
-    pub timeout: Option<Duration>,
-    /// A service that does not answer allows.
-    pub fail_open: bool,
-    /// The route is chosen anew with what it added.
-    pub clear_route_cache: bool,
-    /// The status when it does not answer; none: 403.
-    pub status_on_error: String,
-    /// How much of the body it is shown.
-    pub include_request_body_in_check: Option<Body>,
-}
-
-/// `includeRequestBodyInCheck`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Body {
-    /// At most this much.
-    pub max_request_bytes: u32,
-    /// A longer one is shown in part, rather than refused.
-    pub allow_partial_message: bool,
-    /// As bytes rather than as text.
-    pub pack_as_bytes: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mesh {
-    #[serde(default)]
-    extension_providers: Vec<Extension>,
-}
-
-/// One of `extensionProviders`; those of other kinds (tracing, logs) are left alone.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Extension {
-    name: String,
-    envoy_ext_authz_http: Option<Http>,
-    envoy_ext_authz_grpc: Option<Grpc>,
-}
-
-impl Provider {
-    /// What both kinds say.
-    #[must_use]
-    pub fn common(&self) -> &Common {
-        match self {
-            Self::Http(http) => &http.common,
-            Self::Grpc(grpc) => &grpc.common,
-        }
-    }
-}
-
-impl Common {
-    /// The service's host name.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        let service = self.service.as_str();
-        service.split_once('/').map_or(service, |(_, host)| host)
-    }
+/// What it says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Who may be asked.
+    pub providers: Providers,
+    /// What in it control does not use.
+    pub unused: Vec<String>,
 }
 
 impl From<&ConfigMap> for MeshConfig {
@@ -141,45 +62,83 @@ impl From<&ConfigMap> for MeshConfig {
         let text = map.data.as_ref().and_then(|data| data.get(MESH));
         Self {
             key: Key::of(&map.metadata),
-            providers: text.map_or_else(|| Ok(Providers::new()), |text| providers(text)),
+            config: text.map_or_else(|| Ok(Config::default()), |text| read(text)),
         }
     }
 }
 
-/// The providers in a mesh configuration.
+/// Reads a mesh configuration.
 ///
 /// # Errors
-/// When it is no YAML of that form, or a provider is not complete.
-pub fn providers(text: &str) -> Result<Providers, String> {
-    let mesh: Option<Mesh> = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
-    let mut providers = Providers::new();
-    for extension in mesh
-        .map(|mesh| mesh.extension_providers)
-        .unwrap_or_default()
-    {
-        let Extension {
-            name,
-            envoy_ext_authz_http,
-            envoy_ext_authz_grpc,
-        } = extension;
-        let http = envoy_ext_authz_http.map(Provider::Http);
-        if let Some(provider) = http.or_else(|| envoy_ext_authz_grpc.map(Provider::Grpc)) {
-            let common = provider.common();
-            if name.is_empty() || common.host().is_empty() || common.port == 0 {
-                return Err(format!(
-                    "extensionProviders: {name:?} needs a name, a service and a port"
-                ));
+/// When it is no YAML of that form, or a provider can't be used: the place, and why.
+pub fn read(text: &str) -> Result<Config, String> {
+    let fields: Option<Map<String, Value>> =
+        serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    let mut config = Config::default();
+    for (name, value) in fields.unwrap_or_default() {
+        match name.as_str() {
+            "extensionProviders" => {
+                let listed: Vec<Map<String, Value>> = parsed(value).map_err(of(&name))?;
+                for (index, one) in listed.into_iter().enumerate() {
+                    let place = format!("{name}[{index}]");
+                    provider(&mut config, one).map_err(of(&place))?;
+                }
             }
-            let status = &common.status_on_error;
-            if !status.is_empty() && !matches!(status.parse(), Ok(100..=599u16)) {
-                return Err(format!(
-                    "extensionProviders: {name}: statusOnError {status:?} is no HTTP status"
-                ));
-            }
-            providers.insert(name, provider);
+            _ => config.unused.push(name),
         }
     }
-    Ok(providers)
+    Ok(config)
+}
+
+fn provider(config: &mut Config, mut fields: Map<String, Value>) -> Result<(), String> {
+    let name = match fields.remove("name") {
+        Some(Value::String(name)) => name,
+        _ => return Err("name: there is none".to_owned()),
+    };
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let label = (1..=LONGEST).contains(&name.len())
+        && name.chars().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !label {
+        return Err(format!(
+            "name: {name:?} must be of at most {LONGEST} lowercase letters, digits and hyphens between them"
+        ));
+    }
+    let mut kinds = fields.into_iter();
+    let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
+        return Err(format!(
+            "{name}: it must be of one kind, envoyExtAuthzGrpc or another"
+        ));
+    };
+    let place = format!("{name}: {kind}");
+    let provider = match kind.as_str() {
+        "envoyExtAuthzHttp" => Provider::Http(parsed(value).map_err(of(&place))?),
+        "envoyExtAuthzGrpc" => Provider::Grpc(parsed(value).map_err(of(&place))?),
+        other if OTHERS.contains(&other) => {
+            config
+                .unused
+                .push(format!("extensionProviders {name} ({other})"));
+            return Ok(());
+        }
+        _ => return Err(format!("{place}: there is no such kind of provider")),
+    };
+    provider.check().map_err(of(&place))?;
+    match config.providers.insert(name.clone(), provider) {
+        None => Ok(()),
+        Some(_) => Err(format!("name: {name:?} is another provider's too")),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| error.to_string())
+}
+
+fn of(place: &str) -> impl Fn(String) -> String {
+    move |problem| match problem.starts_with('[') {
+        true => format!("{place}{problem}"),
+        false => format!("{place}: {problem}"),
+    }
 }
 
 #[cfg(test)]
@@ -187,29 +146,72 @@ mod tests {
     use super::*;
 
     #[test]
-    fn providers_of_other_kinds_are_left_alone_and_wrong_ones_are_named() {
-        let text = "extensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
-        let read = providers(text).unwrap();
-        let common = read["ask"].common();
-        assert_eq!(read.len(), 1);
+    fn providers_are_read_and_what_is_not_used_is_named() {
+        let text = "trustDomain: here\nextensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
+        let read = read(text).unwrap();
+        let common = read.providers["ask"].common();
+        assert_eq!(read.providers.len(), 1);
         assert_eq!(
             (common.host(), common.port),
             ("ask.shop.svc.cluster.local", 9000)
         );
-        assert_eq!(providers(""), Ok(Providers::new()));
-        for (wrong, said) in [
-            ("[", "sequence"),
+        assert_eq!(
+            read.unused,
+            ["extensionProviders otel (opentelemetry)", "trustDomain"]
+        );
+        for nothing in ["", "{}", "extensionProviders: []"] {
+            assert_eq!(super::read(nothing), Ok(Config::default()), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_place() {
+        let grpc = |fields: &str| format!("{{name: a, envoyExtAuthzGrpc: {{{fields}}}}}");
+        let http = |field: &str| {
+            format!("{{name: a, envoyExtAuthzHttp: {{service: s, port: 1, {field}}}}}")
+        };
+        let ask = grpc("service: s, port: 1");
+        for (listed, said) in [
+            ("7".to_owned(), "extensionProviders[0]: invalid type"),
             (
-                "extensionProviders: [{name: a, envoyExtAuthzHttp: {port: 1}}]",
-                "\"a\"",
+                "{}".to_owned(),
+                "extensionProviders[0]: name: there is none",
+            ),
+            (ask.replace("name: a", "name: A_1"), "[0]: name: \"A_1\""),
+            (ask.replace("name: a", "name: ''"), "[0]: name: \"\""),
+            (format!("{ask}, {ask}"), "[1]: name: \"a\" is another"),
+            ("{name: a}".to_owned(), "a: it must be of one kind"),
+            (
+                "{name: a, envoyExtAuthGrpc: {}}".to_owned(),
+                "a: envoyExtAuthGrpc: there is no such kind",
             ),
             (
-                "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: s, port: 1, statusOnError: \"9\"}}]",
-                "statusOnError",
+                "{name: a, zipkin: {}, prometheus: {}}".to_owned(),
+                "a: it must be of one kind",
+            ),
+            (grpc("port: 1"), "a: envoyExtAuthzGrpc: service: none"),
+            (grpc("service: s"), "a: envoyExtAuthzGrpc: port: none"),
+            (
+                grpc("service: s, port: many"),
+                "a: envoyExtAuthzGrpc: invalid type: string \"many\"",
+            ),
+            (
+                grpc("service: s, port: 1, statusOnError: '9'"),
+                "statusOnError: \"9\"",
+            ),
+            (
+                grpc("service: s, port: 1, includeRequestBodyInCheck: {}"),
+                "includeRequestBodyInCheck.maxRequestBytes",
+            ),
+            (http("pathPrefix: check"), "pathPrefix: \"check\""),
+            (
+                http("headersToUpstreamOnAllow: [x, '*']"),
+                "headersToUpstreamOnAllow: \"*\" alone",
             ),
         ] {
-            let error = providers(wrong).unwrap_err();
-            assert!(error.contains(said), "{wrong}: {error}");
+            let error = read(&format!("extensionProviders: [{listed}]")).unwrap_err();
+            assert!(error.contains(said), "{listed}: {error}");
         }
+        assert!(read("[").is_err() && read("just words").is_err());
     }
 }

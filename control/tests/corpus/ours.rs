@@ -17,7 +17,7 @@ use super::sets::{NAMESPACE, Set};
 /// The waypoint's clusters, endpoints and listeners.
 pub(crate) fn resources(set: &Set) -> Resources {
     let mut index = Index::new(Mesh {
-        providers: Arc::new(mesh_config::providers(&set.mesh()).unwrap()),
+        providers: Arc::new(mesh_config::read(&set.mesh()).unwrap().providers),
         ..Mesh::default()
     });
     for object in set.objects() {

@@ -72,7 +72,7 @@ fn dump(name: &str) -> Vec<Value> {
 pub(crate) fn ours(name: &str) -> Resources {
     let mut index = Index::new(Mesh {
         trust_domain_aliases: vec!["old.local".to_owned()],
-        providers: Arc::new(mesh_config::providers(&read("mesh.yaml")).unwrap()),
+        providers: Arc::new(mesh_config::read(&read("mesh.yaml")).unwrap().providers),
         ..Mesh::default()
     });
     for object in objects(name) {

@@ -254,6 +254,31 @@ fn values_reach_what_they_name() {
 }
 
 #[test]
+fn a_mesh_configuration_is_for_our_own_control_plane() {
+    let named = "meshConfig.extensionProviders[0].name=ask";
+    let kind = "meshConfig.extensionProviders[0].envoyExtAuthzGrpc";
+    let (service, port) = (format!("{kind}.service=a.b"), format!("{kind}.port=1"));
+    let objects = rendered(&[named, &service, &port]);
+    let map = object(&objects, "ConfigMap", "istio");
+    assert_eq!(map["metadata"]["namespace"], "istio-system");
+    let text = map["data"]["mesh"].as_str().unwrap();
+    let mesh: Value = serde_yaml_ng::from_str(text).unwrap();
+    assert_eq!(mesh["extensionProviders"][0]["name"], "ask");
+    let all = [named, &service, &port, "control.enabled=false"];
+    let set = all.iter().flat_map(|value| ["--set", value]);
+    let words: Vec<&str> = ["template", "culvert", "charts/culvert"]
+        .into_iter()
+        .chain(set)
+        .collect();
+    let refused = helm(&words);
+    assert!(
+        refused.stderr.contains("give it to istiod"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn wrong_values_are_refused_by_name() {
     for (value, named) in [
         ("log.format=xml", "format"),
@@ -261,6 +286,15 @@ fn wrong_values_are_refused_by_name() {
         ("xdsAddress=istiod:15012", "xdsAddress"),
         ("node.cgroup2=relative", "cgroup2"),
         ("contol.enabled=false", "contol"),
+        ("meshConfig.trustDomain=here", "trustDomain"),
+        (
+            "meshConfig.extensionProviders[0].name=A_1",
+            "/meshConfig/extensionProviders/0",
+        ),
+        (
+            "meshConfig.extensionProviders[0].envoyExtAuthzGrpc.failopen=true",
+            "failopen",
+        ),
         (
             "ztunnel.terminationGracePeriodSeconds=0",
             "terminationGracePeriodSeconds",
