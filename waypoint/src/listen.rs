@@ -13,6 +13,8 @@ mod socket;
 mod tls;
 mod tunnel;
 
+pub(crate) use guard::Denied;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -133,7 +135,7 @@ async fn hand_over(connection: Connection, io: Io, alpn: Option<http::Version>) 
     let chain = Arc::clone(&connection.chain);
     let permit = match guard::permit(&connection).await {
         Ok(permit) => permit,
-        Err(denied) => return tcp::denied(&connection, denied.flags, denied.details),
+        Err(denied) => return tcp::denied(&connection, denied),
     };
     match &chain.kind {
         ChainKind::Http(_) => Box::pin(http::serve(connection, io, alpn)).await,

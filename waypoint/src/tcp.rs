@@ -2,13 +2,13 @@
 
 mod flow;
 
-use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::connection::Downstream;
+use crate::listen::Denied;
 use crate::model::listener::ChainKind;
 use crate::model::log::AccessLog;
 use crate::telemetry::{self, Flags};
@@ -20,21 +20,28 @@ pub use flow::serve;
 pub const NOT_SERVED: &str = "filter_chain_not_served";
 
 /// Notes a connection that may not pass; it is reset by being dropped.
-pub fn denied(connection: &Connection, flags: Flags, details: Cow<'static, str>) {
-    ended(connection, flags, details);
+pub(crate) fn denied(connection: &Connection, denied: Denied) {
+    ended(connection, denied);
 }
 
 /// Notes a connection whose filter chain can't be served; it is reset by being dropped.
 pub fn not_served(connection: &Connection) {
-    ended(connection, Flags::NO_FILTER_CONFIG, NOT_SERVED.into());
+    let denied = Denied {
+        flags: Flags::NO_FILTER_CONFIG,
+        details: NOT_SERVED.into(),
+        verdict: "",
+    };
+    ended(connection, denied);
 }
 
-fn ended(connection: &Connection, flags: Flags, details: Cow<'static, str>) {
+fn ended(connection: &Connection, denied: Denied) {
     let down = connection.down.clone();
-    tracing::debug!(remote = %down.remote, chain = %connection.chain.name, %details, "connection denied");
+    let (details, verdict) = (&denied.details, denied.verdict);
+    tracing::debug!(remote = %down.remote, chain = %connection.chain.name, %details, verdict, "connection denied");
     let mut record = telemetry::Connection::new(down, Instant::now(), SystemTime::now());
-    record.flags |= flags;
-    record.details = details;
+    record.flags |= denied.flags;
+    record.details = denied.details;
+    record.verdict = verdict;
     record.end = Some(record.start);
     let tcp = match &connection.chain.kind {
         ChainKind::Tcp(tcp) => Some(&**tcp),

@@ -51,6 +51,8 @@ pub struct Expect {
     pub flags: Option<Value>,
     /// Response code details, as logged.
     pub details: Option<Value>,
+    /// Connection termination details, as logged.
+    pub termination: Option<Value>,
     /// The route's name, as logged.
     pub route: Option<Value>,
     /// No whole answer comes: the stream is reset or the connection closed.
@@ -160,6 +162,7 @@ impl Expect {
             ("body", &self.body, Some(one.body.clone())),
             ("flags", &self.flags, one.logged("flags")),
             ("details", &self.details, one.logged("details")),
+            ("termination", &self.termination, one.logged("termination")),
             ("route", &self.route, one.logged("route")),
         ];
         for (what, expected, found) in values {

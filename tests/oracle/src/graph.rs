@@ -34,12 +34,12 @@ pub struct Chain {
 pub fn resources(vip: IpAddr, chains: Vec<Chain>) -> Resources {
     Resources {
         listeners: vec![
-            connect_terminate(),
+            connect_terminate(&[]),
             main_internal(vip, chains),
             connect_originate(),
         ],
         clusters: vec![to_main_internal(), originate()],
-        others: Vec::new(),
+        ..Resources::default()
     }
 }
 
@@ -63,6 +63,7 @@ pub(crate) fn around(ordinary: Resources, identities: &Folder) -> Result<Resourc
     };
     let chains: Result<Vec<Chain>> = ordinary.listeners.into_iter().map(chain).collect();
     let mut all = resources(VIP, chains?);
+    all.listeners[0] = connect_terminate(&ordinary.tunnel_logs);
     all.clusters.extend(ordinary.clusters);
     all.others = secrets(identities)?;
     Ok(all)
@@ -83,7 +84,7 @@ pub(crate) fn secrets(identities: &Folder) -> Result<Vec<Value>> {
     ])
 }
 
-fn connect_terminate() -> Value {
+fn connect_terminate(logs: &[Value]) -> Value {
     let state = |key: &str, value: &str, factory: Option<&str>| {
         let mut state = json!({
             "object_key": key,
@@ -120,6 +121,7 @@ fn connect_terminate() -> Value {
             }}],
         }]},
         "http_filters": filters,
+        "access_log": logs,
         "http2_protocol_options": {"max_concurrent_streams": 100, "allow_connect": true},
         "server_name": "istio-envoy",
         "use_remote_address": false,

@@ -21,6 +21,8 @@ pub struct Resources {
     pub listeners: Vec<Value>,
     /// `envoy.config.cluster.v3.Cluster`, without `@type`.
     pub clusters: Vec<Value>,
+    /// Access logs of the listener that ends tunnels, where there is one.
+    pub tunnel_logs: Vec<Value>,
     /// Resources of other kinds, with `@type`: Envoy's bootstrap takes only secrets of them.
     pub others: Vec<Value>,
 }
@@ -30,6 +32,7 @@ impl Resources {
     pub fn extend(&mut self, other: Self) {
         self.listeners.extend(other.listeners);
         self.clusters.extend(other.clusters);
+        self.tunnel_logs.extend(other.tunnel_logs);
         self.others.extend(other.others);
     }
 

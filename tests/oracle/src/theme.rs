@@ -248,7 +248,7 @@ impl Theme {
         let mut resources = Resources {
             listeners: vec![listener],
             clusters,
-            others: Vec::new(),
+            ..Resources::default()
         };
         resources
             .listeners

@@ -15,9 +15,23 @@ use crate::telemetry::Flags;
 use crate::worker::Connection;
 
 /// What logs say of a connection that may not pass.
-pub(super) struct Denied {
-    pub(super) flags: Flags,
-    pub(super) details: Cow<'static, str>,
+pub(crate) struct Denied {
+    pub(crate) flags: Flags,
+    /// Why it ended.
+    pub(crate) details: Cow<'static, str>,
+    /// The word of a service that was asked.
+    pub(crate) verdict: &'static str,
+}
+
+impl Denied {
+    /// By policy.
+    fn by_policy(details: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            flags: Flags::NONE,
+            details: details.into(),
+            verdict: "",
+        }
+    }
 }
 
 /// Evidence that a connection may pass, or why it may not.
@@ -36,10 +50,8 @@ pub(super) async fn permit(connection: &Connection) -> Result<Permit, Denied> {
                     metadata: &metadata,
                 };
                 let verdict = policy::decide(filter, &subject);
-                permit = Some(verdict.decision.map_err(|denied| Denied {
-                    flags: Flags::NONE,
-                    details: denied.details().into(),
-                })?);
+                let denied = |denied: policy::Denied<'_>| Denied::by_policy(denied.details());
+                permit = Some(verdict.decision.map_err(denied)?);
                 if let Some(shadow) = verdict.shadow {
                     shadow.note(policy::NETWORK_FILTER, &mut metadata);
                 }
@@ -48,10 +60,7 @@ pub(super) async fn permit(connection: &Connection) -> Result<Permit, Denied> {
             Guard::ExtAuthz(filter) => Box::pin(ask(connection, filter, &metadata)).await?,
         }
     }
-    permit.ok_or_else(|| Denied {
-        flags: Flags::NONE,
-        details: "rbac_access_denied_matched_policy[none]".into(),
-    })
+    permit.ok_or_else(|| Denied::by_policy("rbac_access_denied_matched_policy[none]"))
 }
 
 /// Asks a service.
@@ -72,7 +81,7 @@ async fn ask(
             http::authz::verdict(local, &snapshot, filter, request).await
         }
     };
-    let details = match verdict {
+    let verdict = match verdict {
         Verdict::Allow(_) => return Ok(()),
         Verdict::Failed if filter.fail_open => return Ok(()),
         Verdict::Deny(_) => authz::DENIED,
@@ -80,6 +89,7 @@ async fn ask(
     };
     Err(Denied {
         flags: Flags::UNAUTHORIZED,
-        details: details.into(),
+        details: Cow::Borrowed(""),
+        verdict,
     })
 }

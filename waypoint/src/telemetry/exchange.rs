@@ -244,6 +244,8 @@ pub struct Connection {
     pub flags: Flags,
     /// Why it ended, or was denied (`rbac_access_denied_matched_policy[…]`).
     pub details: Cow<'static, str>,
+    /// The word of a service that was asked (`ext_authz_denied`); empty where none denied it.
+    pub verdict: &'static str,
     /// Bytes from the client.
     pub received: u64,
     /// Bytes to the client.
@@ -263,6 +265,7 @@ impl Connection {
             upstream: Upstream::default(),
             flags: Flags::NONE,
             details: Cow::Borrowed(""),
+            verdict: "",
             received: 0,
             sent: 0,
             end: None,

@@ -109,6 +109,7 @@ impl Values for Connection {
     fn write(&self, operator: &Operator, out: &mut String) -> bool {
         match operator {
             Operator::ConnectionTerminationDetails => text(&self.details, out),
+            Operator::ResponseCodeDetails => text(self.verdict, out),
             Operator::ResponseCode => number(0_u32, out),
             operator => Common {
                 downstream: &self.downstream,

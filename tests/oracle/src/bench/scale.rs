@@ -134,7 +134,7 @@ fn resources() -> Resources {
     Resources {
         listeners: vec![listener],
         clusters: clusters.collect(),
-        others: Vec::new(),
+        ..Resources::default()
     }
 }
 

@@ -128,6 +128,7 @@ fn a_connections_values() {
             Some("rbac_access_denied_matched_policy[none]"),
         ),
         (Operator::ResponseCode, Some("0")),
+        (Operator::ResponseCodeDetails, None),
         (Operator::BytesReceived, Some("9")),
         (Operator::Duration, Some("1000")),
         (Operator::Protocol, None),
