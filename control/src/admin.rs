@@ -169,10 +169,10 @@ pub fn config_dump(hub: &Hub) -> Value {
 }
 
 fn view(kind: ResourceType, resource: &Resource) -> Value {
-    let value = resource.value();
+    let value = &*resource.value;
     let body = match kind {
         ResourceType::Authorization => {
-            Authorization::decode(value.as_slice()).map(|policy| json!(format!("{policy:?}")))
+            Authorization::decode(value).map(|policy| json!(format!("{policy:?}")))
         }
         ResourceType::Cluster
         | ResourceType::Endpoints
@@ -181,14 +181,12 @@ fn view(kind: ResourceType, resource: &Resource) -> Value {
         | ResourceType::Route
         | ResourceType::Secret
         | ResourceType::Extension => Ok(json!({"bytes": value.len()})),
-        ResourceType::Address => {
-            Address::decode(value.as_slice()).map(|address| address_view(&address))
-        }
+        ResourceType::Address => Address::decode(value).map(|address| address_view(&address)),
     };
     let aliases: Vec<&str> = resource.aliases.iter().map(|alias| &**alias).collect();
     json!({
         "name": &*resource.name,
-        "version": resource.version,
+        "version": resource.version.to_string(),
         "aliases": aliases,
         "resource": body.unwrap_or_else(|error| json!(error.to_string())),
     })

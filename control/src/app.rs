@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Client;
 use mesh::identity::TrustDomain;
+use mesh::memory;
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -71,6 +72,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             stop.clone(),
         ));
     }
+
+    tasks.spawn({
+        let (changes, stop) = (hub.follow(), stop.clone());
+        async move { stop.run_until_cancelled(memory::keep(changes)).await }
+    });
 
     let client = options.client().await?;
     let (authority, secret) = tokio::select! {

@@ -200,7 +200,7 @@ impl Snapshot {
                 .into_iter()
                 .flat_map(Collection::iter)
             {
-                snapshot.add(kind, &resource.name, &resource.value())?;
+                snapshot.add(kind, &resource.name, &resource.value)?;
             }
         }
         Ok(snapshot)

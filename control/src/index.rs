@@ -23,8 +23,10 @@ mod entries;
 mod l7;
 mod policies;
 mod recompute;
+mod slices;
 mod table;
 mod waypoints;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -47,6 +49,7 @@ use l7::L7;
 use l7::marks::Moved;
 use policies::{InForce, PeerInForce};
 use table::Table;
+use words::Words;
 
 /// The objects, their relations, and what is to be recomputed.
 pub struct Index {
@@ -70,8 +73,11 @@ pub struct Index {
     l7: L7,
     /// Whether the deployer's plans may have changed.
     plans_changed: bool,
-    pods_on_node: HashMap<String, BTreeSet<Key>>,
+    /// What pods have in common.
+    words: Words,
+    pods_on_node: HashMap<Arc<str>, BTreeSet<Key>>,
     slices_of_service: HashMap<Key, BTreeSet<Key>>,
+    /// Those of services without a selector: a selector finds its pods by itself.
     slices_of_pod: HashMap<Key, BTreeSet<Key>>,
     /// The names of the resources that a slice came to.
     names_of_slice: HashMap<Key, BTreeSet<Arc<str>>>,
@@ -144,6 +150,7 @@ impl Index {
             waypoints: Table::default(),
             l7: L7::default(),
             plans_changed: true,
+            words: Words::default(),
             pods_on_node: HashMap::new(),
             slices_of_service: HashMap::new(),
             slices_of_pod: HashMap::new(),
@@ -286,7 +293,11 @@ impl Index {
         self.mark_moved(stood);
     }
 
-    fn set_pod(&mut self, key: Key, new: Option<Pod>) {
+    fn set_pod(&mut self, mut key: Key, mut new: Option<Pod>) {
+        if let Some(new) = &mut new {
+            self.words.share(new);
+            key = new.key.clone();
+        }
         let old = self.pods.get(&key);
         if old == new.as_ref() {
             return;
@@ -332,42 +343,28 @@ impl Index {
         }
         self.mark_dependents_of_service(&key);
         self.mark_waypoints_of_service(&key);
+        let slices: Vec<Key> = self
+            .slices_of_service
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for slice in &slices {
+            self.leave_pods(slice);
+        }
         let of_kubernetes = new.as_ref().or(self.services.get(&key));
         let of_kubernetes = of_kubernetes.is_some_and(|service| service.entry.is_none());
         self.services.set(&key, new);
+        for slice in &slices {
+            self.join_pods(slice);
+        }
         self.mark_dependents_of_service(&key);
         self.mark_waypoints_of_service(&key);
         if of_kubernetes {
             self.renew_shadowed(&key);
         }
         self.dirty.insert(Output::Service(key));
-    }
-
-    fn set_slice(&mut self, key: Key, new: Option<EndpointSlice>) {
-        let old = self.slices.get(&key);
-        if old == new.as_ref() {
-            return;
-        }
-        let (old_service, old_pods) = old.map_or((None, Vec::new()), |s| {
-            (Some(s.service.clone()), s.pods.clone())
-        });
-        let (service, pods) = new.as_ref().map_or((None, Vec::new()), |s| {
-            (Some(s.service.clone()), s.pods.clone())
-        });
-        self.mark_pods_of_slice(&key);
-        self.mark_waypoints_of_slice(&key);
-        leave(&mut self.slices_of_service, old_service, &key);
-        join(&mut self.slices_of_service, service, &key);
-        for pod in old_pods {
-            leave(&mut self.slices_of_pod, Some(pod), &key);
-        }
-        for pod in pods {
-            join(&mut self.slices_of_pod, Some(pod), &key);
-        }
-        self.slices.set(&key, new);
-        self.mark_pods_of_slice(&key);
-        self.mark_waypoints_of_slice(&key);
-        self.dirty.insert(Output::Slice(key));
     }
 }
 

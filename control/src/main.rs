@@ -1,4 +1,8 @@
 //! `control`: parses its flags, runs the control plane, ends on SIGTERM or SIGINT.
+#![allow(
+    unsafe_code,
+    reason = "the allocator reads its settings from a symbol with a fixed name"
+)]
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -6,13 +10,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use control::app::run;
 use control::options::{LogFormat, Options};
-use mesh::program;
+use mesh::{memory, program};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// glibc and musl keep what a large snapshot once needed; jemalloc gives it back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Few arenas, so that what a list of thousands of objects took and gave back is not spread over
+/// many. What is free goes back to the system every second, by [`mesh::memory`].
+// SAFETY: jemalloc declares this symbol as a pointer to constant text that ends with a zero byte,
+// which a reference to a static array that ends with one is.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 63] =
+    b"narenas:2,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
     let options = program::read(std::env::args_os());
@@ -30,6 +42,7 @@ fn work(options: Options) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(options.worker_threads))
+        .on_thread_park(memory::rest)
         .enable_all()
         .build()
         .context("no runtime: are threads limited?")?;

@@ -246,15 +246,15 @@ impl Pilot {
 impl Pods for Index {
     fn place(&self, namespace: &str, pod: &BoundPod) -> Option<Place> {
         let found = self.pod(&Key::new(namespace, pod.name.as_str()))?;
-        (found.uid == pod.uid).then(|| Place {
-            node: found.node.clone(),
-            service_account: found.service_account.clone(),
+        (*found.uid == *pod.uid).then(|| Place {
+            node: found.node.to_string(),
+            service_account: found.service_account.to_string(),
         })
     }
 
     fn runs_on(&self, node: &str, namespace: &str, service_account: &str) -> bool {
         self.pods_on(node)
-            .any(|pod| *pod.key.namespace == *namespace && pod.service_account == service_account)
+            .any(|pod| *pod.key.namespace == *namespace && *pod.service_account == *service_account)
     }
 }
 

@@ -1,19 +1,24 @@
 //! A resource as it goes over the wire: encoded once, shared by every client that gets it.
 //!
+//! There are two for each pod, so that they are small: what is around the content is written when a
+//! response is, and a workload by itself is a part of the bytes of its address.
+//!
 //! Its version is the hash of its content, so that replicas agree on it, a restart keeps it, and a
 //! client that reconnects is sent nothing that it has. The encoding is therefore canonical: maps
 //! are written in the order of their keys (protobuf lets a message be written in parts).
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh::proto::discovery::Resource as Envelope;
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{Service, Workload};
 use mesh::workload::labels::extension;
 use prost::Message;
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use prost::encoding::{
+    WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
+};
 use sha2::{Digest, Sha256};
 
 /// The kinds of resource that node proxies subscribe to.
@@ -102,11 +107,37 @@ pub struct Resource {
     /// Its name.
     pub name: Arc<str>,
     /// Other names under which a client may ask for it.
-    pub aliases: Vec<Arc<str>>,
+    pub aliases: Box<[Arc<str>]>,
     /// The hash of its content.
-    pub version: String,
-    /// `envoy.service.discovery.v3.Resource`, without aliases.
-    pub body: Bytes,
+    pub version: Version,
+    /// Its kind.
+    pub kind: ResourceType,
+    /// Its content, encoded.
+    pub value: Bytes,
+}
+
+/// The first bytes of a content's SHA-256, written in hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version([u8; 8]);
+
+impl Version {
+    fn of(content: &[u8]) -> Self {
+        let mut first = [0; 8];
+        first.copy_from_slice(&Sha256::digest(content)[..8]);
+        Self(first)
+    }
+
+    /// Whether a client says that it has this one.
+    #[must_use]
+    pub fn is(self, said: &str) -> bool {
+        self.to_string() == said
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
 }
 
 impl Resource {
@@ -133,7 +164,7 @@ impl Resource {
             ResourceType::Address,
             &workload.uid,
             aliases.collect(),
-            &address(1, &body),
+            address(1, &body).into(),
         )
     }
 
@@ -145,20 +176,30 @@ impl Resource {
         labels: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: ExactSizeIterator>,
     ) -> Self {
         let labels = labels.into_iter();
-        let value = self.value();
-        let mut inner = value.as_slice();
+        let mut value = self.value.clone();
         // The key of the member and its length, which `address` wrote.
-        let read = decode_key(&mut inner).and_then(|_| decode_varint(&mut inner));
-        let body = if read.is_ok() { inner } else { &[] };
-        if labels.len() == 0 {
-            return Self::new(ResourceType::Workload, &self.name, Vec::new(), body);
+        if decode_key(&mut value)
+            .and_then(|_| decode_varint(&mut value))
+            .is_err()
+        {
+            value.clear();
         }
-        let more = Workload {
-            extensions: vec![extension(labels)],
-            ..Workload::default()
-        };
-        let body = [body, more.encode_to_vec().as_slice()].concat();
-        Self::new(ResourceType::Workload, &self.name, Vec::new(), &body)
+        let mut version = self.version;
+        if labels.len() > 0 {
+            let more = Workload {
+                extensions: vec![extension(labels)],
+                ..Workload::default()
+            };
+            value = [&*value, more.encode_to_vec().as_slice()].concat().into();
+            version = Version::of(&value);
+        }
+        Self {
+            name: self.name.clone(),
+            aliases: Box::default(),
+            version,
+            kind: ResourceType::Workload,
+            value,
+        }
     }
 
     /// A service, as `istio.workload.Address`.
@@ -175,14 +216,14 @@ impl Resource {
             ResourceType::Address,
             &name,
             aliases.collect(),
-            &address(2, &service.encode_to_vec()),
+            address(2, &service.encode_to_vec()).into(),
         )
     }
 
     /// A message of Envoy's, encoded already.
     #[must_use]
-    pub fn envoy(kind: ResourceType, name: &str, value: &[u8]) -> Self {
-        Self::new(kind, name, Vec::new(), value)
+    pub fn envoy(kind: ResourceType, name: &str, value: Vec<u8>) -> Self {
+        Self::new(kind, name, Box::default(), value.into())
     }
 
     /// A policy.
@@ -192,52 +233,70 @@ impl Resource {
         Self::new(
             ResourceType::Authorization,
             &name,
-            Vec::new(),
-            &policy.encode_to_vec(),
+            Box::default(),
+            policy.encode_to_vec().into(),
         )
     }
 
-    fn new(kind: ResourceType, name: &str, aliases: Vec<Arc<str>>, value: &[u8]) -> Self {
-        let digest = Sha256::digest(value);
-        let version: String = digest
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let envelope = Envelope {
-            version: version.clone(),
-            resource: Some(prost_types::Any {
-                type_url: kind.url().to_owned(),
-                value: value.to_vec(),
-            }),
-            name: name.to_owned(),
-            aliases: Vec::new(),
-        };
+    fn new(kind: ResourceType, name: &str, aliases: Box<[Arc<str>]>, value: Bytes) -> Self {
         Self {
             name: name.into(),
             aliases,
-            version,
-            body: envelope.encode_to_vec().into(),
+            version: Version::of(&value),
+            kind,
+            value,
         }
     }
 
-    /// The value inside, decoded again: for the debug view and tests.
-    #[must_use]
-    pub fn value(&self) -> Vec<u8> {
-        Envelope::decode(self.body.clone())
-            .ok()
-            .and_then(|envelope| envelope.resource)
-            .map(|any| any.value)
-            .unwrap_or_default()
+    /// Writes it as `envoy.service.discovery.v3.Resource`, a field of a message of this tag; with the
+    /// names by which a client may have asked, where it asked by name.
+    pub fn write(&self, tag: u32, aliased: bool, buffer: &mut Vec<u8>) {
+        let version = self.version.to_string();
+        let aliases = if aliased { &*self.aliases } else { &[] };
+        let url = self.kind.url();
+        let any = field_len(url.len()) + field_len(self.value.len());
+        let names = field_len(self.name.len());
+        let aliased: usize = aliases.iter().map(|alias| field_len(alias.len())).sum();
+        let length = field_len(version.len()) + field_len(any) + names + aliased;
+        begin(tag, length, buffer);
+        put(1, version.as_bytes(), buffer);
+        begin(2, any, buffer);
+        put(1, url.as_bytes(), buffer);
+        put(2, &self.value, buffer);
+        put(3, self.name.as_bytes(), buffer);
+        for alias in aliases {
+            put(4, alias.as_bytes(), buffer);
+        }
     }
+
+    /// About how many bytes that takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        /// The version, keys and lengths.
+        const AROUND: usize = 32;
+        self.value.len() + self.name.len() + self.kind.url().len() + AROUND
+    }
+}
+
+/// The length of a field of this many bytes, with its key and length; tags here take one byte.
+fn field_len(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
+fn begin(tag: u32, length: usize, buffer: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, buffer);
+    encode_varint(length as u64, buffer);
+}
+
+fn put(tag: u32, bytes: &[u8], buffer: &mut Vec<u8>) {
+    begin(tag, bytes.len(), buffer);
+    buffer.extend_from_slice(bytes);
 }
 
 /// `istio.workload.Address` around an encoded member of its oneof.
 fn address(tag: u32, body: &[u8]) -> Vec<u8> {
-    let mut wrapped = Vec::with_capacity(body.len() + 6);
-    encode_key(tag, WireType::LengthDelimited, &mut wrapped);
-    encode_varint(body.len() as u64, &mut wrapped);
-    wrapped.extend_from_slice(body);
+    let mut wrapped = Vec::with_capacity(field_len(body.len()));
+    put(tag, body, &mut wrapped);
     wrapped
 }
 
@@ -272,7 +331,7 @@ mod tests {
         };
         let forward = with(&mut names.iter());
         assert_eq!(forward, with(&mut names.iter().rev()));
-        let address = Address::decode(forward.value().as_slice()).unwrap();
+        let address = Address::decode(&*forward.value).unwrap();
         let Some(address::Type::Workload(workload)) = address.r#type else {
             panic!("not a workload")
         };

@@ -12,6 +12,7 @@ pub mod duration;
 pub mod file;
 pub mod hbone;
 pub mod identity;
+pub mod memory;
 pub mod pages;
 pub mod policy;
 pub mod program;

@@ -11,7 +11,7 @@ use mesh::certificate::Certificates;
 use mesh::drain;
 use mesh::identity::Identity;
 use mesh::stop::Stop;
-use mesh::{pages, xds};
+use mesh::{memory, pages, xds};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::{Admin, Draining, Face};
 use crate::config::{Command, Drain, Flags, Proxy};
 use crate::log::LogFilter;
-use crate::memory;
 use crate::model::snapshot::Current;
 use crate::source::envoy::Envoy;
 use crate::source::feed::Feed;
@@ -95,7 +94,7 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         started,
     };
     serve_people(flags, admin).await?;
-    tokio::spawn(memory::keep(current.clone()));
+    tokio::spawn(memory::keep(current.changes()));
     tokio::task::spawn_local(memory::tend());
     let drain = flags.drain();
     let time = drain.deadline().unwrap_or_else(|| drain.at_least());

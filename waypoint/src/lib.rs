@@ -15,7 +15,6 @@ pub mod intake;
 pub mod jwt;
 pub mod listen;
 pub mod log;
-pub mod memory;
 pub mod model;
 pub mod path;
 pub mod policy;

@@ -14,7 +14,7 @@ use waypoint::{app, log};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Few arenas. What is free is given back every second by [`waypoint::memory`], and not by whoever
+/// Few arenas. What is free is given back every second by [`mesh::memory`], and not by whoever
 /// allocates next, who may be at a request.
 /// Each thread keeps blocks up to the size of a TLS record at hand, among them hyper's read buffers and
 /// the tasks of requests: in the arena each is a slab of its own, made and unmade for every request.

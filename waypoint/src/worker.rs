@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
+use mesh::memory;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -22,7 +23,6 @@ pub use local::{Connection, Entry, LINGER, Local, Parts, next_id};
 
 use crate::http::collector::Collector;
 use crate::listen;
-use crate::memory;
 use handle::Order;
 
 /// Connections that may wait for one thread to take them. The acceptor waits when it is full, and

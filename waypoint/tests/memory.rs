@@ -1,17 +1,15 @@
 //! What a configuration costs on the heap: bytes for each route, endpoint and service that is in
 //! force, and how much more it takes while a push is compiled. The program's memory grows by it.
-#![allow(
-    unsafe_code,
-    reason = "an allocator that counts is an implementation of an unsafe trait"
-)]
 #![expect(clippy::unwrap_used, reason = "a test ends where its data is wrong")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[path = "memory/counting.rs"]
+mod counting;
+
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use counting::{Cost, cost};
 use serde_json::{Value, json};
 use waypoint::model::listener::ListenerKind;
 use waypoint::model::snapshot::Current;
@@ -24,49 +22,6 @@ use waypoint::source::store::{Change, FETCH_TIMEOUT, Store, Update};
 const SERVICES: usize = 200;
 const ENDPOINTS: usize = 20;
 const ROUTES: usize = 5;
-
-/// The system's allocator with counts of what is allocated and of the most that ever was.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is the system allocator's; counting touches no memory of the caller's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promises are the system allocator's conditions.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// What a step has left on the heap, and what it took in between beyond that.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    kept: usize,
-    passing: usize,
-}
-
-fn cost(step: impl FnOnce()) -> Cost {
-    let before = NOW.load(Relaxed);
-    MOST.store(before, Relaxed);
-    step();
-    let after = NOW.load(Relaxed);
-    Cost {
-        kept: after.saturating_sub(before),
-        passing: MOST.load(Relaxed).saturating_sub(after.max(before)),
-    }
-}
 
 fn update(name: &str, resource: Value) -> Update {
     let any = Descriptors::get().any(resource).unwrap();

@@ -18,7 +18,7 @@ fn pages_of_the_program_that_nobody_needs_are_given_back() {
     // Much of the program that is not needed afterwards.
     assert!(Flags::read(["waypoint", "--help"]).is_err());
     let before = resident();
-    let given = waypoint::memory::unmap().unwrap();
+    let given = mesh::memory::unmap().unwrap();
     let after = resident();
     assert!(given > 1 << 20, "{given} bytes were given back");
     assert!(

@@ -29,21 +29,6 @@ impl Index {
         }
     }
 
-    /// A selector finds its pods without the slice: only where there is none does it matter.
-    pub(super) fn mark_pods_of_slice(&mut self, key: &Key) {
-        let Some(slice) = self.slices.get(key) else {
-            return;
-        };
-        let by_hand = self
-            .services
-            .get(&slice.service)
-            .is_some_and(|service| service.selector.is_none());
-        if by_hand {
-            self.dirty
-                .extend(slice.pods.iter().cloned().map(Output::Pod));
-        }
-    }
-
     /// The pods that a policy of this namespace and selector applies to: of the whole mesh from the
     /// root namespace. `None` selects all.
     pub(super) fn mark_selected_pods_of_policy(

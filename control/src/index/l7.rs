@@ -126,7 +126,7 @@ impl Index {
         let pod = self
             .pods
             .get(pod)
-            .filter(|pod| pod.uid == uid && pod.service_account == account)?;
+            .filter(|pod| *pod.uid == *uid && *pod.service_account == *account)?;
         let key = Key::new(
             pod.key.namespace.clone(),
             pod.labels.get(GATEWAY_NAME)?.as_str(),

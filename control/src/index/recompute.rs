@@ -52,7 +52,7 @@ impl Index {
 
     fn context<'a>(&'a self, pod: &Pod) -> Context<'a> {
         Context {
-            node: self.nodes.get(pod.node.as_str()),
+            node: self.nodes.get(&pod.node),
             services: self.services_of(pod),
             waypoint: self
                 .waypoint_of_pod(pod)

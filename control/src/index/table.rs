@@ -1,4 +1,5 @@
-//! Objects by namespace and name, so that what concerns one namespace looks at that one only.
+//! Objects by namespace and name, so that what concerns one namespace looks at that one only. Each is
+//! in a block of its own: a tree's nodes are half empty, and would be so in whole objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use crate::objects::Key;
 
 /// Objects of one kind.
 pub(super) struct Table<T> {
-    namespaces: HashMap<Arc<str>, BTreeMap<Arc<str>, T>>,
+    namespaces: HashMap<Arc<str>, BTreeMap<Arc<str>, Box<T>>>,
 }
 
 impl<T> Default for Table<T> {
@@ -20,7 +21,8 @@ impl<T> Default for Table<T> {
 
 impl<T> Table<T> {
     pub(super) fn get(&self, key: &Key) -> Option<&T> {
-        self.namespaces.get(&key.namespace)?.get(&key.name)
+        let found = self.namespaces.get(&key.namespace)?.get(&key.name)?;
+        Some(found)
     }
 
     /// Puts an object in place, or takes it away.
@@ -30,7 +32,7 @@ impl<T> Table<T> {
                 self.namespaces
                     .entry(key.namespace.clone())
                     .or_default()
-                    .insert(key.name.clone(), object);
+                    .insert(key.name.clone(), Box::new(object));
             }
             None => {
                 if let Some(objects) = self.namespaces.get_mut(&key.namespace) {
@@ -52,7 +54,7 @@ impl<T> Table<T> {
         found.into_iter().flat_map(|(namespace, objects)| {
             objects
                 .iter()
-                .map(move |(name, object)| (Key::new(namespace.clone(), name.clone()), object))
+                .map(move |(name, object)| (Key::new(namespace.clone(), name.clone()), &**object))
         })
     }
 
@@ -61,7 +63,7 @@ impl<T> Table<T> {
         self.namespaces.iter().flat_map(|(namespace, objects)| {
             objects
                 .iter()
-                .map(move |(name, object)| (Key::new(namespace.clone(), name.clone()), object))
+                .map(move |(name, object)| (Key::new(namespace.clone(), name.clone()), &**object))
         })
     }
 

@@ -119,7 +119,7 @@ impl Index {
         let pods = self.pods.within(&service.key.namespace).map(|(_, pod)| pod);
         let mut accounts = pods
             .filter(|pod| selects(selector, &pod.labels))
-            .map(|pod| pod.service_account.as_str());
+            .map(|pod| &*pod.service_account);
         let account = accounts.next()?;
         if accounts.any(|other| other != account) {
             return None;

@@ -51,9 +51,10 @@ impl EndpointSlice {
         for endpoint in slice.endpoints.iter().flatten() {
             match &endpoint.target_ref {
                 Some(target) if target.kind.as_deref() == Some("Pod") => {
-                    let namespace = target.namespace.as_deref().unwrap_or(&key.namespace);
+                    let own = key.namespace.clone();
+                    let other = target.namespace.as_deref().filter(|other| *other != &*own);
                     pods.push(Key::new(
-                        namespace,
+                        other.map_or(own, Into::into),
                         target.name.as_deref().unwrap_or_default(),
                     ));
                 }
@@ -91,6 +92,9 @@ impl EndpointSlice {
             })
             .collect();
         let service = Key::new(key.namespace.clone(), service.as_str());
+        // There may be a hundred in each of thousands of slices.
+        pods.shrink_to_fit();
+        addresses.shrink_to_fit();
         Some(Self {
             key,
             service,

@@ -1,6 +1,7 @@
 //! Pods: addresses, identity, owner and readiness, as far as a proxy cares.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -21,17 +22,17 @@ pub struct Pod {
     /// Its name.
     pub key: Key,
     /// `metadata.uid`: a pod of the same name made anew is another pod.
-    pub uid: String,
+    pub uid: Box<str>,
     /// Its labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// How peers reach it.
     pub tunnel: Tunnel,
     /// `status.podIPs`; empty before the pod has a network.
     pub addresses: Vec<IpAddr>,
     /// `spec.nodeName`; empty before it is scheduled.
-    pub node: String,
+    pub node: Arc<str>,
     /// `spec.serviceAccountName`.
-    pub service_account: String,
+    pub service_account: Arc<str>,
     /// Shares its node's addresses.
     pub host_network: bool,
     /// Condition Ready is true, and it is not being deleted.
@@ -60,7 +61,7 @@ pub enum Tunnel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The workload's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The workload's kind.
     pub kind: OwnerKind,
 }
@@ -94,17 +95,21 @@ impl Pod {
         let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
         Some(Self {
             key: Key::of(&pod.metadata),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             tunnel: tunnel(&labels, annotations),
             addresses: addresses(status),
-            node: spec.node_name.clone().unwrap_or_default(),
-            service_account: spec.service_account_name.clone().unwrap_or_default(),
+            node: spec.node_name.as_deref().unwrap_or_default().into(),
+            service_account: spec
+                .service_account_name
+                .as_deref()
+                .unwrap_or_default()
+                .into(),
             host_network: spec.host_network.unwrap_or_default(),
             ready: pod.metadata.deletion_timestamp.is_none() && is_ready(status),
             owner: owner(pod, &labels),
             ports: named_ports(spec),
             entry: None,
-            labels,
+            labels: Arc::new(labels),
         })
     }
 
@@ -180,7 +185,7 @@ fn owner(pod: &v1::Pod, labels: &Labels) -> Owner {
     });
     let name = labels.get(WORKLOAD_NAME).map_or(derived, String::as_str);
     Owner {
-        name: name.to_owned(),
+        name: name.into(),
         kind,
     }
 }

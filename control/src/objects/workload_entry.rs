@@ -3,6 +3,7 @@
 //! one, under a name that no pod can have.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kube::core::DynamicObject;
 
@@ -69,16 +70,16 @@ pub fn read(object: &DynamicObject) -> Result<Pod, String> {
     labels.extend(spec.labels.clone());
     let annotations = object.metadata.annotations.clone().unwrap_or_default();
     Ok(Pod {
-        uid: String::new(),
+        uid: Box::default(),
         tunnel: tunnel(&labels, &annotations),
         addresses: address.into_iter().collect(),
-        node: String::new(),
-        service_account: spec.service_account.clone(),
+        node: Arc::default(),
+        service_account: spec.service_account.as_str().into(),
         host_network: false,
         // Nobody says that it is not.
         ready: true,
         owner: Owner {
-            name: key.name.to_string(),
+            name: key.name.clone(),
             kind: OwnerKind::Pod,
         },
         ports,
@@ -93,7 +94,7 @@ pub fn read(object: &DynamicObject) -> Result<Pod, String> {
             weight: spec.weight,
         })),
         key: kept_as(&key),
-        labels,
+        labels: Arc::new(labels),
     })
 }
 

@@ -86,7 +86,7 @@ impl Translated {
     fn add<M: Message + Name>(&mut self, kind: ResourceType, of: Of, name: &str, message: &M) {
         let bytes = canonical::canonical(of, &message.encode_to_vec());
         self.resources
-            .push((kind, Resource::envoy(kind, name, &bytes)));
+            .push((kind, Resource::envoy(kind, name, bytes)));
     }
 }
 

@@ -94,8 +94,8 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         .into(),
         native_tunnel: pod.tunnel == Tunnel::Native,
         trust_domain: mesh.wire_trust_domain(),
-        service_account: pod.service_account.clone(),
-        node: pod.node.clone(),
+        service_account: pod.service_account.to_string(),
+        node: pod.node.to_string(),
         canonical_name: label(&pod.labels, &CANONICAL_NAME)
             .unwrap_or(&pod.owner.name)
             .to_owned(),
@@ -110,7 +110,7 @@ pub fn pod(mesh: &Mesh, pod: &Pod, context: &Context<'_>) -> Option<Workload> {
             OwnerKind::Job => WorkloadType::Job,
         }
         .into(),
-        workload_name: pod.owner.name.clone(),
+        workload_name: pod.owner.name.to_string(),
         authorization_policies: context.policies.clone(),
         status: if pod.ready {
             WorkloadStatus::Healthy

@@ -226,15 +226,15 @@ impl Questions {
             collection.into_iter().flat_map(|all| all.iter())
         };
         let clusters = all(ResourceType::Cluster).map(|cluster| DynamicCluster {
-            version_info: cluster.version.clone(),
-            cluster: content(cluster),
+            version_info: cluster.version.to_string(),
+            cluster: Some(content(cluster)),
             ..DynamicCluster::default()
         });
         let listeners = all(ResourceType::Listener).map(|listener| DynamicListener {
             name: listener.name.to_string(),
             active_state: Some(DynamicListenerState {
-                version_info: listener.version.clone(),
-                listener: content(listener),
+                version_info: listener.version.to_string(),
+                listener: Some(content(listener)),
                 ..DynamicListenerState::default()
             }),
             ..DynamicListener::default()
@@ -291,13 +291,11 @@ fn is_of(node: &str, name: &str) -> bool {
 }
 
 /// The resource as Envoy knows it.
-fn content(resource: &Resource) -> Option<Any> {
-    let envelope = mesh::proto::discovery::Resource::decode(resource.body.as_ref()).ok()?;
-    let content = envelope.resource?;
-    Some(Any {
-        type_url: content.type_url,
-        value: content.value,
-    })
+fn content(resource: &Resource) -> Any {
+    Any {
+        type_url: resource.kind.url().to_owned(),
+        value: resource.value.to_vec(),
+    }
 }
 
 fn any<T: Message + Name>(message: &T) -> Any {

@@ -5,6 +5,8 @@
 //! cost no more than one. A client that falls behind the log is told to connect anew, and says
 //! then which versions it has.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -29,12 +31,43 @@ pub struct Store {
 /// The resources of one kind.
 #[derive(Default)]
 pub struct Collection {
-    resources: BTreeMap<Arc<str>, Resource>,
-    aliases: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    resources: BTreeSet<Named>,
+    /// Aliases, each with the name of a resource that has it.
+    aliases: BTreeSet<(Arc<str>, Arc<str>)>,
     log: VecDeque<(u64, Arc<str>)>,
     /// Changes up to this revision are no longer in the log.
     forgotten: u64,
 }
+
+/// A resource at the place of its name. Nodes of a tree are half empty, so that they hold no more
+/// than a pointer each.
+struct Named(Box<Resource>);
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Ord for Named {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for Named {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named {}
 
 /// A client's revision is older than the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,31 +119,20 @@ impl Store {
 
 impl Collection {
     fn apply(&mut self, update: Update, revision: u64) -> bool {
-        let old = self.resources.get(&update.name);
-        if old.map(|old| &old.version) == update.resource.as_ref().map(|new| &new.version) {
+        let old = self.get(&update.name);
+        if old.map(|old| old.version) == update.resource.as_ref().map(|new| new.version) {
             return false;
         }
-        for alias in old.into_iter().flat_map(|old| old.aliases.clone()) {
-            if let Some(names) = self.aliases.get_mut(&alias) {
-                names.remove(&update.name);
-                if names.is_empty() {
-                    self.aliases.remove(&alias);
-                }
+        if let Some(Named(old)) = self.resources.take(&*update.name) {
+            for alias in &old.aliases {
+                self.aliases.remove(&(alias.clone(), old.name.clone()));
             }
         }
-        match update.resource {
-            Some(new) => {
-                for alias in &new.aliases {
-                    self.aliases
-                        .entry(alias.clone())
-                        .or_default()
-                        .insert(update.name.clone());
-                }
-                self.resources.insert(update.name.clone(), new);
-            }
-            None => {
-                self.resources.remove(&update.name);
-            }
+        if let Some(new) = update.resource {
+            let aliases = new.aliases.iter();
+            let aliases = aliases.map(|alias| (alias.clone(), new.name.clone()));
+            self.aliases.extend(aliases);
+            self.resources.insert(Named(Box::new(new)));
         }
         self.log.push_back((revision, update.name));
         while self.log.len() > LOG_LIMIT {
@@ -124,23 +146,23 @@ impl Collection {
     /// A resource by its name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Resource> {
-        self.resources.get(name)
+        self.resources.get(name).map(|Named(found)| &**found)
     }
 
     /// All resources, in the order of their names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Resource> {
-        self.resources.values()
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Resource> + Clone {
+        self.resources.iter().map(|Named(resource)| &**resource)
     }
 
     /// The resources of this name or alias.
     pub fn resolve<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Resource> + use<'a> {
-        let aliased = self
-            .aliases
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(|name| self.resources.get(name));
-        self.resources.get(name).into_iter().chain(aliased)
+        let alias: Arc<str> = name.into();
+        // No name comes before the empty one.
+        let aliased = self.aliases.range((alias.clone(), "".into())..);
+        let aliased = aliased
+            .take_while(move |(of, _)| *of == alias)
+            .filter_map(|(_, name)| self.get(name));
+        self.get(name).into_iter().chain(aliased)
     }
 
     /// The names that changed after a revision, each once.

@@ -31,7 +31,7 @@ pub(crate) fn resources(set: &Set) -> Resources {
     for update in updates.remove(&Key::new(NAMESPACE, "waypoint")).unwrap() {
         let resource = update.resource.unwrap();
         assert_ne!(update.kind, ResourceType::Workload);
-        add(&mut resources, update.kind.url(), &resource.value());
+        add(&mut resources, update.kind.url(), &resource.value);
     }
     resources
 }

@@ -88,7 +88,7 @@ pub(crate) fn ours(name: &str) -> Resources {
         add(
             &mut resources,
             descriptors
-                .json(update.kind.url(), &resource.value())
+                .json(update.kind.url(), &resource.value)
                 .unwrap(),
         );
     }
@@ -106,7 +106,7 @@ pub(crate) fn entries(name: &str) -> (Vec<Value>, Vec<Value>) {
     let updates = index.recompute().into_iter();
     let ours = updates.filter(|update| update.kind == ResourceType::Workload);
     let ours = ours.filter_map(|update| {
-        let value = update.resource?.value();
+        let value = update.resource?.value;
         Some(
             descriptors
                 .json(ResourceType::Workload.url(), &value)

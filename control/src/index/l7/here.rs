@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Index, Output};
 use crate::objects::waypoint_use::GATEWAY_NAME;
-use crate::objects::{Key, Pod};
+use crate::objects::{Key, Labels, Pod};
 use crate::translate::l7::locality::{Here, Place};
 
 /// Waypoints, and where each stood.
@@ -23,7 +23,7 @@ impl Index {
                 ..Here::default()
             };
         };
-        let (place, mut labels) = (self.place_of(first), first.labels.clone());
+        let (place, mut labels) = (self.place_of(first), Labels::clone(&first.labels));
         let mut together = true;
         for other in replicas {
             together &= self.place_of(other) == place;
@@ -40,7 +40,7 @@ impl Index {
     /// Region, zone and subzone of a pod's node.
     pub(super) fn place_of(&self, pod: &Pod) -> Place {
         self.nodes
-            .get(pod.node.as_str())
+            .get(&pod.node)
             .map(|node| (node.region.clone(), node.zone.clone(), node.subzone.clone()))
             .unwrap_or_default()
     }

@@ -1,5 +1,7 @@
 //! Services as waypoints see them: what they are called, what they speak, and who answers.
 
+use std::sync::Arc;
+
 use super::Index;
 use crate::objects::pod::Tunnel;
 use crate::objects::service::{EntryOf, ServicePort};
@@ -109,7 +111,7 @@ impl Index {
             found.extend(bare.map(|bare| Backend {
                 place: Place::Address(bare.address),
                 port: *number,
-                labels: Labels::new(),
+                labels: Arc::default(),
                 hbone: false,
                 locality: Default::default(),
                 workload: format!(";{};;;{}", target.key.namespace, self.mesh.cluster),
@@ -162,7 +164,7 @@ impl Index {
                 Err(_) => Place::Name(endpoint.address.clone()),
             },
             port: endpoint.port(declared),
-            labels: endpoint.labels.clone(),
+            labels: Arc::new(endpoint.labels.clone()),
             hbone: of.entry.tunnel != Tunnel::None,
             locality: endpoint.place(),
             workload,

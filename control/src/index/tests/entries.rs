@@ -33,7 +33,7 @@ fn told(index: &mut Index) -> Told {
     for update in updates.filter(|update| update.kind == ResourceType::Address) {
         let name = update.name.to_string();
         let address = update.resource.map(|resource| {
-            let address = Address::decode(resource.value().as_slice()).unwrap();
+            let address = Address::decode(resource.value.as_ref()).unwrap();
             address.r#type.unwrap()
         });
         match address {

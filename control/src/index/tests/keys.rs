@@ -46,7 +46,7 @@ fn held(index: &mut Index, text: &str) -> (bool, Option<String>) {
     let listeners = updates.values().flatten();
     let mut values = listeners
         .filter(|update| update.kind == ResourceType::Listener)
-        .filter_map(|update| Some(update.resource.as_ref()?.value()));
+        .filter_map(|update| Some(update.resource.as_ref()?.value.clone()));
     let found = values.any(|value| {
         value
             .windows(text.len())

@@ -24,7 +24,7 @@ fn told(index: &mut Index) -> Vec<(String, Vec<(String, String)>)> {
     let mut all: Vec<_> = updates
         .filter(|update| update.kind == ResourceType::Workload)
         .map(|update| {
-            let wire = Wire::decode(update.resource.unwrap().value().as_slice()).unwrap();
+            let wire = Wire::decode(update.resource.unwrap().value.as_ref()).unwrap();
             let workload = Workload::try_from(wire).unwrap();
             let labels = workload.labels.into_iter().flat_map(|labels| *labels);
             let labels = labels.map(|(name, text)| (name.to_string(), text.to_string()));

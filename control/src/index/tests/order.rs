@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::object;
 use crate::difference::Snapshot;
+use crate::resource::Version;
 use crate::xds::store::Store;
 
 const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
@@ -255,7 +256,7 @@ fn of_waypoints(index: &mut Index, stores: &mut BTreeMap<Key, Store>) {
 }
 
 /// Names and versions: the hash of the content.
-fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, String)> {
+fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, Version)> {
     let mut all = Vec::new();
     for (key, store) in stores {
         for kind in ResourceType::WAYPOINT {
@@ -264,11 +265,7 @@ fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, String)> {
                 .into_iter()
                 .flat_map(|collection| collection.iter())
             {
-                all.push((
-                    key.to_string(),
-                    resource.name.to_string(),
-                    resource.version.clone(),
-                ));
+                all.push((key.to_string(), resource.name.to_string(), resource.version));
             }
         }
     }

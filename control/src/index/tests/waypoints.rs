@@ -86,8 +86,8 @@ fn through(index: &mut Index) -> Vec<String> {
     }
     let all = index.recompute().into_iter();
     for update in all.filter(|update| update.kind == ResourceType::Address) {
-        let value = update.resource.unwrap().value();
-        let (name, waypoint) = match Address::decode(value.as_slice()).unwrap().r#type.unwrap() {
+        let value = update.resource.unwrap().value;
+        let (name, waypoint) = match Address::decode(value.as_ref()).unwrap().r#type.unwrap() {
             address::Type::Service(service) => {
                 (format!("service {}", service.name), service.waypoint)
             }

@@ -97,7 +97,7 @@ fn the_owner_names_the_workload() {
         ),
     ];
     for (owner, name, kind) in cases {
-        assert_eq!((owner.name.as_str(), owner.kind), (name, kind));
+        assert_eq!((&*owner.name, owner.kind), (name, kind));
     }
 }
 

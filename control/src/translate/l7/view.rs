@@ -140,7 +140,7 @@ pub struct Backend {
     /// Its port.
     pub port: u16,
     /// Its labels, for subsets.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Whether it takes HBONE.
     pub hbone: bool,
     /// Region, zone, subzone.

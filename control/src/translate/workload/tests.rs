@@ -1,5 +1,7 @@
 //! Pods and bare addresses → workloads, field by field.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::*;
@@ -15,16 +17,16 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 fn a_pod() -> Pod {
     Pod {
         key: Key::new("shop", "web-1"),
-        uid: "u".to_owned(),
-        labels: Labels::new(),
+        uid: "u".into(),
+        labels: Arc::default(),
         tunnel: Tunnel::None,
         addresses: vec!["10.0.0.1".parse().unwrap()],
-        node: "node-a".to_owned(),
-        service_account: "web".to_owned(),
+        node: "node-a".into(),
+        service_account: "web".into(),
         host_network: false,
         ready: true,
         owner: Owner {
-            name: "web".to_owned(),
+            name: "web".into(),
             kind: OwnerKind::Deployment,
         },
         ports: vec![("http".to_owned(), 8080)],
@@ -171,7 +173,7 @@ fn tunnel_status_and_network_mode() {
 fn canonical_names_fall_back_in_order() {
     let canonical = |pairs: &[(&str, &str)]| {
         let found = of(&Pod {
-            labels: labels(pairs),
+            labels: Arc::new(labels(pairs)),
             ..a_pod()
         });
         (found.canonical_name, found.canonical_revision)
@@ -209,7 +211,7 @@ fn the_owner_is_passed_on() {
     for (kind, expected) in kinds {
         let found = of(&Pod {
             owner: Owner {
-                name: "o".to_owned(),
+                name: "o".into(),
                 kind,
             },
             ..a_pod()

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh::proto::discovery::DeltaDiscoveryResponse;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::{NAME_LIMIT, Progress, Refusal};
 use crate::resource::{Resource, ResourceType};
@@ -86,9 +85,7 @@ impl Subscription {
                 .filter(|name| all.get(name).is_none())
                 .cloned()
                 .collect();
-            let lacking = all
-                .iter()
-                .filter(|resource| retained.get(&*resource.name) != Some(&resource.version));
+            let lacking = all.iter().filter(|resource| !has(&retained, resource));
             return Ok(Some(encode(kind, lacking, &gone)));
         };
         let changed = all.since(revision)?;
@@ -148,12 +145,17 @@ impl Subscription {
                 .cloned(),
         );
         self.held.extend(resources.keys().cloned());
-        resources.retain(|name, resource| retained.get(&**name) != Some(&resource.version));
+        resources.retain(|_, resource| !has(&retained, resource));
         if resources.is_empty() && gone.is_empty() && !first {
             return Ok(None);
         }
         let gone: Vec<String> = gone.into_iter().collect();
-        Ok(Some(encode_aliased(kind, resources.into_values(), &gone)))
+        Ok(Some(assemble(
+            kind,
+            resources.values().copied(),
+            true,
+            &gone,
+        )))
     }
 
     fn wants(&self, resource: &Resource) -> bool {
@@ -165,35 +167,28 @@ impl Subscription {
     }
 }
 
+/// Whether a client that said what it has has this.
+fn has(retained: &HashMap<String, String>, resource: &Resource) -> bool {
+    let said = retained.get(&*resource.name);
+    said.is_some_and(|said| resource.version.is(said))
+}
+
 /// `DeltaDiscoveryResponse` without its nonce, from resources that are encoded already.
 pub(super) fn encode<'a>(
     kind: ResourceType,
-    resources: impl Iterator<Item = &'a Resource>,
+    resources: impl Iterator<Item = &'a Resource> + Clone,
     gone: &[String],
 ) -> Bytes {
-    assemble(kind, resources.map(|resource| resource.body.clone()), gone)
+    assemble(kind, resources, false, gone)
 }
 
-/// The same, with the aliases by which the client may have asked. A message may be written in
-/// parts: the aliases are appended.
-fn encode_aliased<'a>(
+/// The same; `aliased` says whether with the aliases by which the client may have asked.
+fn assemble<'a>(
     kind: ResourceType,
-    resources: impl Iterator<Item = &'a Resource>,
+    resources: impl Iterator<Item = &'a Resource> + Clone,
+    aliased: bool,
     gone: &[String],
 ) -> Bytes {
-    let bodies = resources.map(|resource| {
-        let aliases = resource.aliases.iter().map(ToString::to_string).collect();
-        let tail = mesh::proto::discovery::Resource {
-            aliases,
-            ..Default::default()
-        }
-        .encode_to_vec();
-        Bytes::from([resource.body.as_ref(), tail.as_slice()].concat())
-    });
-    assemble(kind, bodies, gone)
-}
-
-fn assemble(kind: ResourceType, bodies: impl Iterator<Item = Bytes>, gone: &[String]) -> Bytes {
     const RESOURCES: u32 = 2;
     let head = DeltaDiscoveryResponse {
         type_url: kind.url().to_owned(),
@@ -201,10 +196,9 @@ fn assemble(kind: ResourceType, bodies: impl Iterator<Item = Bytes>, gone: &[Str
         ..DeltaDiscoveryResponse::default()
     };
     let mut buffer = head.encode_to_vec();
-    for body in bodies {
-        encode_key(RESOURCES, WireType::LengthDelimited, &mut buffer);
-        encode_varint(body.len() as u64, &mut buffer);
-        buffer.extend_from_slice(&body);
+    buffer.reserve_exact(resources.clone().map(Resource::size).sum());
+    for resource in resources {
+        resource.write(RESOURCES, aliased, &mut buffer);
     }
     buffer.shrink_to_fit();
     buffer.into()

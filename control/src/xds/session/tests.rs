@@ -185,7 +185,7 @@ fn a_client_that_comes_back_gets_only_what_it_lacks() {
             .get(name)
             .unwrap()
             .version
-            .clone()
+            .to_string()
     };
     let mut session = Session::default();
     let retained = [

@@ -1,5 +1,7 @@
 //! Shares and priorities by place, by the examples of Istio's documentation.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::translate::l7::view::Place as At;
 
@@ -7,7 +9,7 @@ fn backend(number: u8, place: (&str, &str), version: &str) -> Backend {
     Backend {
         place: At::Address([10, 0, 0, number].into()),
         port: 80,
-        labels: Labels::from([("version".to_owned(), version.to_owned())]),
+        labels: Arc::new(Labels::from([("version".to_owned(), version.to_owned())])),
         hbone: true,
         locality: (place.0.to_owned(), place.1.to_owned(), String::new()),
         workload: String::new(),

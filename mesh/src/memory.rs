@@ -4,15 +4,16 @@
 
 mod program;
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tikv_jemalloc_ctl::{Access, AsName, Mib, Result};
+use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
-use crate::model::snapshot::Current;
 pub use program::unmap;
 
 /// How often a thread looks.
@@ -37,14 +38,30 @@ pub async fn tend() {
     }
 }
 
+/// The same for a thread of a runtime that moves its tasks between threads: to be called whenever the
+/// thread has nothing to do. It costs the busy one that rests for a moment a second some blocks taken
+/// from the arena again.
+pub fn rest() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let due = |last: Instant| now.saturating_duration_since(last) >= PERIOD;
+    if LAST.get().is_none_or(due) {
+        LAST.set(Some(now));
+        if let Err(error) = let_go() {
+            debug!(%error, "the allocator keeps what this thread had at hand");
+        }
+    }
+}
+
 /// The same for its own thread, and for what threads share: the allocator's free pages each time,
-/// the program's pages after a push and after a burst of load, since reading a configuration takes
-/// much of the program that carrying traffic doesn't, and either more than being there.
-pub async fn keep(current: Current) {
+/// the program's pages after one of `changes` and after a burst of load, since reading a configuration
+/// takes much of the program that carrying traffic doesn't, and either more than being there.
+pub async fn keep<T>(mut changes: watch::Receiver<T>) {
     let mut own = Rest::of(UsageWho::RUSAGE_THREAD);
     let mut all = Rest::of(UsageWho::RUSAGE_SELF);
     let mut period = period();
-    let mut changes = current.changes();
     let mut needed = true;
     loop {
         period.tick().await;
