@@ -40,8 +40,8 @@ mod uninstall;
 /// Where the kernel's file systems are, and what makes a probe the kubelet's.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The cgroup2 folder above all pods and above ztunnel itself; `None` takes the first cgroup2
-    /// mount of `/proc/mounts`.
+    /// The cgroup2 folder above all pods and above ztunnel itself, or one above its mount, as on
+    /// hybrid hosts; `None` takes the first cgroup2 mount of `/proc/mounts`.
     pub cgroup_root: Option<PathBuf>,
     /// A mounted bpffs; everything is pinned under `culvert` in it.
     pub bpffs: PathBuf,

@@ -91,7 +91,8 @@ pub struct Flags {
     )]
     pub cri_socket: PathBuf,
 
-    /// cgroup2 directory to capture below; the cgroup2 mount unless set.
+    /// cgroup2 directory to capture below, or one that cgroup2 is mounted below; the cgroup2 mount
+    /// unless set.
     #[arg(long, env = "CGROUP_ROOT", global = true)]
     pub cgroup_root: Option<PathBuf>,
     /// Mount point of the BPF file system.

@@ -8,7 +8,7 @@ use cluster::Cluster;
 use crate::bookstore::{self, Door, NAMESPACE};
 use crate::held::Held;
 use crate::stage::{SYSTEM, Stage};
-use crate::{Control, Narrator, story};
+use crate::{Control, Narrator, aftermath, story};
 
 /// What the demo is to run on.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ pub fn demo(options: &Options) -> Result<()> {
     let outcome = walk(&stage, options);
     if outcome.is_err() {
         narrator.chapter("Something went wrong; the cluster is left as it is");
+        aftermath::tell(&|| stage.kubectl_command(), stage.control());
         how_to_use(&stage, None);
     }
     outcome

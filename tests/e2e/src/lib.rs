@@ -2,6 +2,7 @@
 //! test asserts and that the demo shows. Knows Kubernetes only through `kubectl` and `helm`, as a
 //! user does; on a cluster of our own it also looks at what the nodes see.
 
+pub mod aftermath;
 pub mod bookstore;
 pub mod control;
 pub mod demo;

@@ -280,13 +280,6 @@ impl Stage {
                 format!("image.registry={}", self.registry),
             ]);
         }
-        if let Some(cgroup2) = self
-            .made()
-            .and(cgroup2_mount())
-            .filter(|at| at != "/sys/fs/cgroup")
-        {
-            words.extend(["--set".to_owned(), format!("node.cgroup2={cgroup2}")]);
-        }
         for value in values {
             words.extend(["--set".to_owned(), value.clone()]);
         }
@@ -363,14 +356,4 @@ pub fn root() -> PathBuf {
 fn line(program: &str, words: &[&str]) -> String {
     let words: Vec<String> = words.iter().map(|word| process::quoted(word)).collect();
     format!("{program} {}", words.join(" "))
-}
-
-/// Where this machine has cgroup2: our own clusters' nodes have it at the same place.
-fn cgroup2_mount() -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let at = words.next()?;
-        (words.next()? == "cgroup2").then(|| at.to_owned())
-    })
 }

@@ -60,26 +60,39 @@ fn release() -> String {
         .unwrap_or_default()
 }
 
-/// Opens the cgroup2 folder to attach to: the one named, or the first mount.
+/// Opens the cgroup2 folder to attach to: the one named, or the first mount. Where cgroup v1 has the
+/// folder that is named, as on hybrid hosts, cgroup2 is mounted somewhere below it.
 pub(super) fn cgroup_root(named: Option<&Path>) -> Result<(PathBuf, File), Error> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => cgroup2_mount(&fs::read_to_string("/proc/mounts").unwrap_or_default())
-            .ok_or(Error::NoCgroup2)?,
-    };
-    let folder = File::open(&path).map_err(|_| Error::NotCgroup2(path.clone()))?;
-    match fstatfs(folder.as_fd()) {
-        Ok(stat) if stat.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok((path, folder)),
-        _ => Err(Error::NotCgroup2(path)),
+    if let Some(named) = named
+        && let Some(folder) = cgroup2(named)
+    {
+        return Ok((named.to_owned(), folder));
     }
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mount = cgroup2_mount(&mounts, named.unwrap_or(Path::new("/")));
+    let found = mount.and_then(|mount| cgroup2(&mount).map(|folder| (mount, folder)));
+    found.ok_or_else(|| {
+        named.map_or(Error::NoCgroup2, |named| {
+            Error::NotCgroup2(named.to_owned())
+        })
+    })
 }
 
-/// The first cgroup2 mount point of a mount table; spaces in it are written `\040`.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+/// Opens a folder of cgroup2.
+fn cgroup2(path: &Path) -> Option<File> {
+    let folder = File::open(path).ok()?;
+    let kind = fstatfs(folder.as_fd()).ok()?.filesystem_type();
+    (kind == CGROUP2_SUPER_MAGIC).then_some(folder)
+}
+
+/// The first cgroup2 mount point in a mount table that is below a folder; spaces in it are written
+/// `\040`.
+fn cgroup2_mount(mounts: &str, below: &Path) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (point, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(point.replace("\\040", " ")))
+        let point = PathBuf::from(point.replace("\\040", " "));
+        (kind == "cgroup2" && point.starts_with(below)).then_some(point)
     })
 }
 
@@ -111,9 +124,9 @@ pub(super) fn kubepods(root: &Path) -> Option<PathBuf> {
 
 /// A cgroup's identifier is its folder's inode.
 pub(super) fn cgroup_id(folder: &Path) -> Result<u64, Error> {
-    let (_, open) = cgroup_root(Some(folder))?;
-    let stat = fstat(open.as_fd()).map_err(|_| Error::NotCgroup2(folder.to_owned()))?;
-    Ok(stat.st_ino)
+    let stat = cgroup2(folder).and_then(|open| fstat(open.as_fd()).ok());
+    stat.map(|stat| stat.st_ino)
+        .ok_or_else(|| Error::NotCgroup2(folder.to_owned()))
 }
 
 fn filesystem(path: &Path) -> Option<FsType> {
@@ -132,15 +145,27 @@ mod tests {
         let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let anywhere = Path::new("/");
+        let found = |mounts, below| cgroup2_mount(mounts, Path::new(below));
+        let unified = Some(PathBuf::from("/sys/fs/cgroup/unified"));
+        assert_eq!(cgroup2_mount(hybrid, anywhere), unified);
+        assert_eq!(found(hybrid, "/sys/fs/cgroup"), unified);
+        assert_eq!(found(hybrid, "/sys/fs/cgroup/cpu"), None);
         assert_eq!(
-            cgroup2_mount(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
-        assert_eq!(
-            cgroup2_mount("cgroup2 /a\\040b cgroup2 rw 0 0\n"),
+            cgroup2_mount("cgroup2 /a\\040b cgroup2 rw 0 0\n", anywhere),
             Some(PathBuf::from("/a b"))
         );
-        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\ncgroup2\n"), None);
+        assert_eq!(
+            cgroup2_mount("proc /proc proc rw 0 0\ncgroup2\n", anywhere),
+            None
+        );
+    }
+
+    #[test]
+    fn a_folder_without_cgroup2_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = cgroup_root(Some(folder.path())).unwrap_err().to_string();
+        assert!(error.contains(&*folder.path().to_string_lossy()), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Error {
     )]
     NoCgroup2,
     /// The folder named is no part of a cgroup2 hierarchy.
-    #[error("{path} is not in a cgroup2 filesystem: CGROUP_ROOT must name the host's cgroup2 mount", path = .0.display())]
+    #[error("{path} is not in a cgroup2 filesystem and has none mounted below it: CGROUP_ROOT must name the host's cgroup2 mount (in the chart, node.cgroup2)", path = .0.display())]
     NotCgroup2(PathBuf),
     /// The folder for pins is not on a bpffs.
     #[error("{path} is not a bpf filesystem: `mount -t bpf bpf {path}`, or mount the host's into this container and name it with BPFFS", path = .0.display())]

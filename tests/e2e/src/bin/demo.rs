@@ -26,7 +26,7 @@ struct Command {
     /// Name of the cluster that is made.
     #[arg(long, default_value = "culvert")]
     name: String,
-    /// A further value for the chart, NAME=VALUE, such as node.cgroup2=/sys/fs/cgroup/unified.
+    /// A further value for the chart, NAME=VALUE, such as node.criSocket=/run/crio/crio.sock.
     #[arg(long = "set")]
     values: Vec<String>,
 }

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use cluster::Cluster;
 use e2e::stage::REGISTRY;
-use e2e::{Control, Narrator, Stage, bookstore, mesh};
+use e2e::{Control, Narrator, Stage, aftermath, bookstore, mesh};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cases::{CASES, Play};
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     if tally.failed > 0
         && let Ok(cluster) = Cluster::open(&name)
     {
-        look_around(&cluster, command.control);
+        aftermath::tell(&|| cluster.kubectl(), command.control);
     }
     if command.keep || command.again {
         println!(
@@ -209,45 +209,4 @@ fn remove_when_interrupted(name: String) -> Result<()> {
         std::process::exit(130);
     });
     Ok(())
-}
-
-/// What somebody who reads the log wants to know first.
-fn look_around(cluster: &Cluster, control: Control) {
-    let looks: [&[&str]; 5] = [
-        &["get", "pods", "-A", "-o", "wide"],
-        &["get", "events", "-A", "--field-selector", "type=Warning"],
-        &[
-            "-n",
-            "istio-system",
-            "logs",
-            "-l",
-            "app=ztunnel",
-            "--tail=60",
-            "--prefix",
-        ],
-        &[
-            "-n",
-            "istio-system",
-            "logs",
-            "-l",
-            "app=ztunnel",
-            "--tail=30",
-            "--prefix",
-            "--previous",
-        ],
-        &[
-            "-n",
-            "istio-system",
-            "logs",
-            mesh::control_plane(control),
-            "--tail=60",
-        ],
-    ];
-    for words in looks {
-        println!("--- kubectl {}", words.join(" "));
-        match e2e::process::run(cluster.kubectl().args(words), Duration::from_secs(30)) {
-            Ok(ended) => println!("{}{}", ended.stdout, ended.stderr),
-            Err(error) => println!("{error:#}"),
-        }
-    }
 }
