@@ -18,6 +18,7 @@ pub mod policy;
 pub mod program;
 pub mod proto;
 pub mod stop;
+pub mod tap;
 mod through;
 pub mod tls;
 pub mod workload;

@@ -16,7 +16,7 @@ use super::keepalive::Keepalive;
 use super::members::{Lease, Load};
 use super::pool::{ConnectError, Target};
 use super::stream::Stream;
-use super::wire::{Broken, Wire};
+use super::wire::{Broken, Wire, corked};
 use super::{ANSWER_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
 use crate::cork::{Corked, Outlet};
@@ -65,7 +65,7 @@ pub(super) async fn make(
             reason: error.reason,
             cause: error.to_string(),
         })?;
-    let (wire, outlet, broken) = Wire::corked(tls);
+    let (wire, outlet, broken) = corked(tls);
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(limits.stream_window)

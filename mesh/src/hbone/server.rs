@@ -14,7 +14,7 @@ use tracing::debug;
 use super::authority::Destination;
 use super::keepalive::Keepalive;
 use super::stream::{Stream, StreamError};
-use super::wire::{Broken, Wire};
+use super::wire::{Broken, Wire, corked};
 use super::{HANDSHAKE_TIMEOUT, Limits, MAX_FRAME, MAX_HEADERS, TINY_FRAMES};
 use crate::certificate::Certificate;
 use crate::cork::{Corked, Outlet};
@@ -107,7 +107,7 @@ pub async fn accept_within(
     limits: &Limits,
 ) -> Result<Connection, AcceptError> {
     let (tls, peer) = tls::accept(tcp, certificate, HANDSHAKE_TIMEOUT).await?;
-    let (wire, outlet, broken) = Wire::corked(tls);
+    let (wire, outlet, broken) = corked(tls);
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(limits.stream_window)

@@ -19,13 +19,14 @@ use hyper::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh::cork::cork;
+use mesh::tap::Tapped;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::ResponseBody;
 use super::flow;
-use super::raw::{Raw, Tap};
+use super::raw::Raw;
 use super::view::View;
 use crate::listen::io::Io;
 use crate::model::http::{Codec, HttpChain};
@@ -174,7 +175,7 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
     }
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
-    let io = Tap::new(io, http.raw.clone().unwrap_or_default());
+    let io = Tapped::new(io, http.raw.clone().unwrap_or_default());
     let connection = builder.serve_connection(TokioIo::new(io), service);
     // Which upgrades are allowed is each route's to say.
     drive(http, limits, pin!(connection.with_upgrades())).await

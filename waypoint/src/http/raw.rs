@@ -3,14 +3,10 @@
 //! them in another way. Bytes are kept only while a head is awaited, and looked at only where there
 //! may be something to find.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
+use mesh::tap::Tap;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of a head that are kept; what is longer is refused for its size.
 const LONGEST: usize = 64 << 10;
@@ -23,13 +19,6 @@ pub(super) struct Raw {
     /// A request is being served: what comes now is its body.
     busy: AtomicBool,
     bytes: Mutex<Vec<u8>>,
-}
-
-/// A connection's bytes, of which heads are kept.
-#[derive(Debug)]
-pub(super) struct Tap<T> {
-    inner: T,
-    raw: Arc<Raw>,
 }
 
 impl Raw {
@@ -48,8 +37,11 @@ impl Raw {
     pub(super) fn end(&self) {
         self.busy.store(false, Ordering::Relaxed);
     }
+}
 
-    fn keep(&self, read: &[u8]) {
+/// Of a connection's bytes, heads are kept.
+impl Tap for Raw {
+    fn read(&self, read: &[u8]) {
         if self.busy.load(Ordering::Relaxed) {
             return;
         }
@@ -98,29 +90,6 @@ fn is_named(line: &[u8], name: &[u8]) -> bool {
     })
 }
 
-impl<T> Tap<T> {
-    pub(super) fn new(inner: T, raw: Arc<Raw>) -> Self {
-        Self { inner, raw }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Tap<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.raw.keep(&buffer.filled()[before..]);
-        }
-        read
-    }
-}
-
-mesh::write_through!(Tap);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,12 +114,12 @@ mod tests {
     #[test]
     fn bodies_are_not_kept() {
         let raw = Raw::default();
-        raw.keep(b"GET /#a HTTP/1.1\r\n\r\n");
+        raw.read(b"GET /#a HTTP/1.1\r\n\r\n");
         assert!(raw.begin(false).fragment);
-        raw.keep(b"body");
+        raw.read(b"body");
         assert!(raw.bytes.lock().is_empty());
         raw.end();
-        raw.keep(&[b'x'; LONGEST + 1]);
+        raw.read(&[b'x'; LONGEST + 1]);
         assert_eq!(raw.bytes.lock().len(), LONGEST);
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use mesh::hbone;
+use mesh::tap::{Tap, Tapped};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -44,15 +45,11 @@ pub enum Wire {
 }
 
 /// Bytes of a stream, counted as they pass.
-#[derive(Debug)]
-pub struct Metered {
-    io: hbone::Io,
-    meter: Arc<Meter>,
-}
+pub type Metered = Tapped<hbone::Io, Arc<Meter>>;
 
 /// How many bytes passed.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub struct Meter {
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
 }
@@ -86,62 +83,13 @@ macro_rules! each {
     };
 }
 
-impl Metered {
-    pub(super) fn new(io: hbone::Io, meter: Arc<Meter>) -> Self {
-        Self { io, meter }
+impl Tap for Meter {
+    fn read(&self, bytes: &[u8]) {
+        self.received.fetch_add(bytes.len() as u64, Relaxed);
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = written {
-            self.meter.sent.fetch_add(count as u64, Relaxed);
-        }
-        written
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let count = (buffer.filled().len() - before) as u64;
-        self.meter.received.fetch_add(count, Relaxed);
-        read
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn wrote(&self, count: usize) {
+        self.sent.fetch_add(count as u64, Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mesh::cork::Corked;
+use mesh::tap::Tapped;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Here, Http};
 use crate::http::body::ResponseBody;
-use crate::http::raw::Tap;
+use crate::http::raw::Raw;
 use crate::listen::io::Io;
 use crate::model::http::HttpLimits;
 use crate::worker::LINGER;
@@ -46,7 +48,7 @@ pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tap<Io>>, S>
+impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tapped<Io, Arc<Raw>>>, S>
 where
     S: hyper::service::Service<
             Request<Incoming>,

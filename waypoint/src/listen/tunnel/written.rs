@@ -7,10 +7,11 @@ use std::time::{Instant, SystemTime};
 
 use http::{Method, StatusCode, Version};
 use mesh::hbone;
+use mesh::tap::Tapped;
 
 use super::Tunnel;
 use crate::connection::Downstream;
-use crate::listen::io::{Meter, Metered, Wire};
+use crate::listen::io::{Meter, Wire};
 use crate::model::listener::{Listener, ListenerKind};
 use crate::model::snapshot::Snapshot;
 use crate::telemetry::{Exchange, Flags, Marks, Text};
@@ -93,6 +94,6 @@ impl Tunnel {
 impl Written {
     /// The stream's bytes, counted.
     pub(super) fn wire(&self, stream: hbone::Io) -> Wire {
-        Wire::Metered(Box::new(Metered::new(stream, Arc::clone(&self.meter))))
+        Wire::Metered(Box::new(Tapped::new(stream, Arc::clone(&self.meter))))
     }
 }

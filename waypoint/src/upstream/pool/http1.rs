@@ -21,7 +21,7 @@ use mesh::policy::Permit;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::wire::{Wire, Written};
+use super::wire::{Written, counted};
 use super::{Alive, By, Ends, Failed, Pool, RequestBody, reset_of};
 use crate::upstream::answer::{Place, Release};
 use crate::upstream::choice::Choice;
@@ -158,7 +158,7 @@ impl<B: RequestBody> Pool<B> {
         owner: Option<u64>,
     ) -> Result<Rc<Line<B>>, FailureKind> {
         let Opened { io, local, peer } = opened;
-        let (wire, written) = Wire::new(io);
+        let (wire, written) = counted(io);
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
         if self.cluster.http.keep_case {

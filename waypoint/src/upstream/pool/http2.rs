@@ -16,7 +16,7 @@ use mesh::cork::{Outlet, cork};
 use mesh::policy::Permit;
 use tokio::task::spawn_local;
 
-use super::wire::{Wire, Written};
+use super::wire::{Wire, Written, counted};
 use super::{Alive, By, Ends, Failed, Pool, RequestBody, reset_of};
 use crate::upstream::answer::{Place, Release};
 use crate::upstream::choice::Choice;
@@ -193,7 +193,7 @@ impl<B: RequestBody> Pool<B> {
             return Err(FailureKind::Connect(text.into()));
         }
         let secure = matches!(io, Io::Tls(_) | Io::TunnelTls(_));
-        let (wire, written) = Wire::new(io);
+        let (wire, written) = counted(io);
         let (wire, outlet) = cork(wire);
         let mut builder = Builder::new(Local(outlet));
         builder

@@ -1,25 +1,19 @@
-//! A connection's bytes with a count of what was written: whether anything of a request left is known,
-//! not guessed.
+//! A count of what was written to a connection: whether anything of a request left is known, not
+//! guessed.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use mesh::tap::{Tap, Tapped};
 
 use crate::upstream::connect::Io;
+
+/// A connection's bytes.
+pub(super) type Wire = Tapped<Io, Written>;
 
 /// Bytes written to a connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written(Arc<AtomicU64>);
-
-/// A connection's bytes.
-pub(super) struct Wire {
-    io: Io,
-    written: Written,
-}
 
 impl Written {
     /// How many so far.
@@ -28,62 +22,15 @@ impl Written {
     }
 }
 
-impl Wire {
-    pub(super) fn new(io: Io) -> (Self, Written) {
-        let written = Written::default();
-        let count = written.clone();
-        (Self { io, written }, count)
-    }
-
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = written {
-            // Only this connection writes it: no need for an atomic addition.
-            self.written
-                .0
-                .store(self.written.now() + count as u64, Relaxed);
-        }
-        written
+impl Tap for Written {
+    fn wrote(&self, count: usize) {
+        // Only this connection writes it: no need for an atomic addition.
+        self.0.store(self.now() + count as u64, Relaxed);
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+/// A connection's bytes, and how many of them were written.
+pub(super) fn counted(io: Io) -> (Wire, Written) {
+    let written = Written::default();
+    (Tapped::new(io, written.clone()), written)
 }
