@@ -18,9 +18,10 @@ use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
 use crate::model::policy::Rbac;
 use crate::model::rare::Silent;
-use crate::model::rate_limit::RateLimit;
+use crate::model::rate_limit::{HostLimits, RateLimit};
 use crate::model::route::{FilterOverrides, RouteAction};
 use crate::policy::{self, Subject};
+use crate::rate_limit::describe::{self, About};
 use crate::route::headers::{set_in_answer, set_in_request};
 use crate::route::{Ask, split};
 use crate::tcp::NOT_SERVED;
@@ -72,11 +73,8 @@ pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Re
 fn limits(flow: &mut Flow<'_>, filter: &Arc<RateLimit>) -> Result<(), Reply> {
     const DETAILS: &str = "local_rate_limited";
     let limit = overridden(flow, |filters| filters.rate_limit.as_ref()).unwrap_or(filter);
-    let Some(bucket) = &limit.bucket else {
-        return Ok(());
-    };
     let mut random = rand::rng();
-    if !limit.enabled.holds(&mut random) || bucket.take(BEGAN.elapsed()) {
+    if !limit.enabled.holds(&mut random) || has_token(flow, limit) {
         return Ok(());
     }
     let limit = limit.clone();
@@ -94,6 +92,41 @@ fn limits(flow: &mut Flow<'_>, filter: &Arc<RateLimit>) -> Result<(), Reply> {
         .collect();
     reply.grpc_status = limit.exhausted.then_some(RESOURCE_EXHAUSTED);
     Err(reply)
+}
+
+/// Whether there is a token for the request, which it takes.
+fn has_token(flow: &Flow<'_>, limit: &RateLimit) -> bool {
+    let now = BEGAN.elapsed();
+    let Some(wanted) = limit.descriptors.as_deref() else {
+        return describe::take(limit, &[], now);
+    };
+    let chosen = chosen(flow);
+    let about = About {
+        head: flow.asked.head(),
+        client: flow.flight.exchange.borrow().client.ip(),
+        cluster: chosen.as_ref().map(|chosen| &*chosen.cluster),
+    };
+    let nothing = &[][..];
+    let (of_route, of_host) = match flow.route() {
+        _ if !wanted.own.is_empty() => (&*wanted.own, nothing),
+        Some((host, route)) => match &route.action {
+            RouteAction::Forward(forward) => {
+                let host_too = match wanted.host {
+                    _ if forward.host_limits => true,
+                    HostLimits::Too => true,
+                    HostLimits::Otherwise => forward.limits.is_empty(),
+                    HostLimits::No => false,
+                };
+                let of_host = if host_too { &**host.limits } else { nothing };
+                (&**forward.limits, of_host)
+            }
+            RouteAction::Redirect(_) | RouteAction::Direct { .. } => (nothing, nothing),
+        },
+        None => (nothing, nothing),
+    };
+    let limits = of_route.iter().chain(of_host);
+    let limits = limits.filter(|limit| limit.stage == wanted.stage);
+    describe::take(limit, &describe::descriptors(limits, about), now)
 }
 
 /// The answer where the chain's configuration was refused. Envoy answers so where a filter's

@@ -41,6 +41,8 @@ pub(crate) fn forward() -> Forward {
         timeout: None,
         idle_timeout: None,
         max_grpc_timeout: None,
+        limits: Rare::default(),
+        host_limits: false,
         grpc_timeout_offset: Duration::ZERO,
         max_duration: None,
         retry: None,

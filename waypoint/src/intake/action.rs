@@ -13,7 +13,7 @@ use super::headers::{self, Lists};
 use super::overrides;
 use super::route::Scope;
 use super::served::Notes;
-use super::{hash, plain, text};
+use super::{hash, plain, rate_limit, text};
 use crate::model::endpoint::Labels;
 use crate::model::rare::Rare;
 use crate::model::route::{Destination, Forward, HostRewrite, Mirror, PathRewrite, Weighted};
@@ -73,7 +73,7 @@ pub(super) fn forward(
     } = action;
     unserved!(notes, "RouteAction":
         path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
-        retry_policy_typed_config, priority, rate_limits, include_vh_rate_limits, cors,
+        retry_policy_typed_config, priority, cors,
         internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
     let limits = stream_limits(max_stream_duration).at("max_stream_duration")?;
     let (max_duration, grpc_max, grpc_offset) = limits;
@@ -89,6 +89,8 @@ pub(super) fn forward(
         timeout: plain::limit_or(timeout, TIMEOUT, "timeout")?,
         idle_timeout: plain::maybe_duration(idle_timeout, "idle_timeout")?,
         max_grpc_timeout: grpc_max.or(old_max),
+        limits: rate_limit::on_routes(rate_limits, notes)?.into(),
+        host_limits: plain::on(include_vh_rate_limits),
         grpc_timeout_offset: grpc_offset.or(old_offset).unwrap_or_default(),
         max_duration,
         retry: match retry_policy {

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
+pub(super) use described::on_routes;
+
 use super::typed::{self, Body};
 use super::{headers, plain, text};
 use crate::model::rate_limit::RateLimit;
@@ -20,8 +22,13 @@ use crate::rate_limit::Bucket;
 use crate::source::json::message_from_json;
 use crate::unserved;
 
+mod described;
+
 /// The shortest interval that Envoy accepts.
 const SHORTEST: Duration = Duration::from_millis(50);
+
+/// How many values of a descriptor have tokens of their own, where nothing is said of it.
+const USUAL_VALUES: u32 = 20;
 
 /// The filter, or what it is on a route.
 ///
@@ -49,26 +56,34 @@ fn compile(limit: envoy::LocalRateLimit, notes: &mut Notes) -> Result<RateLimit,
         request_headers_to_add_when_not_enforced,
         response_headers_to_add,
         descriptors,
-        stage: _,
+        stage,
         local_rate_limit_per_downstream_connection,
         local_cluster_rate_limit,
         enable_x_ratelimit_headers,
-        vh_rate_limits: _,
-        always_consume_default_token_bucket: _,
+        vh_rate_limits,
+        always_consume_default_token_bucket,
         rate_limited_as_resource_exhausted,
         rate_limits,
-        max_dynamic_descriptors: _,
+        max_dynamic_descriptors,
         enable_retry_after_header,
     } = limit;
     unserved!(notes, "LocalRateLimit":
-        descriptors, local_rate_limit_per_downstream_connection, local_cluster_rate_limit,
-        enable_x_ratelimit_headers, rate_limits, enable_retry_after_header);
+        local_rate_limit_per_downstream_connection, local_cluster_rate_limit,
+        enable_x_ratelimit_headers, enable_retry_after_header);
     let share = |share: Option<_>, field: &str| match share {
         None => Ok(Fraction::NEVER),
         Some(share) => text::runtime_fraction(share).at(field),
     };
+    let wanted = described::Wanted {
+        own: rate_limits,
+        stage,
+        host: vh_rate_limits,
+        always_common: plain::on_or(always_consume_default_token_bucket, true),
+        most: plain::number(max_dynamic_descriptors).unwrap_or(USUAL_VALUES),
+    };
     let field = "request_headers_to_add_when_not_enforced";
     Ok(RateLimit {
+        descriptors: described::of(descriptors, wanted, notes)?,
         bucket: token_bucket.map(bucket).transpose().at("token_bucket")?,
         enabled: share(filter_enabled, "filter_enabled")?,
         enforced: share(filter_enforced, "filter_enforced")?,

@@ -13,7 +13,7 @@ use super::alike::Alike;
 use super::error::{At as _, Refused, each, need};
 use super::headers::{self, Lists};
 use super::served::Notes;
-use super::{action, answer, matches, overrides, plain, text, typed};
+use super::{action, answer, matches, overrides, plain, rate_limit, text, typed};
 use crate::model::jwt::Requirement;
 use crate::model::route::{FilterOverrides, Mirror, Route, RouteAction, RouteTable, VirtualHost};
 use crate::model::text::Fraction;
@@ -226,7 +226,7 @@ fn virtual_host(
         route_specifiers,
     } = host;
     unserved!(notes, "VirtualHost":
-        matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config, hedge_policy,
+        matcher, virtual_clusters, cors, retry_policy_typed_config, hedge_policy,
         include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
         route_specifiers);
     if name.is_empty() {
@@ -255,6 +255,7 @@ fn virtual_host(
             self::one(one, &scope, notes).map(Arc::new)
         })?,
         headers: headers::changes(lists, notes)?.into(),
+        limits: rate_limit::on_routes(rate_limits, notes)?.into(),
         retry: match retry_policy {
             None => None,
             Some(policy) => Some(scope.alike.retry(policy, notes).at("retry_policy")?),

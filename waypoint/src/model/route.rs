@@ -17,7 +17,7 @@ use super::http::{Cors, Fault};
 use super::jwt::Requirement;
 use super::policy::{MetadataMatch, PathTemplate, Rbac};
 use super::rare::{Rare, Silent};
-use super::rate_limit::RateLimit;
+use super::rate_limit::{Limit, RateLimit};
 use super::text::{Fraction, HeaderMatch, TextMatch};
 
 /// A table of virtual hosts.
@@ -64,6 +64,8 @@ pub struct VirtualHost {
     pub attempt_count_in_response: bool,
     /// What filters do differently here.
     pub filters: Rare<FilterOverrides>,
+    /// What rate limits are told of its requests.
+    pub limits: Rare<Vec<Limit>>,
 }
 
 /// A route.
@@ -189,6 +191,10 @@ pub struct Forward {
     pub upgrades: Rare<Vec<(Box<str>, bool)>>,
     /// Values that the chosen endpoint's metadata must have (subsets by metadata).
     pub endpoint_metadata: Rare<Labels>,
+    /// What rate limits are told of its requests.
+    pub limits: Rare<Vec<Limit>>,
+    /// What the host says of that counts too.
+    pub host_limits: bool,
 }
 
 /// Where a request goes.

@@ -151,12 +151,27 @@ pub(super) const ROWS: &[Row] = &[
         Refused,
         "LocalRateLimit",
         &[
-            "descriptors",
-            "rate_limits",
             "local_rate_limit_per_downstream_connection",
             "local_cluster_rate_limit",
         ],
-        "other requests would be limited than are meant: there is one bucket a filter or route",
+        "other requests would be limited than are meant: buckets are those of one process",
+    ),
+    (
+        Refused,
+        "LocalRateLimitDescriptor",
+        &["shadow_mode"],
+        "a trial would be in force",
+    ),
+    (
+        Refused,
+        "LocalRateLimit.RateLimit",
+        &[
+            "disable_key",
+            "limit",
+            "hits_addend",
+            "apply_on_stream_done",
+        ],
+        "other requests would be limited than are meant: each takes one token when it comes",
     ),
     (
         Counted,

@@ -46,12 +46,6 @@ pub(super) const ROWS: &[Row] = &[
         "they only name statistics",
     ),
     (
-        Ignored,
-        "VirtualHost",
-        &["rate_limits"],
-        "only a rate-limit filter reads them, and such a filter is refused",
-    ),
-    (
         Counted,
         "VirtualHost",
         &["hedge_policy", "include_is_timeout_retry_header"],
@@ -125,9 +119,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         Ignored,
-        "RouteAction",
-        &["rate_limits", "include_vh_rate_limits"],
-        "only a rate-limit filter reads them, and such a filter is refused",
+        "route.RateLimit",
+        &[
+            "limit",
+            "hits_addend",
+            "apply_on_stream_done",
+            "x_ratelimit_option",
+        ],
+        "only a rate-limit service reads them",
     ),
     (
         Counted,

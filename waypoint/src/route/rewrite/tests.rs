@@ -17,6 +17,8 @@ fn forward(path: PathRewrite, host: HostRewrite) -> Forward {
         timeout: None,
         idle_timeout: None,
         max_grpc_timeout: None,
+        limits: Rare::default(),
+        host_limits: false,
         grpc_timeout_offset: std::time::Duration::ZERO,
         max_duration: None,
         retry: None,

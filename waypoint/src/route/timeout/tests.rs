@@ -20,6 +20,8 @@ fn forward(timeout: Option<Duration>, max_grpc: Option<Duration>) -> Forward {
         timeout,
         idle_timeout: None,
         max_grpc_timeout: max_grpc,
+        limits: Rare::default(),
+        host_limits: false,
         grpc_timeout_offset: Duration::from_millis(10),
         max_duration: None,
         retry: None,
