@@ -224,9 +224,11 @@ impl ResponseBody {
                     Some(web) => translated(web, frame, last),
                 };
                 let data = frame.data_ref().map(Bytes::len);
-                if !last && data == Some(0) {
-                    // It waits for what comes next, at most twice before there is text.
-                    return self.poll_stream(cx);
+                if self.web.is_some() && !last && data == Some(0) {
+                    // It waits for what comes next. In another turn, since an upstream may send as many
+                    // empty frames as it likes.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 if let Some((landing, count)) = self.landing.as_ref().zip(data) {
                     landing.flight().sent(count);
