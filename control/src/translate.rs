@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::objects::Key;
-use crate::objects::mesh_config::Providers;
+use crate::objects::mesh_config::{Providers, Tracers};
 
 /// What every translation needs to know of the mesh.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Mesh {
     pub root_namespace: String,
     /// Services that policies may ask to decide.
     pub providers: Arc<Providers>,
+    /// Services that spans are told to.
+    pub tracers: Arc<Tracers>,
 }
 
 impl Default for Mesh {
@@ -49,6 +51,7 @@ impl Default for Mesh {
             network: String::new(),
             root_namespace: "istio-system".to_owned(),
             providers: Arc::default(),
+            tracers: Arc::default(),
         }
     }
 }

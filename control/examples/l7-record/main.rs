@@ -110,6 +110,7 @@ async fn record(batch: &[Placed]) -> Result<Vec<Resources>> {
     let client = server.client().await?;
     definitions(&client).await?;
     make::common(&client).await?;
+    make::shared(&client, &batch[0].set).await?;
     let tokens: Vec<Result<String>> = futures_util::stream::iter(batch)
         .map(|one| make::set(&client, one.own, &one.set))
         .buffered(AT_ONCE)

@@ -30,6 +30,16 @@ pub(crate) async fn common(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// What all sets have in common outside of their namespaces: made once, before they are made at a time.
+pub(crate) async fn shared(client: &Client, set: &Set) -> Result<()> {
+    for object in set.objects() {
+        if object["metadata"]["namespace"] == install::NAMESPACE {
+            install::apply(client, &object).await?;
+        }
+    }
+    Ok(())
+}
+
 /// All objects of a set; a token for its waypoint.
 pub(crate) async fn set(client: &Client, own: Own, set: &Set) -> Result<String> {
     let objects = set.objects();

@@ -11,7 +11,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::index::Index;
-use crate::objects::mesh_config::{Common, Grpc, Provider, Providers};
+use crate::objects::mesh_config::{Common, Grpc, Provider, Providers, Tracer, Tracers, Zipkin};
 use crate::objects::{
     AuthorizationPolicy, Change, Gateway, GatewayClass, Key, Kind, Namespace, Object,
     PeerAuthentication, Routing, Service,
@@ -73,6 +73,7 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
     let key = read.key();
     let mut mesh = mesh.clone();
     mesh.providers = Arc::new(named.asked(&mesh, &key));
+    mesh.tracers = Arc::new(named.told(&mesh, &key));
     let mut index = Index::new(mesh.clone());
     for object in around(&mesh, &key, &named) {
         index.apply(Change::Applied(object));
@@ -102,6 +103,8 @@ struct Named {
     gateways: BTreeSet<String>,
     /// Who decides, by a name of the mesh configuration's.
     provider: Option<String>,
+    /// Who is told of spans, likewise.
+    tracers: BTreeSet<String>,
 }
 
 impl Named {
@@ -110,6 +113,12 @@ impl Named {
         named.look("", &object["spec"]);
         let provider = object["spec"]["provider"]["name"].as_str();
         named.provider = provider.map(str::to_owned);
+        let list =
+            |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+        let tracing = list(&object["spec"], "tracing").into_iter();
+        let tracers = tracing.flat_map(|one| list(&one, "providers"));
+        let tracers = tracers.filter_map(|one| Some(one["name"].as_str()?.to_owned()));
+        named.tracers = tracers.collect();
         named
     }
 
@@ -161,6 +170,19 @@ impl Named {
             (name.clone(), Provider::Grpc(Grpc { common }))
         });
         asked.collect()
+    }
+
+    /// The collectors that it names, likewise.
+    fn told(&self, mesh: &Mesh, own: &Key) -> Tracers {
+        let told = self.tracers.iter().map(|name| {
+            let zipkin = Zipkin {
+                service: mesh.hostname(PROVIDER, &own.namespace),
+                port: 80,
+                ..Zipkin::default()
+            };
+            (name.clone(), Tracer::Zipkin(zipkin))
+        });
+        told.collect()
     }
 
     /// The services, with names of hosts taken as Istio takes them.
@@ -224,7 +246,7 @@ fn around(mesh: &Mesh, own: &Key, named: &Named) -> Vec<Object> {
     if services.is_empty() {
         services.insert(Key::new(own.namespace.clone(), "any"));
     }
-    if named.provider.is_some() {
+    if named.provider.is_some() || !named.tracers.is_empty() {
         services.insert(Key::new(own.namespace.clone(), PROVIDER));
     }
     let namespaces: BTreeSet<_> = services

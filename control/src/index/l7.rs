@@ -254,7 +254,7 @@ impl Index {
             pods: addresses,
             routes: self.hosted(key, &served, &looked, &problems),
             policies: self.l7_policies(gateway, &served),
-            access_log: self.access_log(key),
+            telemetries: self.telemetries(gateway, &served),
             problems,
             ..self.view(gateway, &around)
         };
@@ -296,7 +296,7 @@ impl Index {
                 .get(key)
                 .map(|service| service.families)
                 .unwrap_or_default(),
-            access_log: false,
+            telemetries: Vec::new(),
             problems: RefCell::default(),
         }
     }

@@ -121,7 +121,11 @@ impl Index {
     /// Takes in whom policies may ask. Of a configuration that can't be read the last good one stays.
     pub(super) fn set_mesh_config(&mut self, config: Option<MeshConfig>) {
         self.mesh_config = config.as_ref().map(|config| config.key.clone());
-        let Config { providers, unused } = match config.map(|config| (config.key, config.config)) {
+        let Config {
+            providers,
+            tracers,
+            unused,
+        } = match config.map(|config| (config.key, config.config)) {
             None => Config::default(),
             Some((_, Ok(config))) => config,
             Some((key, Err(problem))) => {
@@ -134,6 +138,10 @@ impl Index {
                 fields = unused.join(", "),
                 "the mesh configuration has what control does not use: remove it"
             );
+        }
+        if *self.mesh.tracers != tracers {
+            self.mesh.tracers = Arc::new(tracers);
+            self.mark_tracing();
         }
         if *self.mesh.providers == providers {
             return;

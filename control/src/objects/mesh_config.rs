@@ -1,8 +1,10 @@
 //! The mesh's configuration in Istio's form (key `mesh` of the ConfigMap `istio`), as far as control
-//! uses it: the services that AuthorizationPolicies with action CUSTOM ask. What else it holds is for
-//! istiod, or is control's own flags here; it is named, so that nobody waits for it in vain.
+//! uses it: the services that AuthorizationPolicies with action CUSTOM ask, and those that spans are
+//! told to. What else it holds is for istiod, or is control's own flags here; it is named, so that
+//! nobody waits for it in vain.
 
 mod authz;
+mod tracer;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use self::authz::{Body, Common, Grpc, Http, Provider};
+pub use self::tracer::{OpenTelemetry, OverGrpc, OverHttp, Tracer, Zipkin};
 use super::Key;
 
 /// The ConfigMap's name, in the namespace of the installation.
@@ -20,14 +23,12 @@ const MESH: &str = "mesh";
 /// The longest name of a provider, as istiod takes them: it becomes a part of others.
 const LONGEST: usize = 63;
 /// Kinds of provider that Istio knows and control has no use for.
-const OTHERS: [&str; 13] = [
-    "zipkin",
+const OTHERS: [&str; 11] = [
     "lightstep",
     "datadog",
     "stackdriver",
     "opencensus",
     "skywalking",
-    "opentelemetry",
     "prometheus",
     "envoyFileAccessLog",
     "envoyHttpAls",
@@ -38,6 +39,9 @@ const OTHERS: [&str; 13] = [
 
 /// Services that decide about requests, by the names that policies use.
 pub type Providers = BTreeMap<String, Provider>;
+
+/// Services that spans are told to, by the names that Telemetries use.
+pub type Tracers = BTreeMap<String, Tracer>;
 
 /// The configuration as it was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +57,8 @@ pub struct MeshConfig {
 pub struct Config {
     /// Who may be asked.
     pub providers: Providers,
+    /// Who may be told of spans.
+    pub tracers: Tracers,
     /// What in it control does not use.
     pub unused: Vec<String>,
 }
@@ -112,6 +118,21 @@ fn provider(config: &mut Config, mut fields: Map<String, Value>) -> Result<(), S
         ));
     };
     let place = format!("{name}: {kind}");
+    let tracer = match kind.as_str() {
+        "opentelemetry" => Some(parsed(value.clone()).map(Tracer::OpenTelemetry)),
+        "zipkin" => Some(parsed(value.clone()).map(Tracer::Zipkin)),
+        _ => None,
+    };
+    if let Some(tracer) = tracer {
+        // One that can't be used is missed by Telemetries alone, and must not be to those who decide.
+        match tracer.and_then(|tracer| tracer.check().map(|()| tracer)) {
+            Ok(tracer) => drop(config.tracers.insert(name, tracer)),
+            Err(problem) => config
+                .unused
+                .push(format!("extensionProviders {place}: {problem}")),
+        }
+        return Ok(());
+    }
     let provider = match kind.as_str() {
         "envoyExtAuthzHttp" => Provider::Http(parsed(value).map_err(of(&place))?),
         "envoyExtAuthzGrpc" => Provider::Grpc(parsed(value).map_err(of(&place))?),
@@ -147,7 +168,7 @@ mod tests {
 
     #[test]
     fn providers_are_read_and_what_is_not_used_is_named() {
-        let text = "trustDomain: here\nextensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
+        let text = "trustDomain: here\nextensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- {name: dyna, opentelemetry: {service: o, port: 1, resourceDetectors: {}}}\n- {name: lines, envoyFileAccessLog: {}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
         let read = read(text).unwrap();
         let common = read.providers["ask"].common();
         assert_eq!(read.providers.len(), 1);
@@ -157,8 +178,14 @@ mod tests {
         );
         assert_eq!(
             read.unused,
-            ["extensionProviders otel (opentelemetry)", "trustDomain"]
+            [
+                "extensionProviders dyna: opentelemetry: resourceDetectors: unknown field `resourceDetectors`, expected one of `service`, `port`, `maxTagLength`, `http`, `grpc`",
+                "extensionProviders lines (envoyFileAccessLog)",
+                "trustDomain",
+            ]
         );
+        assert_eq!(read.tracers["otel"].place(), ("o", 1));
+        assert_eq!(read.tracers.len(), 1);
         for nothing in ["", "{}", "extensionProviders: []"] {
             assert_eq!(super::read(nothing), Ok(Config::default()), "{nothing}");
         }

@@ -42,7 +42,7 @@ pub enum Spec {
     /// security.istio.io RequestAuthentication.
     RequestAuthentication(RequestAuthentication),
     /// telemetry.istio.io Telemetry.
-    Telemetry(Telemetry),
+    Telemetry(Arc<Telemetry>),
     /// gateway.networking.k8s.io ReferenceGrant.
     ReferenceGrant(ReferenceGrant),
     /// gateway.networking.k8s.io HTTPRoute, GRPCRoute, TCPRoute or TLSRoute.
@@ -88,7 +88,7 @@ impl Routing {
                 .map(Box::new)
                 .map(Spec::WorkloadEntry),
             Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
-            Kind::Telemetry => spec(object).map(Spec::Telemetry),
+            Kind::Telemetry => spec(object).map(Arc::new).map(Spec::Telemetry),
             Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
                 GatewayRoute::read(object)

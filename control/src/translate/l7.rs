@@ -28,6 +28,7 @@ mod matching;
 mod rbac;
 mod route;
 mod tcp;
+mod telemetry;
 mod tls;
 mod tunnel;
 pub mod view;

@@ -16,8 +16,10 @@ use super::sets::{NAMESPACE, Set};
 
 /// The waypoint's clusters, endpoints and listeners.
 pub(crate) fn resources(set: &Set) -> Resources {
+    let mesh = mesh_config::read(&set.mesh()).unwrap();
     let mut index = Index::new(Mesh {
-        providers: Arc::new(mesh_config::read(&set.mesh()).unwrap().providers),
+        providers: Arc::new(mesh.providers),
+        tracers: Arc::new(mesh.tracers),
         ..Mesh::default()
     });
     for object in set.objects() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The themes, a file of sets each.
-pub(crate) const THEMES: [&str; 8] = [
+pub(crate) const THEMES: [&str; 9] = [
     "authorization",
     "custom",
     "authentication",
@@ -17,6 +17,7 @@ pub(crate) const THEMES: [&str; 8] = [
     "destinations",
     "services",
     "gateway-api",
+    "telemetry",
 ];
 /// The namespace of all objects, in the files and in what is compared.
 pub(crate) const NAMESPACE: &str = "shop";

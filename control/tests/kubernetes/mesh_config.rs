@@ -18,6 +18,13 @@ fn control_reads_what_the_chart_makes_of_its_value() {
         of("[1].envoyExtAuthzHttp.pathPrefix=/check"),
         of("[1].envoyExtAuthzHttp.includeRequestHeadersInCheck[0]=x-*"),
         of("[1].envoyExtAuthzHttp.includeRequestBodyInCheck.maxRequestBytes=1000"),
+        of("[2].name=otel"),
+        of("[2].opentelemetry.service=otel.shop.svc.cluster.local"),
+        of("[2].opentelemetry.port=4318"),
+        of("[2].opentelemetry.http.path=/v1/traces"),
+        of("[3].name=zipkin"),
+        of("[3].zipkin.service=otel.shop.svc.cluster.local"),
+        of("[3].zipkin.port=9411"),
     ];
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let objects = install::rendered(&values).unwrap().into_iter();
@@ -37,6 +44,9 @@ fn control_reads_what_the_chart_makes_of_its_value() {
     assert_eq!(http.include_request_headers_in_check, ["x-*"]);
     let body = http.common.include_request_body_in_check.unwrap();
     assert_eq!(body.max_request_bytes, 1000);
+    let host = "otel.shop.svc.cluster.local";
+    assert_eq!(config.tracers["otel"].place(), (host, 4318));
+    assert_eq!(config.tracers["zipkin"].place(), (host, 9411));
     let without = install::rendered(&[]).unwrap();
     let map = without.iter().find(|object| object["kind"] == "ConfigMap");
     assert_eq!(map, None, "one that is there already is left alone");

@@ -14,6 +14,7 @@ fn refused(kind: &str, group: &str, spec: Value) -> Option<String> {
 
 const SECURITY: &str = "security.istio.io";
 const NETWORKING: &str = "networking.istio.io";
+const TELEMETRY: &str = "telemetry.istio.io";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 
 #[test]
@@ -60,6 +61,54 @@ fn what_is_wrong_is_named_by_field_and_reason() {
             NETWORKING,
             json!({"hosts": ["ext.test"], "resolution": "STATIC", "endpoints": [{"address": "name.test"}]}),
             "endpoints[0]: resolution STATIC needs addresses",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"accessLogging": [{"filter": {"expression": "response.code >= 500"}}]}),
+            "accessLogging.filter.expression: \"response.code >= 500\" is not evaluated",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"accessLogging": [{"providers": [{"name": "lines"}]}]}),
+            "accessLogging.providers: \"lines\" is not served",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"metrics": [{"providers": [{"name": "stackdriver"}]}]}),
+            "metrics.providers: \"stackdriver\" is not served",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"metrics": [{"overrides": [{"match": {"metric": "REQUESTS"}, "disabled": true}]}]}),
+            "there is no metric \"REQUESTS\"",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"metrics": [{"overrides": [{"tagOverrides": {"a": {"operation": "ERASE"}}}]}]}),
+            "metrics[0].overrides[0].tagOverrides.a.operation: unknown variant `ERASE`",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"tracing": [{"randomSamplingPercentage": 101}]}),
+            "tracing.randomSamplingPercentage: 101 is not between",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"tracing": [{"providers": [{"name": "otel"}], "customTags": {"a": {}}}]}),
+            "tracing.customTags: \"a\" is none of literal",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"tracing": [{"disableContextPropagation": true}]}),
+            "tracing.disableContextPropagation is not served",
         ),
         (
             "WorkloadEntry",
@@ -129,6 +178,16 @@ fn what_is_right_or_only_early_is_stored() {
                 "hosts": ["ext.test"], "resolution": "STATIC",
                 "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
                 "endpoints": [{"address": "192.0.2.1", "ports": {"http": 8080}}],
+            }),
+        ),
+        // A collector may come later too.
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({
+                "accessLogging": [{"providers": [{"name": "envoy"}]}],
+                "metrics": [{"overrides": [{"match": {"metric": "REQUEST_COUNT"}, "disabled": true}]}],
+                "tracing": [{"providers": [{"name": "otel"}], "randomSamplingPercentage": 10}],
             }),
         ),
         (

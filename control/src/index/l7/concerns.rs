@@ -55,7 +55,7 @@ impl Index {
             Spec::RequestAuthentication(spec) => {
                 self.is_attached(gateway, &made.served, key, &spec.targets())
             }
-            Spec::Telemetry(spec) => self.tells(waypoint, key, spec),
+            Spec::Telemetry(spec) => self.tells(gateway, &made.served, key, spec),
             Spec::GatewayRoute(route) => route
                 .parents
                 .iter()
@@ -158,15 +158,35 @@ impl Index {
         self.dirty.extend(attached);
     }
 
-    /// Whether a waypoint listens to a Telemetry.
-    fn tells(&self, waypoint: &Key, key: &Key, spec: &Telemetry) -> bool {
-        let here = key.namespace == waypoint.namespace;
-        let named = spec
-            .target_refs
-            .iter()
-            .any(|target| target.kind == "Gateway" && *target.name == *waypoint.name);
-        let general = spec.target_refs.is_empty() && spec.selector.is_none();
-        (here && named) || (general && (here || *key.namespace == *self.mesh.root_namespace))
+    /// Marks the waypoints that listen to a Telemetry which speaks of tracing.
+    pub(in crate::index) fn mark_tracing(&mut self) {
+        let speaking = self.of_kind(Kind::Telemetry).into_iter();
+        let speaking: Vec<(Key, Arc<Spec>)> = speaking
+            .filter(|(_, spec)| matches!(spec, Spec::Telemetry(spec) if !spec.tracing.is_empty()))
+            .map(|(routing, spec)| (routing.source.key.clone(), Arc::new(spec.clone())))
+            .collect();
+        for (key, spec) in speaking {
+            self.mark_concerned(Kind::Telemetry, &key, [&spec].into_iter());
+        }
+    }
+
+    /// Whether a waypoint listens to a Telemetry: one of its own namespace, of a service's, of the mesh,
+    /// or one that names it or a service.
+    pub(super) fn tells(
+        &self,
+        gateway: &Gateway,
+        served: &Served,
+        key: &Key,
+        spec: &Telemetry,
+    ) -> bool {
+        if !spec.is_general() {
+            return self.is_attached(gateway, served, key, &spec.targets());
+        }
+        key.namespace == gateway.source.key.namespace
+            || *key.namespace == *self.mesh.root_namespace
+            || served
+                .keys()
+                .any(|service| service.namespace == key.namespace)
     }
 }
 

@@ -11,6 +11,7 @@ use super::concerns::{Served, parents};
 use super::{Index, Made, Table};
 use crate::objects::request_authentication::Targets;
 use crate::objects::routing::Spec;
+use crate::objects::telemetry::Telemetry;
 use crate::objects::virtual_service::VirtualService;
 use crate::objects::{Gateway, Key, Kind, Routing};
 use crate::translate::l7::{self, Hosted, Policies, Rule};
@@ -240,36 +241,21 @@ impl Index {
         }
     }
 
-    /// The waypoint's own Telemetry, its namespace's, the mesh's: the first that says something.
-    pub(super) fn access_log(&self, waypoint: &Key) -> bool {
-        let all: Vec<_> = self
-            .of_kind(Kind::Telemetry)
-            .into_iter()
-            .filter_map(|(routing, spec)| match spec {
-                Spec::Telemetry(spec) => Some((&routing.source.key.namespace, spec)),
-                _ => None,
-            })
-            .collect();
-        let own = all.iter().filter(|(namespace, spec)| {
-            **namespace == waypoint.namespace
-                && spec
-                    .target_refs
-                    .iter()
-                    .any(|target| target.kind == "Gateway" && *target.name == *waypoint.name)
-        });
-        let general = |wanted: &str| {
-            let wanted = wanted.to_owned();
-            all.iter().filter(move |(namespace, spec)| {
-                ***namespace == *wanted && spec.target_refs.is_empty() && spec.selector.is_none()
-            })
-        };
-        let (here, root) = (
-            general(&waypoint.namespace),
-            general(&self.mesh.root_namespace),
-        );
-        own.chain(here)
-            .chain(root)
-            .find_map(|(_, spec)| spec.logs())
-            .unwrap_or_default()
+    /// The Telemetries that a waypoint listens to.
+    pub(super) fn telemetries(
+        &self,
+        gateway: &Gateway,
+        served: &Served,
+    ) -> Vec<(Key, Arc<Telemetry>)> {
+        let all = self.of_kind(Kind::Telemetry).into_iter();
+        all.filter_map(|(routing, spec)| match spec {
+            Spec::Telemetry(spec) => {
+                let key = &routing.source.key;
+                self.tells(gateway, served, key, spec)
+                    .then(|| (key.clone(), spec.clone()))
+            }
+            _ => None,
+        })
+        .collect()
     }
 }

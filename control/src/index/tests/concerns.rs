@@ -343,9 +343,14 @@ fn an_event_recomputes_the_waypoints_it_can_change_and_no_others() {
             &["bank/w"],
         ),
         (
-            "logs of shop",
+            "logs of shop, one of whose services bank's waypoint serves",
             telemetry("shop", none()),
-            &["shop/w", "shop/x"],
+            &["bank/w", "shop/w", "shop/x"],
+        ),
+        (
+            "logs of a service",
+            telemetry("shop", targets("Service", "e")),
+            &["bank/w"],
         ),
         (
             "logs of x",
@@ -586,6 +591,41 @@ fn the_mesh_configuration_concerns_where_a_policy_asks() {
     // Who is asked is looked at like any destination.
     index.apply(object(pod("shop", "f", "10.0.0.9", "v1", true)));
     assert_eq!(recomputed(index), ["bank/w endpoints", "shop/x endpoints"]);
+    index.apply(Change::Removed(Kind::Service, Key::new("shop", "f")));
+    assert_eq!(recomputed(index), ["bank/w", "shop/x"]);
+    let gone = said(index);
+    assert!(gone.contains("no service f.shop"), "{gone}");
+}
+
+#[test]
+fn the_mesh_configuration_concerns_where_spans_are_told() {
+    let mut index = world();
+    let index = &mut index;
+    let spec = json!({
+        "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "x"}],
+        "tracing": [{"providers": [{"name": "otel"}]}],
+    });
+    index.apply(object(istio("Telemetry", "shop", "t", spec)));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    let said = |index: &mut Index| {
+        let wishes = index.take_wishes().into_iter();
+        let of_telemetry = wishes.filter(|wish| wish.kind == Kind::Telemetry);
+        of_telemetry
+            .map(|wish| wish.verdict.message)
+            .collect::<String>()
+    };
+    let nobody = said(index);
+    assert!(
+        nobody.contains("\"otel\": the mesh configuration"),
+        "{nobody}"
+    );
+    let config =
+        "extensionProviders: [{name: otel, zipkin: {service: f.shop.svc.cluster.local, port: 80}}]";
+    index.apply(object(json!({
+        "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": config},
+    })));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    assert_eq!(said(index), "in force at waypoints");
     index.apply(Change::Removed(Kind::Service, Key::new("shop", "f")));
     assert_eq!(recomputed(index), ["bank/w", "shop/x"]);
     let gone = said(index);

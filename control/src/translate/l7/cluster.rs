@@ -16,7 +16,7 @@ use super::api::{
 };
 use super::tunnel::internal_transport;
 use super::view::{Found, Protocol, Rule, Target, TargetPort, View, inbound, outbound};
-use super::{rbac, route, tls};
+use super::{rbac, route, telemetry, tls};
 use crate::objects::destination_rule::TrafficPolicy;
 
 pub(super) use by_name::{can_forward, resolving};
@@ -91,9 +91,9 @@ fn elsewhere(view: &View<'_>, all: &mut Vec<cluster::Cluster>) {
     let routed = routed
         .map(|to| to.host.clone())
         .filter(|host| !view.owns(host));
-    // Whoever decides is asked directly, also where this waypoint serves it.
+    // Whoever decides, or is told of spans, is reached directly, also where this waypoint serves it.
     let asked = rbac::asked(view).into_iter().map(|(host, _)| host);
-    for host in routed.chain(asked) {
+    for host in routed.chain(asked).chain(telemetry::tracers(view)) {
         if !seen.insert(host.clone()) {
             continue;
         }

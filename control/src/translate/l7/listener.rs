@@ -97,7 +97,7 @@ fn connect_terminate(view: &View<'_>) -> listener::Listener {
             ..Default::default()
         }),
         server_name: "istio-envoy".to_owned(),
-        access_log: logs(view, &Which::Refused),
+        access_log: logs(view, None, &Which::Refused),
         use_remote_address: truth(false),
         forward_client_cert_details:
             hcm::http_connection_manager::ForwardClientCertDetails::AppendForward.into(),
@@ -137,7 +137,7 @@ fn connect_terminate(view: &View<'_>) -> listener::Listener {
                 Default::default(),
             )),
         }),
-        access_log: logs(view, &Which::Flag("NR")),
+        access_log: logs(view, None, &Which::Flag("NR")),
         ..Default::default()
     }
 }
@@ -254,7 +254,7 @@ fn main_internal(view: &View<'_>) -> listener::Listener {
         filter_chains: chains,
         filter_chain_matcher: Some(by_address.finish()),
         traffic_direction: core::TrafficDirection::Inbound.into(),
-        access_log: logs(view, &Which::Flag("NR")),
+        access_log: logs(view, None, &Which::Flag("NR")),
         listener_specifier: internal(),
         ..Default::default()
     }

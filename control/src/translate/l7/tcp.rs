@@ -6,7 +6,7 @@ use super::api::{any, listener, network_filter, object, parsed, text, typed_stru
 use super::logging::{Which, logs};
 use super::route::destination;
 use super::view::{Hosted, Rule, Target, TargetPort, View, inbound};
-use super::{http, rbac};
+use super::{rbac, telemetry};
 use crate::objects::Kind;
 use crate::objects::virtual_service::{L4Match, RouteDestination};
 
@@ -35,7 +35,7 @@ pub(super) fn filters(
                 .clone()
         })
         .unwrap_or_default();
-    let mut proxy = proxy(view, &name);
+    let mut proxy = proxy(view, Some(service), &name);
     let by_source = rule.as_ref().and_then(|rule| {
         let policy = rule.spec.traffic_policy.as_ref()?;
         policy
@@ -81,26 +81,30 @@ pub(super) fn filters(
             );
         }
     }
-    around(rbac::network(view, Some(service)), &proxy)
+    around(view, Some(service), &proxy)
 }
 
 /// For pods themselves.
 pub(super) fn direct(view: &View<'_>) -> Vec<listener::Filter> {
-    around(rbac::network(view, None), &proxy(view, "encap"))
+    around(view, None, &proxy(view, None, "encap"))
 }
 
-fn proxy(view: &View<'_>, cluster: &str) -> tcp_proxy::TcpProxy {
+fn proxy(view: &View<'_>, service: Option<&Target>, cluster: &str) -> tcp_proxy::TcpProxy {
     tcp_proxy::TcpProxy {
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(
             cluster.to_owned(),
         )),
-        access_log: logs(view, &Which::All),
+        access_log: logs(view, service, &Which::All),
         ..Default::default()
     }
 }
 
-fn around(policies: Vec<listener::Filter>, proxy: &tcp_proxy::TcpProxy) -> Vec<listener::Filter> {
+fn around(
+    view: &View<'_>,
+    service: Option<&Target>,
+    proxy: &tcp_proxy::TcpProxy,
+) -> Vec<listener::Filter> {
     let exchange = object([
         ("enable_discovery", yes()),
         ("protocol", text("istio-peer-exchange")),
@@ -110,8 +114,9 @@ fn around(policies: Vec<listener::Filter>, proxy: &tcp_proxy::TcpProxy) -> Vec<l
         exchange,
     );
     let mut filters = vec![network_filter("istio.metadata_exchange", exchange)];
-    filters.extend(policies);
-    filters.push(network_filter("istio.stats", http::statistics()));
+    filters.extend(rbac::network(view, service));
+    let statistics = telemetry::statistics(view, service);
+    filters.extend(statistics.map(|config| network_filter("istio.stats", config)));
     filters.push(network_filter(
         "envoy.filters.network.tcp_proxy",
         any(proxy),

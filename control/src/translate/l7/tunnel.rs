@@ -101,7 +101,7 @@ fn originate(
         cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(
             name.to_owned(),
         )),
-        access_log: logs(view, &Which::Flag("UF")),
+        access_log: logs(view, None, &Which::Flag("UF")),
         tunneling_config: Some(tunnel),
         ..Default::default()
     };
@@ -116,7 +116,7 @@ fn originate(
             ..Default::default()
         }],
         use_original_dst: truth(false),
-        access_log: logs(view, &Which::Flag("NR")),
+        access_log: logs(view, None, &Which::Flag("NR")),
         listener_specifier: internal(),
         ..Default::default()
     }

@@ -12,6 +12,7 @@ use crate::jwks::Outcome;
 use crate::objects::authorization_policy::AuthorizationPolicy;
 use crate::objects::destination_rule::DestinationRule;
 use crate::objects::request_authentication::{JwtRule, RequestAuthentication, Targets};
+use crate::objects::telemetry::Telemetry;
 use crate::objects::virtual_service::VirtualService;
 use crate::objects::{Key, Kind, Labels};
 use crate::translate::Mesh;
@@ -47,8 +48,8 @@ pub struct View<'a> {
     pub policies: Policies,
     /// Which addresses names are resolved to.
     pub families: Families,
-    /// Whether requests are logged.
-    pub access_log: bool,
+    /// What is counted, traced and logged, oldest first.
+    pub telemetries: Vec<(Key, Arc<Telemetry>)>,
     /// What in which object can't be used.
     pub problems: RefCell<BTreeSet<(Kind, Key, String)>>,
 }
