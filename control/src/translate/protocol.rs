@@ -22,7 +22,7 @@ pub fn app_protocol(port: &ServicePort) -> AppProtocol {
         None => &port.name,
     }
     .to_ascii_lowercase();
-    if name.starts_with("grpc-web") {
+    if is_grpc_web(port) {
         return AppProtocol::Unknown;
     }
     match name.split('-').next().unwrap_or_default() {
@@ -35,4 +35,11 @@ pub fn app_protocol(port: &ServicePort) -> AppProtocol {
         _ if SERVER_FIRST.contains(&port.port) => AppProtocol::Tcp,
         _ => AppProtocol::Unknown,
     }
+}
+
+/// Whether gRPC-Web is spoken: node proxies have no word for it.
+#[must_use]
+pub fn is_grpc_web(port: &ServicePort) -> bool {
+    let name = port.app_protocol.as_deref().unwrap_or(&port.name);
+    !port.udp && name.to_ascii_lowercase().starts_with("grpc-web")
 }

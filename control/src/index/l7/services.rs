@@ -8,6 +8,7 @@ use crate::objects::service::{EntryOf, ServicePort};
 use crate::objects::service_entry::{Endpoint, Location, Resolution};
 use crate::objects::{Labels, Pod, Service, selects};
 use crate::translate::l7::{self, Backend, Found, Place, Target, TargetPort};
+use crate::translate::protocol::is_grpc_web;
 use crate::translate::workload::{CANONICAL_NAME, CANONICAL_REVISION, canonical, label};
 
 impl Index {
@@ -20,6 +21,7 @@ impl Index {
                 name: port.name.clone(),
                 number: port.port,
                 protocol: l7::view::Protocol::of(port),
+                grpc_web: is_grpc_web(port),
             });
         let entry = service.entry.as_ref();
         Target {

@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
+use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 
@@ -17,24 +18,31 @@ use super::{cluster, jwt, rbac, route as routes, telemetry};
 /// For a service's port.
 pub(super) fn manager(view: &View<'_>, service: &Target, port: &TargetPort) -> listener::Filter {
     let config = routes::of_port(view, service, port);
-    build(view, Some(service), port.number, port.protocol, config)
+    build(view, Some((service, port)), config)
 }
 
 /// For pods themselves.
 pub(super) fn direct(view: &View<'_>) -> listener::Filter {
-    build(view, None, 0, Protocol::Http, routes::direct())
+    build(view, None, routes::direct())
 }
 
 fn build(
     view: &View<'_>,
-    service: Option<&Target>,
-    port: u16,
-    protocol: Protocol,
+    of: Option<(&Target, &TargetPort)>,
     routes: route::RouteConfiguration,
 ) -> listener::Filter {
+    let service = of.map(|(service, _)| service);
+    let (port, http2, grpc_web) = of.map_or((0, false, false), |(_, port)| {
+        let http2 = port.protocol == Protocol::Http2;
+        (port.number, http2, port.grpc_web)
+    });
     let mut filters = rbac::custom(view, service);
     filters.extend(jwt::filter(view, service));
     filters.extend(rbac::http(view, service));
+    if grpc_web {
+        let web = any(&GrpcWeb::default());
+        filters.push(http_filter("envoy.filters.http.grpc_web", web));
+    }
     let [grpc, fault, cors, rest @ ..] = common();
     filters.extend([grpc, fault, cors]);
     let by_request = service.filter(|service| service.found == Found::ByRequest);
@@ -56,8 +64,7 @@ fn build(
         )),
         http_filters: filters,
         tracing: traced.config,
-        http2_protocol_options: (protocol == Protocol::Http2)
-            .then(core::Http2ProtocolOptions::default),
+        http2_protocol_options: http2.then(core::Http2ProtocolOptions::default),
         server_name: "istio-envoy".to_owned(),
         access_log: logs(view, service, &Which::All),
         use_remote_address: truth(false),

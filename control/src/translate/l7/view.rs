@@ -116,6 +116,8 @@ pub struct TargetPort {
     pub number: u16,
     /// What is spoken.
     pub protocol: Protocol,
+    /// gRPC-Web is translated to gRPC.
+    pub grpc_web: bool,
 }
 
 /// What is spoken on a port.
