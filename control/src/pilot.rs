@@ -3,6 +3,10 @@
 //! Changes that come together are taken together: after the first, it waits until there is quiet
 //! for a moment, or a longest time is over. Then what depends on them is recomputed once, and sent
 //! once.
+//!
+//! While changes do not cease, what they cost is sending: each time all clients are sent something,
+//! and answer. The more there are, the less often it is done, so that they take no more than a share of
+//! a processor. A change after a time without any is sent at once, however many they are.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,6 +27,10 @@ use crate::status::writer::Queue;
 use crate::xds::fleet::Fleet;
 use crate::xds::hub::Hub;
 
+/// After a push this much time goes by for each client before the next: one response and its answer take
+/// some 60 µs.
+const PER_CLIENT: Duration = Duration::from_millis(3);
+
 /// How long changes are gathered before they are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Debounce {
@@ -33,9 +41,10 @@ pub struct Debounce {
 }
 
 impl Debounce {
-    /// Until when to wait for one more change, at `now`, when the first came at `first`.
-    fn until(self, first: Instant, now: Instant) -> Instant {
-        (now + self.quiet).min(first + self.longest)
+    /// Until when to wait for one more change, at `now`, when the first came at `first`, and they may
+    /// be sent from `pace` on.
+    fn until(self, first: Instant, now: Instant, pace: Instant) -> Instant {
+        (now + self.quiet).max(pace).min(first + self.longest)
     }
 }
 
@@ -110,11 +119,12 @@ impl Pilot {
 
     /// Runs until the watches end.
     pub async fn run(mut self, mut reports: mpsc::Receiver<Report>, debounce: Debounce) {
+        let mut pace = Instant::now();
         while let Some(first) = reports.recv().await {
             let heard = Instant::now();
             let mut batch = vec![first];
             loop {
-                let until = debounce.until(heard, Instant::now());
+                let until = debounce.until(heard, Instant::now(), pace);
                 match tokio::time::timeout_at(until.into(), reports.recv()).await {
                     Ok(Some(report)) => batch.push(report),
                     Ok(None) | Err(_) => break,
@@ -125,6 +135,8 @@ impl Pilot {
                 }
             }
             self.take(batch, heard);
+            let clients = u32::try_from(self.hub.connected()).unwrap_or(u32::MAX);
+            pace = Instant::now() + PER_CLIENT.saturating_mul(clients).min(debounce.longest);
         }
     }
 

@@ -130,10 +130,15 @@ fn quiet_ends_the_gathering_and_a_stream_of_changes_does_not_put_it_off() {
         longest: ms(35),
     };
     let first = Instant::now();
-    assert_eq!(debounce.until(first, first), first + ms(10));
-    assert_eq!(debounce.until(first, first + ms(9)), first + ms(19));
-    assert_eq!(debounce.until(first, first + ms(30)), first + ms(35));
-    assert_eq!(debounce.until(first, first + ms(50)), first + ms(35));
+    let until = |at, pace| debounce.until(first, first + ms(at), pace) - first;
+    assert_eq!(until(0, first), ms(10));
+    assert_eq!(until(9, first), ms(19));
+    assert_eq!(until(30, first), ms(35));
+    assert_eq!(until(50, first), ms(35));
+    // The last push was a moment ago.
+    assert_eq!(until(0, first + ms(20)), ms(20));
+    assert_eq!(until(15, first + ms(20)), ms(25));
+    assert_eq!(until(0, first + ms(90)), ms(35));
 }
 
 #[tokio::test]

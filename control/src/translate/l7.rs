@@ -42,7 +42,7 @@ pub use delegate::delegated;
 
 use crate::resource::{Resource, ResourceType};
 use canonical::Of;
-pub use view::{Backend, Found, Hosted, Place, Policies, Rule, Target, TargetPort, View};
+pub use view::{Backend, Found, Hosted, Near, Place, Policies, Rule, Target, TargetPort, View};
 pub(crate) use view::{covers, is_visible};
 
 /// Every resource of one waypoint, and what is wrong with the objects they were made from.

@@ -115,6 +115,12 @@ impl Hub {
         self.ready.subscribe()
     }
 
+    /// How many clients are connected now.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.clients.lock().len()
+    }
+
     /// The clients connected now.
     #[must_use]
     pub fn clients(&self) -> Vec<Client> {

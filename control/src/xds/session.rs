@@ -254,7 +254,8 @@ impl Session {
                     && listeners.sent.is_none_or(|sent| {
                         let all = store.collection(ResourceType::Listener);
                         all.is_none_or(|all| {
-                            all.since(sent).is_ok_and(|changed| changed.is_empty())
+                            all.newer(sent)
+                                .is_ok_and(|mut changed| changed.next().is_none())
                         })
                     })
             });
@@ -302,7 +303,7 @@ impl Session {
         ) else {
             return Ok(false);
         };
-        Ok(!all.since(sent)?.is_empty())
+        Ok(all.newer(sent)?.next().is_some())
     }
 
     /// How far the client is, for each kind that it asked for.

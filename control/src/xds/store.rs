@@ -167,11 +167,17 @@ impl Collection {
 
     /// The names that changed after a revision, each once.
     pub fn since(&self, revision: u64) -> Result<BTreeSet<Arc<str>>, Behind> {
+        Ok(self.newer(revision)?.cloned().collect())
+    }
+
+    /// The same as often as they changed, the last first: whether there are any costs nothing.
+    pub(super) fn newer(&self, revision: u64) -> Result<impl Iterator<Item = &Arc<str>>, Behind> {
         if revision < self.forgotten {
             return Err(Behind);
         }
-        let newer = self.log.iter().rev().take_while(|(at, _)| *at > revision);
-        Ok(newer.map(|(_, name)| name.clone()).collect())
+        let newer = self.log.iter().rev();
+        let newer = newer.take_while(move |(at, _)| *at > revision);
+        Ok(newer.map(|(_, name)| name))
     }
 }
 

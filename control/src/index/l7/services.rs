@@ -7,7 +7,7 @@ use crate::objects::pod::Tunnel;
 use crate::objects::service::{EntryOf, ServicePort};
 use crate::objects::service_entry::{Endpoint, Location, Resolution};
 use crate::objects::{Labels, Pod, Service, selects};
-use crate::translate::l7::{self, Backend, Found, Place, Target, TargetPort};
+use crate::translate::l7::{self, Backend, Found, Near, Place, Target, TargetPort};
 use crate::translate::protocol::is_grpc_web;
 use crate::translate::workload::{CANONICAL_NAME, CANONICAL_REVISION, canonical, label};
 
@@ -38,13 +38,15 @@ impl Index {
             }),
             external: entry.is_some_and(|of| of.entry.spec.location == Location::MeshExternal),
             headless: service.addresses.is_empty() && service.headless,
-            near: matches!(
-                service
-                    .distribution
-                    .as_deref()
-                    .or(service.distribution_annotation.as_deref()),
-                Some("PreferClose" | "PreferSameZone" | "PreferSameNode")
-            ),
+            near: match service
+                .distribution
+                .as_deref()
+                .or(service.distribution_annotation.as_deref())
+            {
+                Some("PreferClose" | "PreferSameZone") => Some(Near::Zone),
+                Some("PreferSameNode") => Some(Near::Node),
+                _ => None,
+            },
             addresses: service.addresses.clone(),
             ports: ports.collect(),
         }

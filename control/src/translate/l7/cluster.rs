@@ -206,7 +206,7 @@ fn of_service(
         }),
         ..Default::default()
     };
-    if service.near {
+    if service.near.is_some() {
         by_weight(&mut made);
     }
     match service.found {

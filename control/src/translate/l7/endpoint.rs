@@ -17,7 +17,7 @@ pub(super) fn assignment(view: &View<'_>, name: &str) -> endpoint::ClusterLoadAs
             .clone();
         let rule = view.rule_of(&target);
         let labels = subset_labels(rule.as_ref(), subset)?;
-        let wanted = rule.and_then(|rule| Wanted::of(&rule, number, subset));
+        let wanted = Wanted::of(rule.as_ref(), &target, number, subset);
         Some((own, labels, wanted, (view.backends)(&target, &port)))
     });
     if let Some((own, labels, wanted, mut backends)) = found {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::policy_for;
-use super::view::{Backend, Rule, View};
+use super::view::{Backend, Near, Rule, Target, View};
 use crate::objects::destination_rule::{Distribute, Failover, LocalitySetting};
 use crate::objects::{Kind, Labels};
 
@@ -44,17 +44,47 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const SUBZONE: &str = "topology.istio.io/subzone";
 
 impl Wanted {
-    /// What a rule asks for a port of a subset. Where outliers are found, near ones come first even
-    /// if nothing is said.
-    pub(super) fn of(rule: &Rule, port: u16, subset: &str) -> Option<Self> {
-        let policy = policy_for(rule, port, subset);
-        let outliers = policy.outlier_detection.is_some();
-        let setting = policy.load_balancer?.locality_lb_setting;
-        let setting = match setting {
-            Some(setting) => (setting.enabled != Some(false)).then_some(setting)?,
-            None => outliers.then(LocalitySetting::default)?,
-        };
-        Some(Self { setting, outliers })
+    /// What a rule asks for a port of a subset, or else the service's traffic distribution. Where
+    /// outliers are found, near ones come first even if nothing is said.
+    pub(super) fn of(
+        rule: Option<&Rule>,
+        service: &Target,
+        port: u16,
+        subset: &str,
+    ) -> Option<Self> {
+        let policy = rule.map(|rule| policy_for(rule, port, subset));
+        let (outliers, balancer) = policy.map_or((false, None), |policy| {
+            (policy.outlier_detection.is_some(), policy.load_balancer)
+        });
+        let balanced = balancer.is_some();
+        let said = balancer.and_then(|balancer| balancer.locality_lb_setting);
+        match (said, service.near) {
+            (Some(setting), _) => {
+                (setting.enabled != Some(false)).then_some(Self { setting, outliers })
+            }
+            // Those that are not ready are no endpoints: outliers need not be looked for.
+            (None, Some(near)) => Some(Self {
+                setting: nearest(near),
+                outliers: true,
+            }),
+            (None, None) => (balanced && outliers).then(|| Self {
+                setting: LocalitySetting::default(),
+                outliers,
+            }),
+        }
+    }
+}
+
+/// The preference that istiod makes of a traffic distribution. The network is everybody's, and nodes are
+/// not told apart within their zone.
+fn nearest(near: Near) -> LocalitySetting {
+    let labels: &[&str] = match near {
+        Near::Zone => &[REGION, ZONE],
+        Near::Node => &[REGION, ZONE, SUBZONE],
+    };
+    LocalitySetting {
+        failover_priority: labels.iter().map(ToString::to_string).collect(),
+        ..LocalitySetting::default()
     }
 }
 

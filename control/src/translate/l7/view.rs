@@ -71,12 +71,21 @@ pub struct Target {
     pub ports: Vec<TargetPort>,
     /// A headless service's pods are called by their own addresses.
     pub headless: bool,
-    /// Near endpoints are preferred.
-    pub near: bool,
+    /// Near endpoints are preferred, by the service's traffic distribution.
+    pub near: Option<Near>,
     /// How its endpoints are found.
     pub found: Found,
     /// It is outside of the mesh.
     pub external: bool,
+}
+
+/// Which endpoints are near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// Those in the caller's zone.
+    Zone,
+    /// Those on the caller's node, or else as near to it as there are.
+    Node,
 }
 
 /// How a service's endpoints are found.

@@ -88,11 +88,13 @@ impl Subscription {
             let lacking = all.iter().filter(|resource| !has(&retained, resource));
             return Ok(Some(encode(kind, lacking, &gone)));
         };
-        let changed = all.since(revision)?;
-        if changed.is_empty() {
+        let mut newer = all.newer(revision)?.peekable();
+        if newer.peek().is_none() {
             return Ok(None);
         }
+        // Which they are is found out for the first client that is where this one is.
         Ok(Some(store.shared(kind, Some(revision), || {
+            let changed: BTreeSet<&Arc<str>> = newer.collect();
             let gone: Vec<String> = changed
                 .iter()
                 .filter(|name| all.get(name).is_none())

@@ -35,8 +35,7 @@ pub(super) fn listed(
     let mut wanted = None;
     if let Some((_, _, subset, _)) = super::super::view::parts(&made.name) {
         let rule = view.rule_of(service);
-        let of_rule = rule.as_ref();
-        wanted = of_rule.and_then(|rule| Wanted::of(rule, port.number, subset));
+        wanted = Wanted::of(rule.as_ref(), service, port.number, subset);
         let labels = super::super::view::subset_labels(rule.as_ref(), subset).unwrap_or_default();
         backends.retain(|backend| {
             let has = |(key, value)| backend.labels.get(key) == Some(value);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::translate::l7::view::Place as At;
+use crate::objects::Key;
+use crate::translate::l7::view::{Found, Place as At};
 
 fn backend(number: u8, place: (&str, &str), version: &str) -> Backend {
     Backend {
@@ -42,7 +43,11 @@ fn made(here: &Here, setting: serde_json::Value, outliers: bool) -> Vec<String> 
         setting: serde_json::from_value(setting).unwrap(),
         outliers,
     };
-    let groups = groups(here, Some(&wanted), endpoints());
+    told(here, Some(&wanted))
+}
+
+fn told(here: &Here, wanted: Option<&Wanted>) -> Vec<String> {
+    let groups = groups(here, wanted, endpoints());
     let told = groups.iter().map(|group| {
         let (region, zone, _) = &group.place;
         let count = group.members.len();
@@ -154,4 +159,33 @@ fn labels_that_are_shared_come_first() {
             "r3/z1: 1, 1, 1"
         ]
     );
+}
+
+#[test]
+fn a_traffic_distribution_prefers_the_own_zone_and_then_the_region() {
+    let service = |near| Target {
+        host: "a.shop.svc.cluster.local".to_owned(),
+        key: Key::new("shop", "a"),
+        object: Key::new("shop", "a"),
+        kind: Kind::Service,
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        headless: false,
+        near,
+        found: Found::Known,
+        external: false,
+    };
+    for near in [Near::Zone, Near::Node] {
+        let wanted = Wanted::of(None, &service(Some(near)), 80, "");
+        assert_eq!(
+            told(&here("z2"), wanted.as_ref()),
+            [
+                "r1/z1: 1, 2, 2",
+                "r1/z2: 0, 1, 1",
+                "r2/z1: 2, 1, 1",
+                "r3/z1: 2, 1, 1"
+            ]
+        );
+    }
+    assert!(Wanted::of(None, &service(None), 80, "").is_none());
 }
