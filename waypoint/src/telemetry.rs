@@ -18,9 +18,9 @@ mod writer;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use crate::model::http::HttpChain;
 use crate::model::listener::{Chain, TcpChain};
@@ -152,10 +152,54 @@ impl Worker {
         }
     }
 
-    /// An attempt's headers are about to go out: the upstream is told of the trace.
+    /// The request's route is known: it may say itself how it is traced.
+    pub fn routed(&self, exchange: &mut Exchange, headers: &HeaderMap) {
+        let route = exchange.route.as_ref();
+        let tracing = route.and_then(|route| route.tracing.as_deref());
+        let (Some(tracing), Some(span)) = (tracing, &mut exchange.span) else {
+            return;
+        };
+        span.on_route(tracing, headers, &mut rand::rng());
+        let wanted = plan::Wanted::of_tags(&tracing.tags);
+        exchange.request.keep(&wanted.request, headers);
+    }
+
+    /// The request's headers are about to go out: the upstream is told of the trace.
     pub fn inject(&self, exchange: &Exchange, headers: &mut HeaderMap) {
         if let Some(span) = &exchange.span {
             trace::inject(span, headers);
+        }
+    }
+
+    /// So are an attempt's, which may have a span of its own.
+    pub fn attempt(&self, chain: &HttpChain, exchange: &mut Exchange, headers: &mut HeaderMap) {
+        let Some(span) = &exchange.span else {
+            return;
+        };
+        let tracing = chain.tracing.as_deref();
+        if !span.sampled || tracing.is_none_or(|tracing| !tracing.upstream_spans) {
+            return;
+        }
+        let attempt = exchange::Attempt {
+            span: span.child(&mut rand::rng()),
+            started: SystemTime::now(),
+            start: Instant::now(),
+            number: exchange.upstream.attempts,
+        };
+        trace::inject(&attempt.span, headers);
+        exchange.attempt = Some(Box::new(attempt));
+    }
+
+    /// An attempt is over and another one will follow; its status, where it was answered.
+    pub fn attempted(
+        &self,
+        chain: &HttpChain,
+        exchange: &mut Exchange,
+        status: Option<StatusCode>,
+    ) {
+        if let (Some(attempt), Some(tracing)) = (exchange.attempt.take(), &chain.tracing) {
+            let spans = &self.shared.spans;
+            spans.attempted(tracing, &attempt, status, exchange);
         }
     }
 
@@ -164,6 +208,10 @@ impl Worker {
     pub fn answered(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {
         let plan = self.plans.borrow_mut().of(chain, &self.shared);
         exchange.response.keep(&plan.wanted.response, headers);
+        if !exchange.route_tags().is_empty() {
+            let wanted = plan::Wanted::of_tags(exchange.route_tags());
+            exchange.response.keep(&wanted.response, headers);
+        }
         note_grpc_status(exchange, headers);
     }
 
@@ -194,6 +242,11 @@ impl Worker {
             self.log(log, writer, exchange);
         }
         if let (Some(tracing), Some(span)) = (&chain.tracing, &exchange.span) {
+            if let Some(attempt) = &exchange.attempt {
+                let answered = exchange.marks.response_start.is_some();
+                let status = exchange.status.filter(|_| answered);
+                shared.spans.attempted(tracing, attempt, status, exchange);
+            }
             shared.spans.finish(tracing, span, exchange);
         }
     }

@@ -14,7 +14,7 @@ use super::answer::Answered;
 use super::body::RequestBody;
 use super::flight::Expired;
 use super::flow::Flow;
-use super::forward::{Plan, count, request, shorter};
+use super::forward::{Plan, count, request, shorter, trace};
 use super::replay::Replay;
 use super::reply::Reply;
 use crate::grpc::text::Unreadable;
@@ -74,6 +74,7 @@ pub(super) async fn run(flow: &mut Flow<'_>, mut this: Attempts) -> Result<Answe
             flow.flight.exchange.borrow_mut().flags |= flag;
             return this.conclude(flow, ended);
         }
+        this.told(flow, &ended);
         match ended {
             Ended::Answered(sent) => tried.push(sent.endpoint),
             Ended::Failed(failure) => tried.extend(failure.endpoint),
@@ -103,6 +104,7 @@ impl Attempts {
             exchange.upstream.attempts = made;
             exchange.marks.upstream_start = Some(std::time::Instant::now());
         }
+        trace(flow);
         let body = match &self.replay {
             Some(replay) => RequestBody::Kept(replay.attempt()),
             None => self.first.take().unwrap_or(RequestBody::Empty),
@@ -157,6 +159,20 @@ impl Attempts {
             Err(Expired::Attempt) => Ok(Ended::OutOfTime),
             Err(expired) => Err(expire(expired, self.complete)),
         }
+    }
+
+    /// Tells of an attempt that another one follows.
+    fn told(&self, flow: &Flow<'_>, ended: &Ended) {
+        let exchange = &mut *flow.flight.exchange.borrow_mut();
+        let status = match ended {
+            Ended::Answered(sent) => {
+                exchange.upstream.remote = sent.peer;
+                Some(sent.response.status())
+            }
+            Ended::Failed(_) | Ended::OutOfTime => None,
+        };
+        let telemetry = &flow.http.connection.local.telemetry;
+        telemetry.attempted(&flow.view.chain, exchange, status);
     }
 
     /// How long the attempt may take up to the answer's head, where that counts from now. Where

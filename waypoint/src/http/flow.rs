@@ -135,6 +135,8 @@ impl Flow<'_> {
         }
         self.record(&down);
         self.find_route();
+        let telemetry = &self.http.connection.local.telemetry;
+        telemetry.routed(&mut self.flight.exchange.borrow_mut(), &self.asked.headers);
         self.check_upgrade()?;
         let filtered = filters::run(self, &chain).await;
         // What filters wrote down is told by logs and headers, of denied requests too.

@@ -245,6 +245,13 @@ fn destination(flow: &Flow<'_>, cluster: &ClusterEntry) -> Option<SocketAddr> {
     }
 }
 
+/// The upstream is told of the attempt's own span, where it has one.
+pub(super) fn trace(flow: &mut Flow<'_>) {
+    let exchange = &mut *flow.flight.exchange.borrow_mut();
+    let telemetry = &flow.http.connection.local.telemetry;
+    telemetry.attempt(&flow.view.chain, exchange, &mut flow.asked.headers);
+}
+
 /// The request as it is sent: the last attempt takes the head, others a copy.
 pub(super) fn request(flow: &mut Flow<'_>, body: RequestBody, last: bool) -> Request<RequestBody> {
     let headers = match last {

@@ -2,5 +2,6 @@
 
 mod lifecycle;
 mod plain;
+mod traced;
 mod web;
 mod world;

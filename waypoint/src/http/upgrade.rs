@@ -15,7 +15,7 @@ use super::attempts;
 use super::body::RequestBody;
 use super::flight::{Flight, Landing};
 use super::flow::Flow;
-use super::forward::{Plan, request};
+use super::forward::{Plan, request, trace};
 use super::inbound::Inbound;
 use super::reply::Reply;
 use crate::telemetry::Flags;
@@ -44,6 +44,8 @@ pub(super) async fn forward(
         _ => RequestBody::stream(incoming, &flow.flight),
     };
     translate(flow);
+    flow.flight.exchange.borrow_mut().upstream.attempts = 1;
+    trace(flow);
     let from_h2 = flow.asked.version >= Version::HTTP_2;
     let request = request(flow, body, true);
     let authority = flow.asked.authority.to_str().ok();
@@ -55,7 +57,6 @@ pub(super) async fn forward(
         timeout: plan.timeouts.total,
         ..Choice::new(&flow.http.connection.down)
     };
-    flow.flight.exchange.borrow_mut().upstream.attempts = 1;
     let upstreams = &flow.http.connection.local.upstreams;
     let sent = upstreams.send(&plan.cluster, &choice, plan.permit.clone(), request);
     let sent = sent

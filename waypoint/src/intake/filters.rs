@@ -182,7 +182,7 @@ fn router(router: router::Router, notes: &mut Notes) -> Result<(), Refused> {
     #[expect(deprecated, reason = "every field is decided about")]
     let router::Router {
         dynamic_stats,
-        start_child_span,
+        start_child_span: _,
         upstream_log,
         upstream_log_options,
         suppress_envoy_headers,
@@ -193,7 +193,7 @@ fn router(router: router::Router, notes: &mut Notes) -> Result<(), Refused> {
         reject_connect_request_early_data,
     } = router;
     unserved!(notes, "Router":
-        dynamic_stats, start_child_span, upstream_log, upstream_log_options,
+        dynamic_stats, upstream_log, upstream_log_options,
         suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
         suppress_grpc_request_failure_code_stats, reject_connect_request_early_data);
     for filter in upstream_http_filters {

@@ -129,10 +129,10 @@ pub(super) fn chain(
     if let Some(extension) = request_id_extension {
         request_ids(extension, notes).at("request_id_extension")?;
     }
+    let upstream_spans = tracing::wants_upstream_spans(&http_filters);
     let filters = filters::chain(http_filters, notes)?;
-    let tracing = tracing
-        .map(|tracing| tracing::of(tracing, notes))
-        .transpose();
+    let tracing = tracing.map(|tracing| tracing::of(tracing, upstream_spans, notes));
+    let tracing = tracing.transpose();
     let common = common_http_protocol_options.unwrap_or_default();
     let limits = limits(common, max_request_headers_kb, notes)?;
     Ok(HttpChain {

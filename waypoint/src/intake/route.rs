@@ -13,10 +13,9 @@ use super::alike::Alike;
 use super::error::{At as _, Refused, each, need};
 use super::headers::{self, Lists};
 use super::served::Notes;
-use super::{action, answer, matches, overrides, plain, rate_limit, text, typed};
+use super::{action, answer, matches, overrides, plain, rate_limit, text, tracing, typed};
 use crate::model::jwt::Requirement;
 use crate::model::route::{FilterOverrides, Mirror, Route, RouteAction, RouteTable, VirtualHost};
-use crate::model::text::Fraction;
 use crate::unserved;
 use parts::Parts;
 
@@ -344,35 +343,9 @@ fn one(one: route::Route, scope: &Scope, notes: &mut Notes) -> Result<Route, Ref
         }),
         tracing: match tracing {
             None => None,
-            Some(tracing) => Some(sampling(tracing, notes).at("tracing")?),
+            Some(tracing) => Some(tracing::on_route(tracing, notes).at("tracing")?.into()),
         },
     })
-}
-
-/// The route's own shares: started at random, asked for by the client, and the bound over both.
-fn sampling(
-    own: route::Tracing,
-    notes: &mut Notes,
-) -> Result<(Fraction, Fraction, Fraction), Refused> {
-    let route::Tracing {
-        client_sampling,
-        random_sampling,
-        overall_sampling,
-        custom_tags,
-        operation,
-        upstream_operation,
-    } = own;
-    unserved!(notes, "Tracing": operation, upstream_operation);
-    unserved!(notes, "Route.Tracing": custom_tags);
-    let share = |share: Option<_>, field: &str| match share {
-        None => Ok(Fraction::ALWAYS),
-        Some(share) => text::fraction(share).at(field),
-    };
-    Ok((
-        share(random_sampling, "random_sampling")?,
-        share(client_sampling, "client_sampling")?,
-        share(overall_sampling, "overall_sampling")?,
-    ))
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::trace::v3 as trace;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as envoy;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use envoy_types::pb::envoy::r#type::metadata::v3 as metadata;
 use envoy_types::pb::envoy::r#type::tracing::v3 as tags;
@@ -14,7 +17,7 @@ use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
 use super::{format, plain, text, typed};
 use crate::model::format::{Format, Operator};
-use crate::model::log::{Tag, TraceProtocol, TraceProvider, Tracing};
+use crate::model::log::{RouteTracing, Tag, TraceProtocol, TraceProvider, Tracing};
 use crate::model::text::Fraction;
 use crate::unserved;
 
@@ -27,7 +30,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A share, tag or provider of it is bad.
-pub(super) fn of(tracing: hcm::Tracing, notes: &mut Notes) -> Result<Tracing, Refused> {
+pub(super) fn of(
+    tracing: hcm::Tracing,
+    upstream_spans: bool,
+    notes: &mut Notes,
+) -> Result<Tracing, Refused> {
     let hcm::Tracing {
         client_sampling,
         random_sampling,
@@ -59,7 +66,51 @@ pub(super) fn of(tracing: hcm::Tracing, notes: &mut Notes) -> Result<Tracing, Re
         overall: share(overall_sampling, "overall_sampling")?,
         tags: tags.into_iter().flatten().collect(),
         path_limit: plain::number(max_path_tag_length).unwrap_or(PATH) as usize,
-        upstream_spans: plain::on(spawn_upstream_span),
+        upstream_spans: plain::on_or(spawn_upstream_span, upstream_spans),
+    })
+}
+
+/// Tracing of a route.
+///
+/// # Errors
+/// A share or tag of it is bad.
+pub(super) fn on_route(
+    tracing: route::Tracing,
+    notes: &mut Notes,
+) -> Result<RouteTracing, Refused> {
+    let route::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        custom_tags,
+        operation,
+        upstream_operation,
+    } = tracing;
+    unserved!(notes, "Tracing": operation, upstream_operation);
+    let share = |share: Option<_>, field: &str| match share {
+        None => Ok(Fraction::ALWAYS),
+        Some(share) => text::fraction(share).at(field),
+    };
+    let tags = each("custom_tags", custom_tags, |one| tag(one, notes))?;
+    Ok(RouteTracing {
+        random: share(random_sampling, "random_sampling")?,
+        client: share(client_sampling, "client_sampling")?,
+        overall: share(overall_sampling, "overall_sampling")?,
+        tags: tags.into_iter().flatten().collect(),
+    })
+}
+
+/// Whether the router among these filters wants spans of attempts: the older way to say so.
+#[expect(deprecated, reason = "it is still said")]
+pub(super) fn wants_upstream_spans(filters: &[envoy::HttpFilter]) -> bool {
+    filters.iter().any(|filter| {
+        let Some(envoy::http_filter::ConfigType::TypedConfig(config)) = &filter.config_type else {
+            return false;
+        };
+        // What else is wrong with it is told where filters are compiled.
+        typed::name(config) == "envoy.extensions.filters.http.router.v3.Router"
+            && typed::unpack::<router::Router>(config, &mut Notes::default())
+                .is_ok_and(|router| router.start_child_span)
     })
 }
 

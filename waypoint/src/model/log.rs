@@ -104,6 +104,19 @@ pub struct Tracing {
     pub upstream_spans: bool,
 }
 
+/// How a route's requests are traced, in place of what their chain says.
+#[derive(Debug, Clone)]
+pub struct RouteTracing {
+    /// The share that is started at random.
+    pub random: Fraction,
+    /// The share of requests with `x-client-trace-id` that is started.
+    pub client: Fraction,
+    /// The upper bound over both.
+    pub overall: Fraction,
+    /// What spans carry beside the chain's tags, or in place of those with the same names.
+    pub tags: Vec<Tag>,
+}
+
 /// Where spans go.
 #[derive(Debug, Clone)]
 pub struct TraceProvider {

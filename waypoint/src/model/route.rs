@@ -15,6 +15,7 @@ use super::endpoint::Labels;
 use super::format::Format;
 use super::http::{Cors, Fault};
 use super::jwt::Requirement;
+use super::log::RouteTracing;
 use super::policy::{MetadataMatch, PathTemplate, Rbac};
 use super::rare::{Rare, Silent};
 use super::rate_limit::{Limit, RateLimit};
@@ -83,8 +84,8 @@ pub struct Route {
     pub filters: Rare<FilterOverrides>,
     /// The operation's name in traces.
     pub operation: Option<Box<str>>,
-    /// Share of requests traced, where the route has its own.
-    pub tracing: Option<(Fraction, Fraction, Fraction)>,
+    /// How its requests are traced, where the route has its own way.
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// Which requests a route is for: all conditions hold.

@@ -16,6 +16,7 @@ use crate::connection::Downstream;
 use crate::head::Metadata;
 use crate::model::cluster::Cluster;
 use crate::model::endpoint::Endpoint;
+use crate::model::log::Tag;
 use crate::model::route::Route;
 
 /// A piece of a request's head, however it is held. Cheap to clone.
@@ -186,9 +187,18 @@ pub struct Exchange {
     pub metadata: Metadata,
     /// Its span, where it is traced or trace headers came with it.
     pub span: Option<Box<Span>>,
+    /// The span of the attempt that is under way, where attempts have some.
+    pub attempt: Option<Box<Attempt>>,
 }
 
 impl Exchange {
+    /// The tags that spans carry by the request's route.
+    #[must_use]
+    pub fn route_tags(&self) -> &[Tag] {
+        let tracing = self.route.as_ref().and_then(|route| route.tracing.as_ref());
+        tracing.map_or(&[], |tracing| &tracing.tags)
+    }
+
     /// A request that begins. The flow sets the rest as it comes to know it.
     #[must_use]
     pub fn new(
@@ -225,8 +235,22 @@ impl Exchange {
             messages_sent: 0,
             metadata: Metadata::default(),
             span: None,
+            attempt: None,
         }
     }
+}
+
+/// An attempt that is traced by itself.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its span.
+    pub span: Span,
+    /// When it began, by the clock on the wall.
+    pub started: SystemTime,
+    /// The same for durations.
+    pub start: Instant,
+    /// Its number, from 1.
+    pub number: u32,
 }
 
 /// One opaque connection, or one of HTTP as such.

@@ -12,7 +12,7 @@ use super::envoy::Requests;
 use super::writer::Writer;
 use crate::model::format::{Format, Operator, Part};
 use crate::model::http::{HttpChain, HttpFilter, StatsFilter};
-use crate::model::log::{AccessLog, JsonFormat, LogFilter, LogFormat};
+use crate::model::log::{AccessLog, JsonFormat, LogFilter, LogFormat, Tag};
 use crate::model::text::HeaderKey;
 
 /// Chains that a worker knows at a time. Beyond, it forgets them all and finds out again.
@@ -121,6 +121,13 @@ pub(super) fn request_headers(logs: &[AccessLog]) -> Vec<HeaderName> {
 }
 
 impl Wanted {
+    /// Which headers these tags want.
+    pub(super) fn of_tags(tags: &[Tag]) -> Self {
+        let mut wanted = Self::default();
+        tags.iter().for_each(|tag| wanted.format(&tag.value));
+        wanted
+    }
+
     fn log(&mut self, log: &AccessLog) {
         match &log.format {
             LogFormat::Text(format) => self.format(format),

@@ -10,7 +10,10 @@ use super::*;
 use crate::model::format::{Format, Operator};
 use crate::model::http::{HttpFilter, Routes, StatsFilter};
 use crate::model::listener::ChainKind;
-use crate::model::log::{LogFormat, LogTarget, TraceProtocol, TraceProvider, Tracing};
+use crate::model::log::{
+    LogFormat, LogTarget, RouteTracing, TraceProtocol, TraceProvider, Tracing,
+};
+use crate::model::route::RouteAction;
 use crate::model::testing::http_chain;
 use crate::model::text::Fraction;
 
@@ -164,6 +167,37 @@ fn traces_begin_or_go_on_and_are_told() {
             "{told}"
         );
         assert!(!out.contains_key("traceparent"));
+    }
+}
+
+#[test]
+fn a_routes_shares_count_unless_the_trace_was_decided_elsewhere() {
+    let telemetry = Telemetry::default();
+    let worker = telemetry.worker();
+    let chain = chain(Vec::new(), Some(Fraction::NEVER));
+    let direct = RouteAction::Direct {
+        status: StatusCode::OK,
+        body: "".into(),
+    };
+    let mut route = Arc::into_inner(crate::http::testing::all(direct)).unwrap();
+    route.tracing = Some(Box::new(RouteTracing {
+        random: Fraction::ALWAYS,
+        client: Fraction::NEVER,
+        overall: Fraction::ALWAYS,
+        tags: Vec::new(),
+    }));
+    let route = Arc::new(route);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+    for (asked, sampled) in [
+        (headers(&[]), true),
+        (headers(&[("traceparent", &format!("{parent}-00"))]), false),
+        (headers(&[("traceparent", &format!("{parent}-01"))]), true),
+    ] {
+        let mut of = exchange();
+        worker.begin(&chain, &mut of, &asked);
+        of.route = Some(route.clone());
+        worker.routed(&mut of, &asked);
+        assert_eq!(of.span.unwrap().sampled, sampled, "{asked:?}");
     }
 }
 

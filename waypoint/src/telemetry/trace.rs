@@ -10,7 +10,8 @@ mod zipkin;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 
-use crate::model::log::{TraceProtocol, Tracing};
+use crate::model::log::{RouteTracing, TraceProtocol, Tracing};
+use crate::model::text::Fraction;
 
 pub use propagate::{Forms, Parent, extract, inject};
 
@@ -46,7 +47,7 @@ impl Span {
                 parent: Some(parent.span),
                 sampled: match parent.sampled {
                     Some(sampled) => sampled,
-                    None => by_chance(tracing, headers, rng),
+                    None => by_chance(&shares(tracing), headers, rng),
                 },
                 state: parent.state,
                 forms: parent.forms,
@@ -59,12 +60,26 @@ impl Span {
             trace: rng.random_range(1..=u128::MAX),
             id,
             parent: None,
-            sampled: by_chance(tracing, headers, rng),
+            sampled: by_chance(&shares(tracing), headers, rng),
             state: None,
             forms: match tracing.provider.as_deref().is_some_and(zipkin) {
                 true => Forms::B3_MULTI,
                 false => Forms::W3C,
             },
+        }
+    }
+
+    /// The request's route is known, and says itself what is sampled. What was decided elsewhere stays.
+    pub fn on_route(&mut self, route: &RouteTracing, headers: &HeaderMap, rng: &mut impl Rng) {
+        let decided = extract(headers).and_then(|parent| parent.sampled);
+        if decided.is_none() {
+            let RouteTracing {
+                random,
+                client,
+                overall,
+                tags: _,
+            } = route;
+            self.sampled = by_chance(&[*client, *random, *overall], headers, rng);
         }
     }
 
@@ -79,8 +94,14 @@ impl Span {
     }
 }
 
+/// Of requests that ask for it, of all, and the bound over both.
+fn shares(tracing: &Tracing) -> [Fraction; 3] {
+    [tracing.client, tracing.random, tracing.overall]
+}
+
 /// Whether a trace that begins here is sampled.
-fn by_chance(tracing: &Tracing, headers: &HeaderMap, rng: &mut impl Rng) -> bool {
-    let asked = headers.contains_key(CLIENT_TRACE) && tracing.client.holds(rng);
-    (asked || tracing.random.holds(rng)) && tracing.overall.holds(rng)
+fn by_chance(shares: &[Fraction; 3], headers: &HeaderMap, rng: &mut impl Rng) -> bool {
+    let [client, random, overall] = shares;
+    let asked = headers.contains_key(CLIENT_TRACE) && client.holds(rng);
+    (asked || random.holds(rng)) && overall.holds(rng)
 }

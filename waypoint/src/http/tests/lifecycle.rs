@@ -27,7 +27,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-fn retry(on: RetryOn, retries: u32) -> Arc<Retry> {
+pub(super) fn retry(on: RetryOn, retries: u32) -> Arc<Retry> {
     Arc::new(Retry {
         on,
         retries,

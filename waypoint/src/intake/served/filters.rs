@@ -227,12 +227,11 @@ pub(super) const ROWS: &[Row] = &[
         "Router",
         &[
             "dynamic_stats",
-            "start_child_span",
             "upstream_log_options",
             "suppress_grpc_request_failure_code_stats",
             "reject_connect_request_early_data",
         ],
-        "it tunes Envoy's own statistics and spans",
+        "it tunes Envoy's own statistics and logs",
     ),
     (
         Counted,

@@ -76,12 +76,6 @@ pub(super) const ROWS: &[Row] = &[
         "requests would go elsewhere",
     ),
     (
-        Counted,
-        "Route.Tracing",
-        &["custom_tags"],
-        "a span carries the chain's tags",
-    ),
-    (
         Refused,
         "RouteMatch",
         &["cookies", "tls_context"],

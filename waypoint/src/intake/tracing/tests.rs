@@ -10,7 +10,7 @@ use crate::model::format::Part;
 
 fn compile(tracing: hcm::Tracing) -> Result<(Tracing, Vec<String>), String> {
     let mut notes = Notes::default();
-    let compiled = of(tracing, &mut notes).map_err(|refused| refused.to_string())?;
+    let compiled = of(tracing, false, &mut notes).map_err(|refused| refused.to_string())?;
     let counted = notes.iter().map(|(name, ..)| name.to_owned());
     Ok((compiled, counted.collect()))
 }
@@ -236,5 +236,75 @@ fn tags_are_texts_headers_metadata_and_formats() {
         };
         let refused = compile(tracing).unwrap_err();
         assert!(refused.starts_with(told), "{refused}");
+    }
+}
+
+#[test]
+fn a_route_has_shares_and_tags_of_its_own() {
+    let share = |numerator| kind::FractionalPercent {
+        numerator,
+        denominator: 0,
+    };
+    let literal = |name: &str| tags::CustomTag {
+        tag: name.to_owned(),
+        r#type: Some(Type::Literal(tags::custom_tag::Literal {
+            value: "v".to_owned(),
+        })),
+    };
+    let own = route::Tracing {
+        client_sampling: Some(share(0)),
+        random_sampling: Some(share(25)),
+        custom_tags: vec![literal("a")],
+        ..Default::default()
+    };
+    let compiled = on_route(own, &mut Notes::default()).unwrap();
+    let shares = [compiled.client, compiled.random, compiled.overall];
+    let expected = [Fraction::NEVER, Fraction(250_000), Fraction::ALWAYS];
+    assert_eq!(shares, expected);
+    assert_eq!(&*compiled.tags[0].name, "a");
+    let bad = route::Tracing {
+        custom_tags: vec![literal("")],
+        ..Default::default()
+    };
+    let refused = on_route(bad, &mut Notes::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.starts_with("custom_tags[0].tag: must not"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn attempts_have_spans_where_the_manager_or_else_the_router_wants_them() {
+    #[expect(deprecated, reason = "it is still said")]
+    let router = |start_child_span| router::Router {
+        start_child_span,
+        ..Default::default()
+    };
+    let filters = |start_child_span| {
+        let config = google::Any {
+            type_url: router::Router::type_url(),
+            value: router(start_child_span).encode_to_vec(),
+        };
+        [envoy::HttpFilter {
+            config_type: Some(envoy::http_filter::ConfigType::TypedConfig(config)),
+            ..Default::default()
+        }]
+    };
+    assert!(wants_upstream_spans(&filters(true)));
+    assert!(!wants_upstream_spans(&filters(false)));
+    for (said, by_router, expected) in [
+        (None, false, false),
+        (None, true, true),
+        (Some(true), false, true),
+        (Some(false), true, false),
+    ] {
+        let tracing = hcm::Tracing {
+            spawn_upstream_span: said.map(|value| google::BoolValue { value }),
+            ..Default::default()
+        };
+        let compiled = of(tracing, by_router, &mut Notes::default()).unwrap();
+        assert_eq!(compiled.upstream_spans, expected, "{said:?} {by_router}");
     }
 }

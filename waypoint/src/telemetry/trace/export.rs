@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{Span, otlp, zipkin};
 use crate::model::log::{TraceProtocol, TraceProvider, Tracing};
 use crate::route::headers::render;
-use crate::telemetry::exchange::Exchange;
+use crate::telemetry::exchange::{Attempt, Exchange};
 
 /// The most spans that wait for a collector.
 const MOST_WAITING: usize = 4096;
@@ -45,6 +45,8 @@ pub trait Caller {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Finished {
     pub(super) span: Span,
+    /// It is of an attempt, and not of the request.
+    pub(super) upstream: bool,
     pub(super) name: String,
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
@@ -76,10 +78,29 @@ struct Queue {
 impl Spans {
     /// A traced request is over.
     pub(in crate::telemetry) fn finish(&self, tracing: &Tracing, span: &Span, exchange: &Exchange) {
-        let Some(provider) = tracing.provider.as_ref().filter(|_| span.sampled) else {
-            return;
-        };
-        let finished = Finished::of(tracing, span, exchange);
+        if let Some(provider) = tracing.provider.as_ref().filter(|_| span.sampled) {
+            self.add(provider, Finished::of(tracing, span, exchange));
+        }
+    }
+
+    /// A traced attempt of a request is over, with this status where it was answered.
+    pub(in crate::telemetry) fn attempted(
+        &self,
+        tracing: &Tracing,
+        attempt: &Attempt,
+        status: Option<StatusCode>,
+        exchange: &Exchange,
+    ) {
+        let sampled = attempt.span.sampled;
+        if let Some(provider) = tracing.provider.as_ref().filter(|_| sampled) {
+            self.add(
+                provider,
+                Finished::of_attempt(tracing, attempt, status, exchange),
+            );
+        }
+    }
+
+    fn add(&self, provider: &Arc<TraceProvider>, finished: Finished) {
         let batch = batch(provider);
         let mut queues = self.queues.lock();
         let known = queues
@@ -189,6 +210,7 @@ impl Finished {
         };
         Self {
             span: span.clone(),
+            upstream: false,
             name,
             start,
             end: start + took.unwrap_or_default(),
@@ -196,16 +218,86 @@ impl Finished {
             attributes: attributes(tracing, exchange, status),
         }
     }
+
+    fn of_attempt(
+        tracing: &Tracing,
+        attempt: &Attempt,
+        status: Option<StatusCode>,
+        exchange: &Exchange,
+    ) -> Self {
+        let status = status.map_or(0, |status| status.as_u16());
+        let failed = status == 0 || status >= 500;
+        let mut attributes = Attributes::default();
+        attributes.text("component", "proxy");
+        if let Some(version) = exchange.upstream_protocol.filter(|_| status > 0) {
+            attributes.text("http.protocol", super::super::values::protocol(version));
+        }
+        attributes.text("http.status_code", &status.to_string());
+        attributes.upstream(exchange);
+        if let Some(remote) = exchange.upstream.remote {
+            attributes.text("peer.address", &remote.to_string());
+        }
+        if attempt.number > 1 {
+            attributes.text("retry.count", &(attempt.number - 1).to_string());
+        }
+        if failed {
+            attributes.text("error", "true");
+        }
+        attributes.tags(tracing, exchange);
+        let cluster = exchange.upstream.cluster.as_ref();
+        let cluster = cluster.map_or("", |cluster| &*cluster.name);
+        Self {
+            span: attempt.span.clone(),
+            upstream: true,
+            name: format!("router {cluster} egress"),
+            start: attempt.started,
+            end: attempt.started + attempt.start.elapsed(),
+            failed,
+            attributes: attributes.0,
+        }
+    }
+}
+
+/// What is told of a span.
+#[derive(Default)]
+struct Attributes(Vec<(String, Attribute)>);
+
+impl Attributes {
+    /// What is empty is left out.
+    fn text(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            self.0
+                .push((name.to_owned(), Attribute::Text(value.to_owned())));
+        }
+    }
+
+    fn upstream(&mut self, exchange: &Exchange) {
+        if let Some(cluster) = &exchange.upstream.cluster {
+            self.text("upstream_cluster", &cluster.name);
+            self.text("upstream_cluster.name", &cluster.stat_name);
+        }
+        if let Some(remote) = exchange.upstream.remote {
+            self.text("upstream_address", &remote.to_string());
+        }
+    }
+
+    /// The chain's tags, and the route's, which count before those of the same name.
+    fn tags(&mut self, tracing: &Tracing, exchange: &Exchange) {
+        let own = exchange.route_tags();
+        let others = tracing.tags.iter();
+        let others = others.filter(|tag| own.iter().all(|own| own.name != tag.name));
+        for tag in own.iter().chain(others) {
+            let mut value = String::new();
+            render(&tag.value, exchange, "", &mut value);
+            self.text(&tag.name, &value);
+        }
+    }
 }
 
 /// What Envoy tells of a request, under its names.
 fn attributes(tracing: &Tracing, exchange: &Exchange, status: u16) -> Vec<(String, Attribute)> {
-    let mut all = Vec::with_capacity(20);
-    let mut text = |name: &str, value: &str| {
-        if !value.is_empty() {
-            all.push((name.to_owned(), Attribute::Text(value.to_owned())));
-        }
-    };
+    let mut all = Attributes(Vec::with_capacity(20));
+    let mut text = |name: &str, value: &str| all.text(name, value);
     let path = match &exchange.original_path {
         Some(path) => path.as_str(),
         None => exchange.path.as_str(),
@@ -236,24 +328,16 @@ fn attributes(tracing: &Tracing, exchange: &Exchange, status: u16) -> Vec<(Strin
         "guid:x-request-id",
         kept(HeaderName::from_static("x-request-id")).unwrap_or_default(),
     );
-    if let Some(cluster) = &exchange.upstream.cluster {
-        text("upstream_cluster", &cluster.name);
-        text("upstream_cluster.name", &cluster.stat_name);
-    }
-    if let Some(remote) = exchange.upstream.remote {
-        text("upstream_address", &remote.to_string());
-    }
+    all.upstream(exchange);
+    let mut text = |name: &str, value: &str| all.text(name, value);
     if let Some(status) = exchange.grpc_status.filter(|_| exchange.is_grpc) {
         text("grpc.status_code", &status.to_string());
     }
     if status >= 500 {
         text("error", "true");
     }
-    for tag in &tracing.tags {
-        let mut value = String::new();
-        render(&tag.value, exchange, "", &mut value);
-        text(&tag.name, &value);
-    }
+    all.tags(tracing, exchange);
+    let mut all = all.0;
     for (name, size) in [
         ("request_size", exchange.received),
         ("response_size", exchange.sent),

@@ -83,7 +83,10 @@ fn span(of: &Finished) -> proto::Span {
         // Sampled, as W3C's flag has it.
         flags: 1,
         name: of.name.clone(),
-        kind: proto::span::SpanKind::Server.into(),
+        kind: match of.upstream {
+            true => proto::span::SpanKind::Client.into(),
+            false => proto::span::SpanKind::Server.into(),
+        },
         start_time_unix_nano: nanos(of.start),
         end_time_unix_nano: nanos(of.end),
         attributes: of

@@ -44,7 +44,7 @@ fn span(provider: &TraceProvider, of: &Finished) -> Value {
         "traceId": format!("{:032x}", of.span.trace),
         "id": format!("{:016x}", of.span.id),
         "name": of.name,
-        "kind": "SERVER",
+        "kind": if of.upstream { "CLIENT" } else { "SERVER" },
         "timestamp": start.as_micros() as u64,
         // Zipkin takes no span for one that took no time.
         "duration": (took.as_micros() as u64).max(1),
