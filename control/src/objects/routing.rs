@@ -88,7 +88,10 @@ impl Routing {
                 .map(Box::new)
                 .map(Spec::WorkloadEntry),
             Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
-            Kind::Telemetry => spec(object).map(Arc::new).map(Spec::Telemetry),
+            Kind::Telemetry => spec(object)
+                .and_then(Telemetry::check)
+                .map(Arc::new)
+                .map(Spec::Telemetry),
             Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
                 GatewayRoute::read(object)

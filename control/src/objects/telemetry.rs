@@ -12,7 +12,7 @@ use super::request_authentication::{TargetRef, Targets};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Telemetry {
-    /// Which workloads: then it is not for waypoints.
+    /// Which workloads: then it is for sidecars, and refused.
     pub selector: Option<Selector>,
     /// Which waypoint or service (the older, single form).
     pub target_ref: Option<TargetRef>,
@@ -197,6 +197,19 @@ impl Mode {
 }
 
 impl Telemetry {
+    /// Says what nobody here would take: workloads by their labels are for sidecars.
+    pub(super) fn check(self) -> Result<Self, String> {
+        let labels = self.selector.as_ref().map(|one| &one.match_labels);
+        if labels.is_some_and(|labels| !labels.is_empty()) {
+            return Err(
+                "selector: a Telemetry for workloads by their labels is for sidecars, of which there \
+                 are none; targetRefs name a waypoint or a service"
+                    .to_owned(),
+            );
+        }
+        Ok(self)
+    }
+
     /// To whom it is attached; no target: to a namespace.
     #[must_use]
     pub fn targets(&self) -> Targets {
@@ -213,7 +226,6 @@ impl Telemetry {
     /// Whether it is for all of its namespace.
     #[must_use]
     pub fn is_general(&self) -> bool {
-        let selects = |selector: &Selector| !selector.match_labels.is_empty();
-        self.targets().refs.is_empty() && !self.selector.as_ref().is_some_and(selects)
+        self.target_ref.is_none() && self.target_refs.is_empty()
     }
 }

@@ -77,6 +77,12 @@ fn what_is_wrong_is_named_by_field_and_reason() {
         (
             "Telemetry",
             TELEMETRY,
+            json!({"selector": {"matchLabels": {"app": "a"}}, "tracing": [{}]}),
+            "selector: a Telemetry for workloads",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
             json!({"metrics": [{"providers": [{"name": "stackdriver"}]}]}),
             "metrics.providers: \"stackdriver\" is not served",
         ),
