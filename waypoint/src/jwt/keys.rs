@@ -4,11 +4,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm as Usual;
+use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::jwt::{Key, KeySet};
+use crate::model::jwt::{Algorithm, Key, KeySet, PublicKey};
 
 /// The most keys that a set may have; Google's and Microsoft's have fewer than ten.
 const MOST: usize = 256;
@@ -24,7 +25,7 @@ pub enum BadKeys {
     TooMany(usize),
     /// None of its keys can be used.
     #[error(
-        "has no key that can be used: RSA, EC (P-256, P-384), OKP (Ed25519) and oct keys are known, each with its parameters and an algorithm that fits; passed over: {0:?}"
+        "has no key that can be used: RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct keys are known, each with its parameters and an algorithm that fits; passed over: {0:?}"
     )]
     None(Vec<PassedOver>),
 }
@@ -77,32 +78,35 @@ fn key(key: &Value) -> Result<Key, PassedOver> {
         return Err("its use is not sig");
     }
     let bad = "it isn't what its kty says";
-    let (fitting, decoding): (&[Algorithm], _) = match kind {
+    let usual = |algorithms: &[Usual], key: Result<DecodingKey, _>| {
+        let key = key.map_err(|_: jsonwebtoken::errors::Error| bad)?;
+        let algorithms = algorithms.iter().copied().map(Algorithm::Usual);
+        Ok::<_, PassedOver>((algorithms.collect::<Vec<_>>(), PublicKey::Usual(key)))
+    };
+    let (fitting, key) = match kind {
         "RSA" => {
             let (n, e) = (text("n").ok_or(bad)?, text("e").ok_or(bad)?);
-            (
-                RSA,
-                DecodingKey::from_rsa_components(n, e).map_err(|_| bad)?,
-            )
+            usual(RSA, DecodingKey::from_rsa_components(n, e))?
         }
         "EC" => {
-            let algorithm: &[Algorithm] = match text("crv").ok_or(bad)? {
-                "P-256" => &[Algorithm::ES256],
-                "P-384" => &[Algorithm::ES384],
-                _ => return Err("its curve is neither P-256 nor P-384"),
-            };
             let (x, y) = (text("x").ok_or(bad)?, text("y").ok_or(bad)?);
-            (
-                algorithm,
-                DecodingKey::from_ec_components(x, y).map_err(|_| bad)?,
-            )
+            let algorithm = match text("crv").ok_or(bad)? {
+                "P-256" => Usual::ES256,
+                "P-384" => Usual::ES384,
+                "P-521" => {
+                    return Ok(Key {
+                        id: text("kid").map(Into::into),
+                        algorithms: algorithms(text("alg"), vec![Algorithm::Es512])?,
+                        key: PublicKey::P521(Box::new(p521(x, y).ok_or(bad)?)),
+                    });
+                }
+                _ => return Err("its curve is none of P-256, P-384 and P-521"),
+            };
+            usual(&[algorithm], DecodingKey::from_ec_components(x, y))?
         }
         "OKP" if text("crv") == Some("Ed25519") => {
             let x = text("x").ok_or(bad)?;
-            (
-                &[Algorithm::EdDSA],
-                DecodingKey::from_ed_components(x).map_err(|_| bad)?,
-            )
+            usual(&[Usual::EdDSA], DecodingKey::from_ed_components(x))?
         }
         "OKP" => return Err("its curve is not Ed25519"),
         "oct" => {
@@ -111,37 +115,55 @@ fn key(key: &Value) -> Result<Key, PassedOver> {
             if secret.is_empty() {
                 return Err(bad);
             }
-            (SECRET, DecodingKey::from_secret(&secret))
+            usual(SECRET, Ok(DecodingKey::from_secret(&secret)))?
         }
         _ => return Err("its kty is unknown"),
     };
-    let algorithms = match text("alg") {
-        None => fitting.to_vec(),
-        Some(name) => {
-            let named: Algorithm = name.parse().map_err(|_| "its alg is unknown")?;
-            match fitting.contains(&named) {
-                true => vec![named],
-                false => return Err("its alg doesn't fit its kty"),
-            }
-        }
-    };
     Ok(Key {
         id: text("kid").map(Into::into),
-        algorithms,
-        key: decoding,
+        algorithms: algorithms(text("alg"), fitting)?,
+        key,
     })
 }
 
-const RSA: &[Algorithm] = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
+/// The algorithm that a key names, which must fit it; else all that do.
+fn algorithms(named: Option<&str>, fitting: Vec<Algorithm>) -> Result<Vec<Algorithm>, PassedOver> {
+    let Some(name) = named else {
+        return Ok(fitting);
+    };
+    let named: Algorithm = name.parse().map_err(|_| "its alg is unknown")?;
+    match fitting.contains(&named) {
+        true => Ok(vec![named]),
+        false => Err("its alg doesn't fit its kty"),
+    }
+}
+
+/// A point on P-521, each of whose coordinates has as many bytes as the curve (RFC 7518, section 6.2.1).
+fn p521(x: &str, y: &str) -> Option<p521::ecdsa::VerifyingKey> {
+    const UNCOMPRESSED: u8 = 4;
+    const LENGTH: usize = 66;
+
+    let mut point = vec![UNCOMPRESSED];
+    for coordinate in [x, y] {
+        let bytes = URL_SAFE_NO_PAD.decode(coordinate).ok()?;
+        if bytes.len() != LENGTH {
+            return None;
+        }
+        point.extend(bytes);
+    }
+    p521::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok()
+}
+
+const RSA: &[Usual] = &[
+    Usual::RS256,
+    Usual::RS384,
+    Usual::RS512,
+    Usual::PS256,
+    Usual::PS384,
+    Usual::PS512,
 ];
 
-const SECRET: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+const SECRET: &[Usual] = &[Usual::HS256, Usual::HS384, Usual::HS512];
 
 #[cfg(test)]
 mod tests {
@@ -152,6 +174,7 @@ mod tests {
         {"kty": "RSA", "kid": "r", "alg": "RS256", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"},
         {"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "sig"},
         {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        {"kty": "EC", "crv": "P-521", "x": "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk", "y": "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"},
         {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}
     ]}"#;
 
@@ -159,14 +182,20 @@ mod tests {
     fn keys_of_each_kind_verify_what_fits_them() {
         let (set, passed_over) = parse(KEYS.as_bytes()).unwrap();
         assert!(passed_over.is_empty(), "{passed_over:?}");
-        let [rsa, ec, ed, secret] = set.keys.as_slice() else {
-            panic!("there are four: {set:?}");
+        let [rsa, ec, ed, large, secret] = set.keys.as_slice() else {
+            panic!("there are five: {set:?}");
         };
+        assert_eq!(large.algorithms, [Algorithm::Es512]);
         assert_eq!(rsa.id.as_deref(), Some("r"));
-        assert_eq!(rsa.algorithms, [Algorithm::RS256]);
-        assert_eq!(ec.algorithms, [Algorithm::ES256]);
-        assert_eq!(ed.algorithms, [Algorithm::EdDSA]);
-        assert_eq!(secret.algorithms, SECRET);
+        for (key, expected) in [
+            (rsa, &[Usual::RS256][..]),
+            (ec, &[Usual::ES256]),
+            (ed, &[Usual::EdDSA]),
+            (secret, SECRET),
+        ] {
+            let expected: Vec<_> = expected.iter().copied().map(Algorithm::Usual).collect();
+            assert_eq!(key.algorithms, expected);
+        }
     }
 
     #[test]
@@ -176,7 +205,9 @@ mod tests {
             r#"{"kty": "RSA"}"#,
             r#"{"kty": "DSA"}"#,
             r#"{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}"#,
+            r#"{"kty": "EC", "crv": "P-192", "x": "AA", "y": "AA"}"#,
             r#"{"kty": "OKP", "crv": "Ed448", "x": "AA"}"#,
+            r#"{"kty": "oct", "k": "AQ", "alg": "ES512"}"#,
             r#"{"kty": "oct", "k": ""}"#,
             r#"{"kty": "oct", "k": "AQ", "alg": "RS256"}"#,
             r#"{"kty": "oct", "k": "AQ", "alg": "none"}"#,

@@ -509,3 +509,79 @@ fn keys_of_elliptic_curves_verify() {
         "401"
     );
 }
+
+/// What signatures of tests are salted with.
+struct Unchanging;
+
+impl p521::elliptic_curve::rand_core::RngCore for Unchanging {
+    fn next_u32(&mut self) -> u32 {
+        1
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        1
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        bytes.fill(1);
+    }
+
+    fn try_fill_bytes(
+        &mut self,
+        bytes: &mut [u8],
+    ) -> Result<(), p521::elliptic_curve::rand_core::Error> {
+        bytes.fill(1);
+        Ok(())
+    }
+}
+
+impl p521::elliptic_curve::rand_core::CryptoRng for Unchanging {}
+
+#[test]
+fn the_largest_curve_verifies_what_its_key_signed_and_nothing_else() {
+    use p521::ecdsa::signature::RandomizedSigner as _;
+    use p521::ecdsa::{Signature, SigningKey, VerifyingKey};
+
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let pair = |seed: u8| {
+        let mut scalar = [seed; 66];
+        scalar[0] = 0;
+        SigningKey::from_slice(&scalar).unwrap()
+    };
+    let token = |key: &SigningKey, algorithm: &str| {
+        let header = json!({"alg": algorithm}).to_string();
+        let claims = json!({"iss": "me"}).to_string();
+        let signed = format!(
+            "{}.{}",
+            encode(header.as_bytes()),
+            encode(claims.as_bytes())
+        );
+        let signature: Signature = key.sign_with_rng(&mut Unchanging, signed.as_bytes());
+        format!("{signed}.{}", encode(&signature.to_bytes()))
+    };
+    let (own, other) = (pair(7), pair(8));
+    let point = VerifyingKey::from(&own).to_encoded_point(false);
+    let (x, y) = (point.x().unwrap(), point.y().unwrap());
+    let set = json!({"keys": [{"kty": "EC", "crv": "P-521", "x": encode(x), "y": encode(y)}]});
+    let mut me = provider("me", "");
+    me.keys = KeySource::Inline(keys::usable(set.to_string().as_bytes()).unwrap());
+    let filter = filter(vec![me], Requirement::Provider(0, vec![]));
+    let good = token(&own, "ES512");
+    assert_eq!(said(&filter, Some(&good)), "ok");
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    for (bad, why) in [
+        (token(&other, "ES512"), "Jwt verification fails"),
+        (token(&own, "ES384"), "match"),
+        (
+            format!("{signed}.{}", encode(&[0; 132])),
+            "Jwt verification fails",
+        ),
+        (
+            format!("{signed}.{}", encode(&[1; 64])),
+            "Jwt verification fails",
+        ),
+    ] {
+        let told = said(&filter, Some(&bad));
+        assert!(told.starts_with("401 ") && told.contains(why), "{told}");
+    }
+}

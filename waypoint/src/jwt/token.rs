@@ -5,10 +5,10 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use jsonwebtoken::Algorithm;
+use p521::ecdsa::signature::Verifier as _;
 use serde_json::{Map, Value};
 
-use crate::model::jwt::{KeySet, Provider};
+use crate::model::jwt::{Algorithm, KeySet, Provider, PublicKey};
 
 /// base64url as Envoy reads it: with padding or without.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -228,14 +228,18 @@ impl<'t> Token<'t> {
             return Err(Failure::NoSuchKey);
         }
         let signature = BASE64URL.encode(&self.signature);
-        let signed = fitting.any(|key| {
-            jsonwebtoken::crypto::verify(
-                &signature,
-                self.signed.as_bytes(),
-                &key.key,
-                self.algorithm,
-            )
-            .unwrap_or(false)
+        let message = self.signed.as_bytes();
+        let signed = fitting.any(|key| match (&key.key, self.algorithm) {
+            (PublicKey::Usual(key), Algorithm::Usual(algorithm)) => {
+                jsonwebtoken::crypto::verify(&signature, message, key, algorithm).unwrap_or(false)
+            }
+            (PublicKey::P521(key), Algorithm::Es512) => {
+                let signature = p521::ecdsa::Signature::from_slice(&self.signature);
+                signature.is_ok_and(|signature| key.verify(message, &signature).is_ok())
+            }
+            (PublicKey::Usual(_), Algorithm::Es512) | (PublicKey::P521(_), Algorithm::Usual(_)) => {
+                false
+            }
         });
         match signed {
             true => Ok(()),

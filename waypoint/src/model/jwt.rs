@@ -117,9 +117,37 @@ pub struct Key {
     /// `kid`
     pub id: Option<Box<str>>,
     /// The algorithms it may verify.
-    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    pub algorithms: Vec<Algorithm>,
     /// The key itself.
-    pub key: jsonwebtoken::DecodingKey,
+    pub key: PublicKey,
+}
+
+/// How a token is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// As the library for tokens does it.
+    Usual(jsonwebtoken::Algorithm),
+    /// By ECDSA on P-521 with SHA-512, which that library doesn't.
+    Es512,
+}
+
+impl std::str::FromStr for Algorithm {
+    type Err = jsonwebtoken::errors::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "ES512" => Ok(Self::Es512),
+            name => name.parse().map(Self::Usual),
+        }
+    }
+}
+
+/// What verifies signatures.
+pub enum PublicKey {
+    /// For the usual algorithms.
+    Usual(jsonwebtoken::DecodingKey),
+    /// For [`Algorithm::Es512`].
+    P521(Box<p521::ecdsa::VerifyingKey>),
 }
 
 /// Where a token is looked for.
