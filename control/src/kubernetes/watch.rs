@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::jwks::{Outcome, Source};
+use crate::objects::pod::lean::Lean;
 use crate::objects::{
     AuthorizationPolicy, Change, EndpointSlice, Gateway, GatewayClass, Key, Kind, MeshConfig,
     Namespace, Node, Object, PeerAuthentication, Pod, Routing, Service, mesh_config,
@@ -68,8 +69,8 @@ pub fn start(client: &Client, namespace: &str, reports: mpsc::Sender<Report>) {
                     .await;
                 }
                 Kind::Pod => {
-                    let convert = |object: &v1::Pod| {
-                        Pod::from_kubernetes(object).map(|pod| Object::Pod(Box::new(pod)))
+                    let convert = |object: &Lean| {
+                        Pod::from_kubernetes(&object.0).map(|pod| Object::Pod(Box::new(pod)))
                     };
                     follow(kind, Api::all(client), convert, reports).await;
                 }

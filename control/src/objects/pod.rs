@@ -1,5 +1,7 @@
 //! Pods: addresses, identity, owner and readiness, as far as a proxy cares.
 
+pub mod lean;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -11,7 +11,12 @@ fn pod(meta: Value, spec: Value, status: Value) -> Option<Pod> {
             object[target][key] = value.clone();
         }
     }
-    Pod::from_kubernetes(&serde_json::from_value(object).unwrap())
+    // As a watch reads it, and as Kubernetes' own type does.
+    let whole = serde_json::from_value(object.clone()).unwrap();
+    let read: lean::Lean = serde_json::from_value(object).unwrap();
+    let pod = Pod::from_kubernetes(&read.0);
+    assert_eq!(pod, Pod::from_kubernetes(&whole));
+    pod
 }
 
 fn owned(kind: &str, owner: &str, labels: Value) -> Owner {
