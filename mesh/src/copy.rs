@@ -2,6 +2,9 @@
 //! a reset is passed on as a reset, and nothing is copied that nobody permitted. Knows TCP sockets
 //! and tunnelled streams, and nothing of how they came to be.
 //!
+//! A side that takes no more is heard to its end before the other one is reset: a server that answers
+//! "too large" and closes has its answer delivered, as the kernel would.
+//!
 //! Each way is a [`flow`](self): a chunk is read only when everything before it is written, so a
 //! slow reader holds back its writer, over any number of hops. What a way may hold is one read
 //! buffer, or what the peer may send on a stream without a window update
@@ -17,9 +20,9 @@ mod tests;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use flow::Flow;
+use flow::{Fault, Flow};
 pub use side::{Duplex, SideError};
 
 use crate::policy::Permit;
@@ -121,6 +124,8 @@ pub async fn bidirectional(
         there: Flow::default(),
         back: Flow::default(),
         first: None,
+        refused: None,
+        broken: None,
     };
     let mut stop = pin!(stop);
     let reason = poll_fn(|cx| {
@@ -151,56 +156,95 @@ struct Pair {
     back: Flow,
     /// Whose end came first.
     first: Option<Side>,
+    /// A side that takes no more, and how that was seen: what it said before is still handed on.
+    refused: Option<(Side, SideError)>,
+    /// The side that broke; the other one is reset once it has what was handed on.
+    broken: Option<(Side, SideError)>,
 }
 
 impl Pair {
     fn poll(&mut self, cx: &mut Context<'_>, meter: &Meter) -> Poll<End> {
-        let Self {
-            downstream,
-            upstream,
-            there,
-            back,
-            first,
-        } = self;
-        let out = there.poll(cx, downstream, upstream, &meter.sent);
-        if let Poll::Ready(Err(fault)) = out {
-            return Poll::Ready(fault.end(Side::Downstream));
-        }
-        let home = back.poll(cx, upstream, downstream, &meter.received);
-        if let Poll::Ready(Err(fault)) = home {
-            return Poll::Ready(fault.end(Side::Upstream));
-        }
-        match (out.is_ready(), home.is_ready()) {
-            (true, true) => {
-                let first = first.unwrap_or(Side::Downstream);
-                downstream.finished();
-                upstream.finished();
-                return Poll::Ready(End::Closed { first });
+        if self.refused.is_none() && self.broken.is_none() {
+            match ready!(self.poll_both(cx, meter)) {
+                Ok(first) => return Poll::Ready(self.closed(first)),
+                Err((by, Fault::Source(cause))) => self.broken = Some((by, cause)),
+                Err((from, Fault::Sink(cause))) => self.refused = Some((from.other(), cause)),
             }
-            (true, false) => {
-                first.get_or_insert(Side::Downstream);
-            }
-            (false, true) => {
-                first.get_or_insert(Side::Upstream);
-            }
-            (false, false) => return Poll::Pending,
         }
-        // The side that has ended is not read any more, and would not be heard when it is reset.
-        let (reset, by) = if out.is_ready() {
-            (downstream.poll_reset(cx), Side::Downstream)
-        } else {
-            (upstream.poll_reset(cx), Side::Upstream)
-        };
-        let Poll::Ready(cause) = reset else {
+        if let Some((by, closed)) = self.refused.as_ref().map(|(by, c)| (*by, c.is_close())) {
+            if ready!(self.poll_way(by, cx, meter)).is_ok() && closed {
+                return Poll::Ready(self.closed(by));
+            }
+            // A socket whose reset was told to who wrote to it reads like one that ended, so that even
+            // an end is no proof that this was all.
+            self.broken = self.refused.take();
+        }
+        let Some((by, _)) = &self.broken else {
             return Poll::Pending;
         };
+        let other = match by {
+            Side::Downstream => &mut self.upstream,
+            Side::Upstream => &mut self.downstream,
+        };
+        ready!(other.poll_left(cx));
+        let broken = self.broken.take();
+        broken.map_or(Poll::Pending, |(by, cause)| {
+            Poll::Ready(End::Broken { by, cause })
+        })
+    }
+
+    /// Both ways, until both have ended, or one side of one of them broke.
+    fn poll_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &Meter,
+    ) -> Poll<Result<Side, (Side, Fault)>> {
+        let out = self.poll_way(Side::Downstream, cx, meter);
+        if let Poll::Ready(Err(fault)) = out {
+            return Poll::Ready(Err((Side::Downstream, fault)));
+        }
+        let home = self.poll_way(Side::Upstream, cx, meter);
+        if let Poll::Ready(Err(fault)) = home {
+            return Poll::Ready(Err((Side::Upstream, fault)));
+        }
+        let ended = match (out.is_ready(), home.is_ready()) {
+            (true, true) => return Poll::Ready(Ok(self.first.unwrap_or(Side::Downstream))),
+            (true, false) => Side::Downstream,
+            (false, true) => Side::Upstream,
+            (false, false) => return Poll::Pending,
+        };
+        self.first.get_or_insert(ended);
+        // The side that has ended is not read any more, and would not be heard when it is reset.
+        let side = match ended {
+            Side::Downstream => &mut self.downstream,
+            Side::Upstream => &mut self.upstream,
+        };
+        let cause = ready!(side.poll_reset(cx));
         if cause.is_close() {
             // All it sent has been handed on, its end too, and it takes no more. For the other side
             // that is an end like any other; a reset could overtake what it has not read yet.
-            downstream.finished();
-            upstream.finished();
-            return Poll::Ready(End::Closed { first: by });
+            return Poll::Ready(Ok(ended));
         }
-        Poll::Ready(End::Broken { by, cause })
+        Poll::Ready(Err((ended, Fault::Source(cause))))
+    }
+
+    /// The way from one side to the other.
+    fn poll_way(
+        &mut self,
+        from: Side,
+        cx: &mut Context<'_>,
+        meter: &Meter,
+    ) -> Poll<Result<(), Fault>> {
+        let (downstream, upstream) = (&mut self.downstream, &mut self.upstream);
+        match from {
+            Side::Downstream => self.there.poll(cx, downstream, upstream, &meter.sent),
+            Side::Upstream => self.back.poll(cx, upstream, downstream, &meter.received),
+        }
+    }
+
+    fn closed(&mut self, first: Side) -> End {
+        self.downstream.finished();
+        self.upstream.finished();
+        End::Closed { first }
     }
 }

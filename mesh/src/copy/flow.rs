@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use super::buffer::ReadBuffer;
 use super::queue::Queue;
 use super::side::{Duplex, SideError};
-use super::{End, Side};
 
 #[derive(Debug, Default)]
 pub(super) struct Flow {
@@ -29,21 +28,10 @@ enum State {
 
 /// What broke.
 pub(super) enum Fault {
+    /// The side that is read.
     Source(SideError),
+    /// The side that is written to.
     Sink(SideError),
-}
-
-impl Fault {
-    /// The end of a connection whose way from `source` broke.
-    pub(super) fn end(self, source: Side) -> End {
-        match self {
-            Self::Source(cause) => End::Broken { by: source, cause },
-            Self::Sink(cause) => End::Broken {
-                by: source.other(),
-                cause,
-            },
-        }
-    }
 }
 
 impl Flow {

@@ -164,6 +164,15 @@ impl Duplex {
         }
     }
 
+    /// Ready when what was written is on its way: a reset would throw it away before. What a socket
+    /// was given is the kernel's already.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Kind::Tunnel(stream) => stream.poll_left(cx),
+            Kind::Tcp(_) | Kind::Gone => Poll::Ready(()),
+        }
+    }
+
     /// Both ways have ended: it may be closed without a reset.
     pub(super) fn finished(&mut self) {
         if let Kind::Tcp(socket) = &mut self.0 {
@@ -241,8 +250,11 @@ fn poll_gather(
                 gathered += chunk.len();
                 queue.push(chunk);
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
-            // The end is told again when it is asked for again.
+            Poll::Ready(Some(Err(error))) if gathered == 0 => {
+                return Poll::Ready(Err(error.into()));
+            }
+            // An error and the end are told again when they are asked for again.
+            Poll::Ready(Some(Err(_))) => break,
             Poll::Ready(None) => return Poll::Ready(Ok(gathered > 0)),
             Poll::Pending if gathered == 0 => return Poll::Pending,
             Poll::Pending => break,

@@ -219,6 +219,71 @@ async fn a_reset_after_a_half_close_is_not_taken_for_an_end() {
     soon(refused).await;
 }
 
+/// What a server does that answers without having read the question: the kernel resets a socket that is
+/// closed with bytes unread, and the client has the answer all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_heard_from_a_server_that_takes_no_more() {
+    let (mut rig, listener, entry) = tunnel().await;
+    for round in 0..200 {
+        let (client, server) =
+            soon(async { tokio::join!(TcpStream::connect(entry), listener.accept()) }).await;
+        let (client, (mut server, _)) = (client.unwrap(), server.unwrap());
+        let (mut read, mut write) = client.into_split();
+        let asking = tokio::spawn(async move {
+            let part = pattern(round, 16 << 10);
+            while write.write_all(&part).await.is_ok() {}
+        });
+        soon(server.read_exact(&mut [0; 1])).await.unwrap();
+        server.write_all(b"too large").await.unwrap();
+        if round % 2 == 0 {
+            server.shutdown().await.unwrap();
+        }
+        drop(server);
+        let mut answer = [0; 9];
+        let heard = soon(read.read_exact(&mut answer)).await;
+        assert!(
+            heard.is_ok() && &answer == b"too large",
+            "round {round}: {heard:?}"
+        );
+        soon(asking).await.unwrap();
+        let ended = soon(rig.ended.recv()).await.unwrap();
+        assert!(
+            matches!(
+                ended.reason,
+                End::Broken {
+                    by: Side::Upstream,
+                    ..
+                }
+            ),
+            "{ended:?}"
+        );
+    }
+}
+
+/// The same the other way: what a client said before it went away is the server's to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_said_before_it_was_reset_is_heard() {
+    let (_rig, listener, entry) = tunnel().await;
+    for round in 0..200 {
+        let (client, server) =
+            soon(async { tokio::join!(TcpStream::connect(entry), listener.accept()) }).await;
+        let (mut client, (mut server, _)) = (client.unwrap(), server.unwrap());
+        server.write_all(b"welcome").await.unwrap();
+        soon(client.read_exact(&mut [0; 1])).await.unwrap();
+        client.write_all(b"goodbye").await.unwrap();
+        // With bytes unread, so that it is a reset.
+        drop(client);
+        let mut word = [0; 7];
+        let heard = soon(server.read_exact(&mut word)).await;
+        assert!(
+            heard.is_ok() && &word == b"goodbye",
+            "round {round}: {heard:?}"
+        );
+        let error = soon(server.read(&mut [0; 1])).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
+
 #[tokio::test]
 async fn a_vanished_tunnel_resets_both_ends() {
     let (rig, mut client, mut server) = ends().await;

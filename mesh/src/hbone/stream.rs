@@ -1,9 +1,11 @@
 //! One tunnelled connection: bytes both ways with flow control, half-close and reset.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+use tokio::sync::oneshot;
 
 use super::hops::Counted;
 use super::members::Lease;
@@ -12,10 +14,24 @@ use super::members::Lease;
 pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
+    /// Comes when the last that was sent has been written to the connection, or never will be.
+    left: Option<oneshot::Receiver<()>>,
     /// The place in its pooled connection, on the source's side.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
     /// Its place in what its next hop carries, on the source's side.
     _counted: Option<Counted>,
+}
+
+/// No bytes, whose end is heard of.
+struct Mark(
+    #[expect(dead_code, reason = "it is dropped, which is what the other end hears")]
+    oneshot::Sender<()>,
+);
+
+impl AsRef<[u8]> for Mark {
+    fn as_ref(&self) -> &[u8] {
+        &[]
+    }
 }
 
 /// Why a stream ended before its end.
@@ -37,7 +53,8 @@ impl Stream {
         Self {
             send,
             receive,
-            _lease: lease,
+            left: None,
+            lease,
             _counted: None,
         }
     }
@@ -56,7 +73,14 @@ impl Stream {
             match ready!(self.receive.poll_data(cx)) {
                 // A frame without data that ends nothing carries no news.
                 Some(Ok(bytes)) if bytes.is_empty() => {}
-                Some(data) => return Poll::Ready(Some(data.map_err(StreamError::from))),
+                Some(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Some(Err(error)) => {
+                    let error = StreamError::from(error);
+                    // A server resets so only after all that it sent, its end too (RFC 9113, section
+                    // 8.1), which `h2` does not tell any more.
+                    let is_end = error == StreamError::Closed && self.lease.is_some();
+                    return Poll::Ready((!is_end).then_some(Err(error)));
+                }
                 None => return Poll::Ready(None),
             }
         }
@@ -106,9 +130,29 @@ impl Stream {
     /// # Errors
     /// If the stream is gone.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        self.send
-            .send_data(Bytes::new(), true)
-            .map_err(StreamError::from)
+        self.mark(true).map_err(StreamError::from)
+    }
+
+    /// Ready when all that was sent has been written to the connection, or never will be. `h2` throws
+    /// away what a stream still has to send when it is reset. Nothing may be sent after this.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.left.is_none() && self.mark(false).is_err() {
+            return Poll::Ready(());
+        }
+        if let Some(left) = &mut self.left {
+            // Its end is an error for who waits for a value.
+            let _ = ready!(Pin::new(left).poll(cx));
+            self.left = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends a frame without data that is missed once it has been written: frames keep their order.
+    fn mark(&mut self, end: bool) -> Result<(), h2::Error> {
+        let (mark, left) = oneshot::channel();
+        self.send.send_data(Bytes::from_owner(Mark(mark)), end)?;
+        self.left = Some(left);
+        Ok(())
     }
 
     /// Ready once the peer has reset the stream, even while nothing is read from it.
