@@ -71,21 +71,32 @@ impl Observation {
     }
 }
 
+/// One hearing of a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing {
+    /// Which of the theme's cases.
+    pub number: usize,
+    /// The protocol it comes over.
+    pub over: Over,
+    /// How often it was heard before.
+    pub before: usize,
+}
+
 /// Sends a case to a subject, as often as it says, and returns what its callers saw.
-pub async fn send(
-    subject: &Subject,
-    theme: &Theme,
-    number: usize,
-    over: Over,
-    case: &Case,
-) -> Vec<Observation> {
+pub async fn send(subject: &Subject, theme: &Theme, hearing: Hearing) -> Vec<Observation> {
+    let Hearing {
+        number,
+        over,
+        before,
+    } = hearing;
+    let case = &theme.cases[number];
     if case.after_ms > 0 {
         tokio::time::sleep(Duration::from_millis(case.after_ms)).await;
     }
     let kind = subject.kind().name();
     let id = |repetition| {
         format!(
-            "{kind}/{}/{number}/{}/{repetition}",
+            "{kind}/{}/{number}/{}/{before}/{repetition}",
             theme.name,
             over.name()
         )

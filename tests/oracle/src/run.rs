@@ -13,17 +13,22 @@ use crate::backend::Journal;
 use crate::differ::Accepted;
 use crate::graph;
 use crate::identity::Folder;
-use crate::observe::{self, Observation};
+use crate::observe::{self, Hearing, Observation};
 use crate::resources::Resources;
 use crate::subject::{Kind, Subject};
 use crate::theme::{Case, Theme};
-use crate::wire::Over;
 
 /// Longest that a log line or a mirrored request may come after its answer.
 const LATE: Duration = Duration::from_secs(3);
 
 /// How many cases that don't build upon each other run at the same time.
 const AT_ONCE: usize = 16;
+
+/// How often a case that went wrong is heard in all, where cases don't build upon each other.
+const HEARINGS: usize = 5;
+
+/// How often it must be right then, without ours being wrong again.
+const RIGHT: usize = 2;
 
 /// How cases reach the proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,22 @@ pub struct Verdict {
     pub shown: Vec<String>,
     /// Only ours was judged.
     pub alone: bool,
+    /// What was wrong at first, where it was right when it was heard again.
+    pub unsteady: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether ours was wrong at first, and right when it was heard again.
+    #[must_use]
+    pub fn is_unsteady_of_ours(&self) -> bool {
+        is_of_ours(&self.unsteady)
+    }
+}
+
+/// Whether ours is among what is wrong. Where both differ and Envoy is as the case says, it is.
+fn is_of_ours(wrong: &[String]) -> bool {
+    let by = |kind: Kind| wrong.iter().any(|line| line.starts_with(kind.name()));
+    by(Kind::Waypoint) || !(wrong.is_empty() || by(Kind::Envoy))
 }
 
 /// Both proxies with every theme's resources.
@@ -138,42 +159,93 @@ impl Court {
         &self.proxies.subjects
     }
 
-    /// Runs a theme's cases through every proxy.
+    /// Runs a theme's cases through every proxy. One that goes wrong is heard again, where cases don't
+    /// build upon each other: a machine that stands still for a moment is no proxy's fault, and
+    /// Envoy's own races are not ours.
     ///
     /// # Errors
     /// When a proxy's log can't be read.
     pub async fn hear(&self, theme: &Theme, accepted: &Accepted) -> Result<Vec<Verdict>> {
-        let mut runs = Vec::new();
-        for subject in self.subjects() {
-            runs.push((subject.kind(), self.run(subject, theme).await?));
-        }
-        let mut verdicts = Vec::new();
-        let (_, first) = &runs[0];
-        for (place, (number, over, _)) in first.iter().enumerate() {
-            let case = &theme.cases[*number];
-            let mut wrong = Vec::new();
-            let alone = runs.len() == 2 && self.is_no_oracle(case, &runs[0].1[place].2);
-            for (kind, run) in runs.iter().skip(usize::from(alone)) {
-                let found = case.expect_of(*kind).check(&run[place].2);
-                wrong.extend(found.into_iter().map(|w| format!("{}: {w}", kind.name())));
+        let numbers = theme.cases.iter().enumerate();
+        let each = numbers.flat_map(|(number, case)| {
+            let over = theme.over(case).into_iter();
+            over.map(move |over| Hearing {
+                number,
+                over,
+                before: 0,
+            })
+        });
+        let each: Vec<_> = each.collect();
+        let mut verdicts = self.hear_these(theme, accepted, &each).await?;
+        for (verdict, hearing) in verdicts.iter_mut().zip(each) {
+            if verdict.wrong.is_empty() || theme.in_order {
+                continue;
             }
-            if let ([(_, envoy), (_, ours)], false) = (runs.as_slice(), alone) {
-                let title = format!("{}/{}", theme.name, case.title());
-                let (envoy, ours) = (&envoy[place].2, &ours[place].2);
-                wrong.extend(compare(&title, case, envoy, ours, accepted));
+            let mut rights = 0;
+            for before in 1..HEARINGS {
+                let again = Hearing { before, ..hearing };
+                let again = self.hear_these(theme, accepted, &[again]).await?;
+                let again = again.into_iter().flat_map(|verdict| verdict.wrong);
+                match again.collect::<Vec<_>>() {
+                    wrong if wrong.is_empty() => rights += 1,
+                    wrong if is_of_ours(&wrong) => break,
+                    _ => {}
+                }
+                if rights == RIGHT {
+                    verdict.unsteady = std::mem::take(&mut verdict.wrong);
+                    break;
+                }
             }
-            let (name, title, over) = (&theme.name, case.title(), over.name());
-            verdicts.push(Verdict {
-                alone,
-                title: format!("{name}: {title} ({over})"),
-                wrong,
-                shown: runs
-                    .iter()
-                    .flat_map(|(kind, run)| run[place].2.iter().map(move |o| show(*kind, o)))
-                    .collect(),
-            });
         }
         Ok(verdicts)
+    }
+
+    async fn hear_these(
+        &self,
+        theme: &Theme,
+        accepted: &Accepted,
+        hearings: &[Hearing],
+    ) -> Result<Vec<Verdict>> {
+        let mut runs = Vec::new();
+        for subject in self.subjects() {
+            runs.push((subject.kind(), self.run(subject, theme, hearings).await?));
+        }
+        let judged = hearings.iter().enumerate().map(|(place, hearing)| {
+            let observed = runs.iter().map(|(kind, run)| (*kind, &run[place][..]));
+            self.judge(theme, *hearing, &observed.collect::<Vec<_>>(), accepted)
+        });
+        Ok(judged.collect())
+    }
+
+    fn judge(
+        &self,
+        theme: &Theme,
+        hearing: Hearing,
+        observed: &[(Kind, &[Observation])],
+        accepted: &Accepted,
+    ) -> Verdict {
+        let case = &theme.cases[hearing.number];
+        let mut wrong = Vec::new();
+        let alone = observed.len() == 2 && self.is_no_oracle(case, observed[0].1);
+        for (kind, observed) in observed.iter().skip(usize::from(alone)) {
+            let found = case.expect_of(*kind).check(observed);
+            wrong.extend(found.into_iter().map(|w| format!("{}: {w}", kind.name())));
+        }
+        if let ([(_, envoy), (_, ours)], false) = (observed, alone) {
+            let title = format!("{}/{}", theme.name, case.title());
+            wrong.extend(compare(&title, case, envoy, ours, accepted));
+        }
+        let (name, title, over) = (&theme.name, case.title(), hearing.over.name());
+        Verdict {
+            alone,
+            title: format!("{name}: {title} ({over})"),
+            wrong,
+            shown: observed
+                .iter()
+                .flat_map(|(kind, run)| run.iter().map(move |o| show(*kind, o)))
+                .collect(),
+            unsteady: Vec::new(),
+        }
     }
 
     /// Whether Envoy can't tell what is right. Behind the end of its tunnels it closes connections
@@ -188,24 +260,18 @@ impl Court {
         &self,
         subject: &Subject,
         theme: &Theme,
-    ) -> Result<Vec<(usize, Over, Vec<Observation>)>> {
-        let cases = theme.cases.iter().enumerate();
-        let each = cases.flat_map(|(number, case)| {
-            let over = theme.over(case).into_iter();
-            over.map(move |over| async move {
-                let observed = observe::send(subject, theme, number, over, case).await;
-                (number, over, observed)
-            })
-        });
+        hearings: &[Hearing],
+    ) -> Result<Vec<Vec<Observation>>> {
+        let each = hearings.iter().map(|h| observe::send(subject, theme, *h));
         let at_once = if theme.in_order { 1 } else { AT_ONCE };
         let mut all: Vec<_> = futures_util::stream::iter(each)
             .buffered(at_once)
             .collect()
             .await;
-        let mut every: Vec<_> = all.iter_mut().flat_map(|(_, _, o)| o).collect();
+        let mut every: Vec<_> = all.iter_mut().flatten().collect();
         observe::add_log(subject, &theme.name, &mut every, LATE).await?;
-        for (number, _, observed) in &mut all {
-            let expect = &theme.cases[*number].expect;
+        for (hearing, observed) in hearings.iter().zip(&mut all) {
+            let expect = &theme.cases[hearing.number].expect;
             let wanted: usize = expect.mirrored.values().sum();
             let come = || {
                 observed.iter().all(|o| {

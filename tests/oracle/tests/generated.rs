@@ -259,6 +259,8 @@ async fn generated_tables_are_served_as_envoy_serves_them() -> Result<()> {
         });
         println!("    {}", table.map(Value::to_string).unwrap_or_default());
     }
+    let unsteady = verdicts.iter().filter(|v| v.is_unsteady_of_ours()).count();
+    println!("{unsteady} were right only when they were heard again");
     println!(
         "{} of {} generated requests agree",
         verdicts.len() - wrong.len(),
@@ -272,5 +274,6 @@ async fn generated_tables_are_served_as_envoy_serves_them() -> Result<()> {
     ensure!(reached > verdicts.len() / 3, "too few reach a backend");
     ensure!(verdicts.len() == TABLES * REQUESTS * 2);
     ensure!(wrong.is_empty(), "{} requests differ", wrong.len());
+    ensure!(unsteady <= 2, "{unsteady} requests differ now and then");
     Ok(())
 }
