@@ -2,7 +2,8 @@
 //! loopback, in one process, each proxy with threads of its own, so that their CPU time can be
 //! told apart. Prints one line for each measurement, beside the same without a mesh.
 //!
-//! `cargo run --release -p mesh --example tunnel [seconds]`; `WORKERS=1` for one thread a proxy.
+//! `cargo run --release -p mesh --example tunnel [seconds [bulk]]`; `WORKERS=1` for one thread a proxy,
+//! `bulk` for the rows of bulk alone, to be profiled.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -57,6 +58,9 @@ fn main() -> Result<()> {
         let cpu = (proxies_cpu()? - cpu).as_secs_f64() / (tunnel * seconds / 8.0);
         let ratio = tunnel / direct;
         println!("{name:<22}{direct:>7.1} Gbit{tunnel:>7.1} Gbit{ratio:>8.2}{cpu:>11.2} s/GB");
+    }
+    if std::env::args().nth(2).is_some_and(|rows| rows == "bulk") {
+        return Ok(());
     }
     let direct = pings(server, time)?;
     let cpu = proxies_cpu()?;

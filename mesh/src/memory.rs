@@ -2,6 +2,8 @@
 //! load took. jemalloc does that only while somebody allocates (the thread it could have for a
 //! process at rest is not supported with musl), and knows nothing of the program's own pages.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod program;
 
 use std::cell::Cell;
