@@ -10,5 +10,6 @@ mod kubernetes {
     pub(crate) mod istioctl;
     pub(crate) mod mesh_config;
     pub(crate) mod replicas;
+    pub(crate) mod waypoints;
     pub(crate) mod webhook;
 }
