@@ -46,6 +46,7 @@ use crate::translate::waypoint::Waypoint;
 
 use entries::Entries;
 use l7::L7;
+pub use l7::Seat;
 use l7::marks::Moved;
 use policies::{InForce, PeerInForce};
 use table::Table;
@@ -280,7 +281,7 @@ impl Index {
     }
 
     fn set_node(&mut self, name: Arc<str>, new: Option<Node>) {
-        let stood = self.stand(self.pods_on(&name));
+        let stood = self.stand(self.pods_on_node.get(&*name).into_iter().flatten());
         if self.nodes.get(&name) != new.as_ref() {
             let pods = self.pods_on_node.get(&*name).into_iter().flatten().cloned();
             self.dirty.extend(pods.map(Output::Pod));
@@ -327,7 +328,7 @@ impl Index {
         }
         self.note_pod_for_plans(old_is_of_gateway || is_of_gateway(new.as_ref()));
         self.mark_waypoints_of_pod(&key, moved);
-        let stood = self.stand(self.pods.get(&key).into_iter().chain(&new));
+        let stood = self.stand([&key]);
         self.pods.set(&key, new);
         self.mark_moved(stood);
         self.mark_waypoints_of_pod(&key, moved);

@@ -28,11 +28,12 @@ mod routing;
 mod said;
 mod services;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use self::here::Seat;
 use self::said::By;
 use super::table::Table;
 use super::{Index, Output, Update, Wish};
@@ -42,6 +43,7 @@ use crate::objects::request_authentication::JwtRule;
 use crate::objects::waypoint_use::GATEWAY_NAME;
 use crate::objects::{Gateway, Key, Kind, Labels, Service};
 use crate::resource::ResourceType;
+use crate::translate::l7::locality::Here;
 use crate::translate::l7::{self, Backend, Policies, Target, TargetPort, Translated, View};
 
 /// What waypoints are made from, and what they came to.
@@ -50,13 +52,13 @@ pub(super) struct L7 {
     pub(super) routing: HashMap<Kind, Table<intake::InForce>>,
     /// By waypoint: what it was made to, and what it was made from.
     pub(super) made: BTreeMap<Key, Made>,
-    updates: BTreeMap<Key, Vec<Update>>,
+    updates: BTreeMap<Seat, Vec<Update>>,
     /// Labels that routes ask of their callers.
     asked: labels::Asked,
     /// The keys of token issuers.
     keys: keys::Keys,
-    /// Waypoints that went.
-    gone: BTreeSet<Key>,
+    /// Seats that nobody has any more, or that somebody left for another.
+    gone: BTreeSet<Seat>,
     /// What was said of whom, so that it can be taken back.
     said: said::Said,
     /// By route of the Gateway API: what its references were looked up in.
@@ -66,6 +68,8 @@ pub(super) struct L7 {
 /// What a waypoint came to, and what was looked at for it.
 #[derive(Default)]
 pub(super) struct Made {
+    /// Where its replicas stand.
+    places: BTreeSet<Here>,
     names: BTreeSet<(ResourceType, Arc<str>)>,
     /// The services that it serves, and their host names.
     served: BTreeMap<Key, String>,
@@ -112,30 +116,23 @@ impl L7 {
 }
 
 impl Index {
-    /// What changed for waypoints since the last call, and which waypoints went.
-    pub fn take_l7(&mut self) -> (BTreeMap<Key, Vec<Update>>, BTreeSet<Key>) {
+    /// What changed for waypoints since the last call, by seat, and which seats were vacated before it.
+    pub fn take_l7(&mut self) -> (BTreeMap<Seat, Vec<Update>>, BTreeSet<Seat>) {
         (
             std::mem::take(&mut self.l7.updates),
             std::mem::take(&mut self.l7.gone),
         )
     }
 
-    /// The waypoint that a pod is one of: which Gateway it was made for, and with its account.
+    /// The waypoint that a pod is one of, by the Gateway it was made for and the account it has, and where it
+    /// stands.
     #[must_use]
-    pub fn waypoint_of_instance(&self, pod: &Key, uid: &str, account: &str) -> Option<Key> {
+    pub fn seat_of_instance(&self, pod: &Key, uid: &str, account: &str) -> Option<Seat> {
         let pod = self
             .pods
             .get(pod)
             .filter(|pod| *pod.uid == *uid && *pod.service_account == *account)?;
-        let key = Key::new(
-            pod.key.namespace.clone(),
-            pod.labels.get(GATEWAY_NAME)?.as_str(),
-        );
-        let gateway = self
-            .gateways
-            .get(&key)
-            .filter(|gateway| self.is_waypoint(gateway))?;
-        (Names::of(gateway).service_account == account).then_some(key)
+        self.seat_of(pod)
     }
 
     pub(super) fn waypoint(&mut self, key: &Key) {
@@ -145,35 +142,67 @@ impl Index {
             .filter(|gateway| self.is_waypoint(gateway))
             .cloned();
         let Some(gateway) = gateway else {
-            if self.l7.made.remove(key).is_some() {
-                self.l7.gone.insert(key.clone());
-                self.l7.updates.remove(key);
-            }
+            let made = self.l7.made.remove(key);
+            self.vacate(key, made.into_iter().flat_map(|made| made.places));
             self.say(By::Waypoint(key.clone()), BTreeSet::new());
             return;
         };
-        let (translated, looked) = self.translated(&gateway);
-        let names: BTreeSet<_> = translated
-            .resources
-            .iter()
+        let places = self.places(&gateway);
+        let mut looked = Made::default();
+        let told = at_each(&places, |here| {
+            let (translated, found) = self.translated(&gateway, here);
+            looked = found;
+            translated
+        });
+        let first = told.first().into_iter();
+        let names: BTreeSet<_> = first
+            .flat_map(|(_, translated)| &translated.resources)
             .map(|(kind, resource)| (*kind, resource.name.clone()))
             .collect();
         let former = self.l7.made.remove(key).unwrap_or_default();
-        let gone = former.names.difference(&names).map(|(kind, name)| Update {
-            kind: *kind,
-            name: name.clone(),
-            resource: None,
-        });
-        let updates = self.l7.updates.entry(key.clone()).or_default();
-        updates.extend(gone);
-        updates.extend(
-            translated
-                .resources
-                .into_iter()
-                .map(|(kind, resource)| present(kind, resource)),
-        );
-        self.l7.made.insert(key.clone(), Made { names, ..looked });
-        self.say(By::Waypoint(key.clone()), translated.problems);
+        let left = former.places.difference(&places).cloned();
+        self.vacate(key, left.collect::<Vec<_>>());
+        let mut problems = BTreeSet::new();
+        for (here, translated) in told {
+            let updates = self.updates_of(key, &here);
+            updates.extend(former.names.difference(&names).map(|(kind, name)| Update {
+                kind: *kind,
+                name: name.clone(),
+                resource: None,
+            }));
+            updates.extend(
+                translated
+                    .resources
+                    .into_iter()
+                    .map(|(kind, resource)| present(kind, resource)),
+            );
+            problems.extend(translated.problems);
+        }
+        let made = Made {
+            names,
+            places,
+            ..looked
+        };
+        self.l7.made.insert(key.clone(), made);
+        self.say(By::Waypoint(key.clone()), problems);
+    }
+
+    /// Nobody stands there any more.
+    fn vacate(&mut self, waypoint: &Key, places: impl IntoIterator<Item = Here>) {
+        for here in places {
+            let waypoint = waypoint.clone();
+            let seat = Seat { waypoint, here };
+            self.l7.updates.remove(&seat);
+            self.l7.gone.insert(seat);
+        }
+    }
+
+    fn updates_of(&mut self, waypoint: &Key, here: &Here) -> &mut Vec<Update> {
+        let seat = Seat {
+            waypoint: waypoint.clone(),
+            here: here.clone(),
+        };
+        self.l7.updates.entry(seat).or_default()
     }
 
     /// The endpoints of one service alone.
@@ -188,6 +217,7 @@ impl Index {
             let (_, of) = name.rsplit_once('|')?;
             (*kind == ResourceType::Endpoints && of == host).then_some(&**name)
         });
+        let names: Vec<&str> = names.collect();
         let looked = RefCell::new(Made::default());
         let lookup = |host: &str| self.look_up(key, &looked, host);
         let backends = |target: &Target, port: &TargetPort| self.backends(target, port);
@@ -196,18 +226,18 @@ impl Index {
             backends: &backends,
             keys: &|_| None,
         };
-        let made = l7::endpoints(&self.view(gateway, &around), names);
-        let updates = made.into_iter().map(|(kind, one)| present(kind, one));
-        let updates: Vec<Update> = updates.collect();
-        self.l7
-            .updates
-            .entry(key.clone())
-            .or_default()
-            .extend(updates);
+        let told = at_each(&made.places, |here| {
+            l7::endpoints(&self.view(gateway, here, &around), names.iter().copied())
+        });
+        for (here, translated) in told {
+            let updates = translated.resources.into_iter();
+            self.updates_of(key, &here)
+                .extend(updates.map(|(kind, one)| present(kind, one)));
+        }
     }
 
     /// All resources, and what was looked at for them.
-    fn translated(&self, gateway: &Gateway) -> (Translated, Made) {
+    fn translated(&self, gateway: &Gateway, here: Here) -> (Translated, Made) {
         let key = &gateway.source.key;
         let mut found: Vec<&Service> = self
             .services
@@ -256,7 +286,7 @@ impl Index {
             policies: self.l7_policies(gateway, &served),
             telemetries: self.telemetries(gateway, &served),
             problems,
-            ..self.view(gateway, &around)
+            ..self.view(gateway, here, &around)
         };
         let translated = l7::translate(&view);
         drop(view);
@@ -275,13 +305,14 @@ impl Index {
     }
 
     /// A view that has no services yet and no routes: enough for endpoints.
-    fn view<'a>(&'a self, gateway: &Gateway, around: &Around<'a>) -> View<'a> {
+    fn view<'a>(&'a self, gateway: &Gateway, here: Here, around: &Around<'a>) -> View<'a> {
         let key = &gateway.source.key;
         View {
             mesh: &self.mesh,
             gateway: key.clone(),
             deployment: Names::of(gateway).deployment,
-            here: self.here(key),
+            here,
+            by_place: Cell::default(),
             labels: pod_labels(gateway),
             services: Vec::new(),
             pods: Vec::new(),
@@ -309,6 +340,23 @@ struct Around<'a> {
     keys: &'a dyn Fn(&JwtRule) -> Option<Outcome>,
 }
 
+/// What is told at each place; made once, where nothing is reckoned from the place.
+fn at_each(
+    places: &BTreeSet<Here>,
+    mut make: impl FnMut(Here) -> Translated,
+) -> Vec<(Here, Translated)> {
+    let mut told: Vec<(Here, Translated)> = Vec::with_capacity(places.len());
+    for here in places {
+        let same = told.first().filter(|(_, first)| !first.by_place);
+        let translated = match same {
+            Some((_, first)) => first.clone(),
+            None => make(here.clone()),
+        };
+        told.push((here.clone(), translated));
+    }
+    told
+}
+
 fn present(kind: ResourceType, resource: crate::resource::Resource) -> Update {
     Update {
         kind,
@@ -318,8 +366,8 @@ fn present(kind: ResourceType, resource: crate::resource::Resource) -> Update {
 }
 
 /// All that waypoints' resources have of their Gateway.
-pub(super) fn told_of(gateway: &Gateway) -> (String, Labels) {
-    (Names::of(gateway).deployment, pod_labels(gateway))
+pub(super) fn told_of(gateway: &Gateway) -> (Names, Labels) {
+    (Names::of(gateway), pod_labels(gateway))
 }
 
 /// The labels that the deployer gives a waypoint's pods, as far as policies select by them.

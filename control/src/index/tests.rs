@@ -5,6 +5,7 @@ mod entries;
 mod keys;
 mod labels;
 mod order;
+mod seats;
 mod waypoints;
 
 use serde_json::{Value, json};

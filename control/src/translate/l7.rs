@@ -46,12 +46,14 @@ pub use view::{Backend, Found, Hosted, Near, Place, Policies, Rule, Target, Targ
 pub(crate) use view::{covers, is_visible};
 
 /// Every resource of one waypoint, and what is wrong with the objects they were made from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Translated {
     /// Listeners, clusters and endpoints.
     pub resources: Vec<(ResourceType, Resource)>,
     /// By object: what in it can't be used.
     pub problems: BTreeSet<(crate::objects::Kind, crate::objects::Key, String)>,
+    /// Replicas that stand elsewhere may be told other endpoints.
+    pub by_place: bool,
 }
 
 /// Makes everything of one waypoint.
@@ -80,6 +82,7 @@ pub fn translate(view: &View<'_>) -> Translated {
         );
     }
     translated.problems = view.problems.take();
+    translated.by_place = view.by_place.get();
     translated
 }
 
@@ -93,16 +96,14 @@ impl Translated {
 
 /// The endpoints alone, of clusters that did not change.
 #[must_use]
-pub fn endpoints<'a>(
-    view: &View<'_>,
-    clusters: impl IntoIterator<Item = &'a str>,
-) -> Vec<(ResourceType, Resource)> {
+pub fn endpoints<'a>(view: &View<'_>, clusters: impl IntoIterator<Item = &'a str>) -> Translated {
     let mut translated = Translated::default();
     for name in clusters {
         let assignment = endpoint::assignment(view, name);
         translated.add(ResourceType::Endpoints, Of::Assignment, name, &assignment);
     }
-    translated.resources
+    translated.by_place = view.by_place.get();
+    translated
 }
 
 #[cfg(test)]

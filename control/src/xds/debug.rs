@@ -215,10 +215,10 @@ impl Questions {
 
     /// A node proxy has nothing that Envoy's dump could show.
     fn config_dump(&self, client: &Client) -> Vec<Any> {
-        let Some(waypoint) = &client.waypoint else {
+        let seat = client.seat.as_ref();
+        let Some(hub) = seat.and_then(|seat| self.waypoints.find(seat)) else {
             return Vec::new();
         };
-        let hub = self.waypoints.hub(waypoint);
         let store = hub.store();
         let version = store.revision().to_string();
         let all = |kind| {

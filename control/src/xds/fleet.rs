@@ -1,60 +1,55 @@
-//! A hub for each waypoint, beside the node proxies': what one waypoint gets no other does.
+//! A hub for each seat of each waypoint, beside the node proxies': what one waypoint gets no other does,
+//! and its replicas in another place may get other endpoints.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::hub::Hub;
-use crate::index::Update;
-use crate::objects::Key;
+use crate::index::{Seat, Update};
 
-/// The waypoints' hubs, by Gateway.
+/// The waypoints' hubs.
 #[derive(Default)]
 pub struct Fleet {
-    hubs: Mutex<HashMap<Key, Arc<Hub>>>,
+    hubs: Mutex<BTreeMap<Seat, Arc<Hub>>>,
 }
 
 impl Fleet {
-    /// The hub of a waypoint. It is made where there is none: a waypoint may connect before there
-    /// is anything for it.
+    /// The hub of a seat. It is made where there is none, and serves nobody before it is told all that
+    /// there is: a replica may connect before. To be called while the index says that somebody has this seat
+    /// and can't be told otherwise, because a hub that was vacated is nobody's.
     #[must_use]
-    pub fn hub(&self, waypoint: &Key) -> Arc<Hub> {
-        self.hubs
-            .lock()
-            .entry(waypoint.clone())
-            .or_default()
-            .clone()
+    pub fn hub(&self, seat: &Seat) -> Arc<Hub> {
+        self.hubs.lock().entry(seat.clone()).or_default().clone()
     }
 
-    /// Takes in what changed for waypoints, and forgets those that went; returns how many resources
-    /// changed.
+    /// The hub of a seat, if there is one.
+    #[must_use]
+    pub fn find(&self, seat: &Seat) -> Option<Arc<Hub>> {
+        self.hubs.lock().get(seat).cloned()
+    }
+
+    /// Takes in what changed for waypoints, after it dismissed the seats that were vacated; returns how many
+    /// resources changed.
     pub fn publish(
         &self,
-        updates: BTreeMap<Key, Vec<Update>>,
-        gone: &BTreeSet<Key>,
+        updates: BTreeMap<Seat, Vec<Update>>,
+        gone: &BTreeSet<Seat>,
         heard: Instant,
     ) -> usize {
-        for waypoint in gone {
-            self.hubs.lock().remove(waypoint);
+        for seat in gone {
+            if let Some(hub) = self.hubs.lock().remove(seat) {
+                hub.dismiss();
+            }
         }
-        let changed = updates
-            .into_iter()
-            .map(|(waypoint, updates)| self.hub(&waypoint).publish(updates, heard));
+        let changed = updates.into_iter().map(|(seat, updates)| {
+            let hub = self.hub(&seat);
+            let changed = hub.publish(updates, heard);
+            hub.set_ready();
+            changed
+        });
         changed.sum()
-    }
-
-    /// The hubs there are, for the debug view.
-    #[must_use]
-    pub fn all(&self) -> Vec<(Key, Arc<Hub>)> {
-        let mut all: Vec<_> = self
-            .hubs
-            .lock()
-            .iter()
-            .map(|(key, hub)| (key.clone(), hub.clone()))
-            .collect();
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
-        all
     }
 }

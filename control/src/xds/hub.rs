@@ -6,12 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::session::Progress;
 use super::store::Store;
 use crate::authentication::Caller;
-use crate::index::Update;
-use crate::objects::Key;
+use crate::index::{Seat, Update};
 use crate::resource::ResourceType;
 
 /// The newest revision, and when the first of its causes was heard of.
@@ -28,6 +28,7 @@ pub struct Hub {
     store: RwLock<Store>,
     newest: watch::Sender<Stamp>,
     ready: watch::Sender<bool>,
+    dismissed: CancellationToken,
     missing: Mutex<Vec<&'static str>>,
     clients: Mutex<BTreeMap<u64, Client>>,
     numbers: AtomicU64,
@@ -44,8 +45,8 @@ pub struct Client {
     pub identity: String,
     /// Its namespace, by its token.
     pub namespace: String,
-    /// The waypoint that it is an instance of, if it is no node proxy.
-    pub waypoint: Option<Key>,
+    /// The waypoint that it is a replica of and where, if it is no node proxy.
+    pub seat: Option<Seat>,
     /// How far it is.
     pub progress: BTreeMap<ResourceType, Progress>,
     /// When it was last sent resources of a kind.
@@ -61,6 +62,7 @@ impl Default for Hub {
                 heard: Instant::now(),
             }),
             ready: watch::Sender::new(false),
+            dismissed: CancellationToken::new(),
             missing: Mutex::default(),
             clients: Mutex::default(),
             numbers: AtomicU64::default(),
@@ -98,6 +100,16 @@ impl Hub {
         self.ready.send_replace(true);
     }
 
+    /// Nothing is published here any more: clients shall connect anew.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.cancel();
+    }
+
+    /// Ends when clients shall connect anew.
+    pub(super) async fn dismissed(&self) {
+        self.dismissed.cancelled().await;
+    }
+
     /// The kinds of objects that are not listed yet, for those who ask why nothing is served.
     pub fn set_missing(&self, kinds: Vec<&'static str>) {
         *self.missing.lock() = kinds;
@@ -127,14 +139,14 @@ impl Hub {
         self.clients.lock().values().cloned().collect()
     }
 
-    pub(super) fn enter(&self, caller: &Caller, waypoint: Option<Key>) -> u64 {
+    pub(super) fn enter(&self, caller: &Caller, seat: Option<Seat>) -> u64 {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let client = Client {
             node: String::new(),
             version: String::new(),
             identity: caller.to_string(),
             namespace: caller.namespace.clone(),
-            waypoint,
+            seat,
             progress: BTreeMap::new(),
             sent: BTreeMap::new(),
         };

@@ -22,7 +22,7 @@ use super::hub::Hub;
 use super::session::{Heard, Push, Role, Session};
 use super::store::Behind;
 use crate::authentication::{Authenticator, Caller, Roles};
-use crate::index::Index;
+use crate::index::{Index, Seat};
 use crate::metrics::Metrics;
 use crate::objects::Key;
 
@@ -118,10 +118,10 @@ impl Service<http::Request<Body>> for Discovery {
     }
 }
 
-/// A client, and which waypoint it is one of, if it is no node proxy.
+/// A client, and of a waypoint's replica its seat and what is published there.
 struct Admitted {
     caller: Caller,
-    waypoint: Option<Key>,
+    waypoint: Option<(Seat, Arc<Hub>)>,
 }
 
 /// A stream of delta discovery, once its caller is known.
@@ -192,12 +192,14 @@ impl Shared {
     }
 
     /// Whose pod the caller is, by its token alone: what it says of itself counts for nothing.
-    fn waypoint_of(&self, caller: &Caller) -> Option<Key> {
+    fn waypoint_of(&self, caller: &Caller) -> Option<(Seat, Arc<Hub>)> {
         let pod = caller.pod.as_ref()?;
         let key = Key::new(caller.namespace.as_str(), pod.name.as_str());
-        self.index
-            .read()
-            .waypoint_of_instance(&key, &pod.uid, &caller.service_account)
+        // Nobody is told to leave the seat as long as the index is held.
+        let index = self.index.read();
+        let seat = index.seat_of_instance(&key, &pod.uid, &caller.service_account)?;
+        let hub = self.waypoints.hub(&seat);
+        Some((seat, hub))
     }
 
     async fn serve(
@@ -206,13 +208,11 @@ impl Shared {
         mut requests: Streaming<DeltaDiscoveryRequest>,
         responses: mpsc::Sender<Result<Push, Status>>,
     ) {
-        let number = self.hub.enter(&caller, waypoint.clone());
+        let (seat, own) = waypoint.unzip();
+        let number = self.hub.enter(&caller, seat);
         self.metrics.connected.inc();
         tracing::info!(src.identity = %caller, "xDS client connected");
-        let reason = match self
-            .converse(number, waypoint.as_ref(), &mut requests, &responses)
-            .await
-        {
+        let reason = match self.converse(number, own, &mut requests, &responses).await {
             Ok(reason) => reason.to_owned(),
             Err(status) => {
                 let reason = status.message().to_owned();
@@ -229,23 +229,25 @@ impl Shared {
     async fn converse(
         &self,
         number: u64,
-        waypoint: Option<&Key>,
+        waypoint: Option<Arc<Hub>>,
         requests: &mut Streaming<DeltaDiscoveryRequest>,
         responses: &mpsc::Sender<Result<Push, Status>>,
     ) -> Result<&'static str, Status> {
+        let beside = waypoint.is_some();
         let (mut session, own) = match waypoint {
-            Some(waypoint) => (Session::of(Role::Waypoint), self.waypoints.hub(waypoint)),
+            Some(own) => (Session::of(Role::Waypoint), own),
             None => (Session::of(Role::NodeProxy), self.hub.clone()),
         };
         let (mut newest, mut mesh) = (own.follow(), self.hub.follow());
-        let mut ready = self.hub.ready();
+        let (mut ready, mut filled) = (self.hub.ready(), own.ready());
         let end = tokio::time::sleep(jittered(self.max_age));
         tokio::pin!(end);
         loop {
-            let serving = *ready.borrow_and_update();
+            let serving = *ready.borrow_and_update() && *filled.borrow_and_update();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Status::unavailable("control is stopping: connect to another replica")),
+                () = own.dismissed() => return Ok("the waypoint is gone or the replica stands elsewhere: it connects anew"),
                 () = &mut end => return Ok("the stream's time is over: the client shows its token again"),
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.hear(number, &mut session, request)?,
@@ -253,10 +255,11 @@ impl Shared {
                     Err(_) => return Ok("the connection broke"),
                 },
                 _ = newest.changed() => {}
-                _ = mesh.changed(), if waypoint.is_some() => {}
+                _ = mesh.changed(), if beside => {}
                 _ = ready.changed(), if !serving => {}
+                _ = filled.changed(), if !serving => {}
             }
-            if *ready.borrow() {
+            if *ready.borrow() && *filled.borrow() {
                 let heard = newest.borrow_and_update().heard;
                 mesh.borrow_and_update();
                 let pushed = self

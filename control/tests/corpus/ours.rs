@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use control::index::Index;
 use control::objects::{
-    AuthorizationPolicy, Change, Gateway, Key, Kind, Namespace, Object, PeerAuthentication, Pod,
-    Routing, Service, mesh_config,
+    AuthorizationPolicy, Change, Gateway, Key, Kind, Namespace, Node, Object, PeerAuthentication,
+    Pod, Routing, Service, mesh_config,
 };
 use control::resource::ResourceType;
 use control::translate::Mesh;
@@ -28,9 +28,14 @@ pub(crate) fn resources(set: &Set) -> Resources {
         }
     }
     index.recompute();
-    let (mut updates, _) = index.take_l7();
+    let (updates, _) = index.take_l7();
     let mut resources = Resources::new();
-    for update in updates.remove(&Key::new(NAMESPACE, "waypoint")).unwrap() {
+    let waypoint = Key::new(NAMESPACE, "waypoint");
+    let (_, updates) = updates
+        .into_iter()
+        .find(|(seat, _)| seat.waypoint == waypoint)
+        .unwrap();
+    for update in updates {
         let resource = update.resource.unwrap();
         assert_ne!(update.kind, ResourceType::Workload);
         add(&mut resources, update.kind.url(), &resource.value);
@@ -45,6 +50,9 @@ fn read(mut object: Value) -> Option<Object> {
     let kind = object["kind"].as_str().unwrap().to_owned();
     Some(match kind.as_str() {
         "Namespace" => Object::Namespace(Namespace::from(&parse(&object))),
+        "Node" => Object::Node(Node::from(&parse::<k8s_openapi::api::core::v1::Node>(
+            &object,
+        ))),
         "Pod" => Object::Pod(Box::new(Pod::from_kubernetes(&parse(&object))?)),
         "Service" => {
             if object["spec"]["clusterIP"].is_string() {

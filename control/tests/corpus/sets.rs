@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The themes, a file of sets each.
-pub(crate) const THEMES: [&str; 9] = [
+pub(crate) const THEMES: [&str; 10] = [
     "authorization",
     "custom",
     "authentication",
@@ -18,6 +18,7 @@ pub(crate) const THEMES: [&str; 9] = [
     "services",
     "gateway-api",
     "telemetry",
+    "places",
 ];
 /// The namespace of all objects, in the files and in what is compared.
 pub(crate) const NAMESPACE: &str = "shop";
@@ -99,7 +100,8 @@ impl Set {
         serde_yaml_ng::Deserializer::from_str(&read("base.yaml")).count()
     }
 
-    /// Its objects and those of `base.yaml`, in the order in which they are to be made.
+    /// Its objects and those of `base.yaml`, in the order in which they are to be made. Of a
+    /// pod or service that is in `base.yaml` it is said what is different.
     pub(crate) fn objects(&self) -> Vec<Value> {
         let providers = self.providers.then(|| read("providers.yaml"));
         let texts = [read("base.yaml"), providers.unwrap_or_default()];
@@ -114,7 +116,19 @@ impl Set {
                 .filter(|document| !document.is_null())
                 .collect::<Vec<_>>()
         });
-        let all = all.map(complete).enumerate();
+        let mut objects: Vec<Value> = Vec::new();
+        for object in all {
+            let of = |object: &Value| (object["kind"].clone(), object["metadata"]["name"].clone());
+            let common = objects.iter_mut().take(Self::common());
+            let known = common
+                .filter(|_| object["kind"] == "Pod" || object["kind"] == "Service")
+                .find(|known| of(known) == of(&object));
+            match known {
+                Some(known) => merge(known, &object),
+                None => objects.push(object),
+            }
+        }
+        let all = objects.into_iter().map(complete).enumerate();
         all.map(|(number, mut object)| {
             // Of several, the earlier is the older.
             let (minute, second) = (number / 60, number % 60);
@@ -126,11 +140,23 @@ impl Set {
     }
 }
 
+/// Puts the fields of one object into another.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
 /// What every object of the corpus would say again: its version, name, namespace, readiness.
 fn complete(mut object: Value) -> Value {
     let kind = object["kind"].as_str().unwrap().to_owned();
     object["apiVersion"] = match kind.as_str() {
-        "Namespace" | "Service" | "Pod" => "v1",
+        "Namespace" | "Node" | "Service" | "Pod" => "v1",
         "AuthorizationPolicy" | "RequestAuthentication" | "PeerAuthentication" => {
             "security.istio.io/v1"
         }
@@ -144,7 +170,7 @@ fn complete(mut object: Value) -> Value {
     if object["metadata"]["name"].is_null() {
         object["metadata"]["name"] = "x".into();
     }
-    if kind != "Namespace" && object["metadata"]["namespace"].is_null() {
+    if !matches!(&*kind, "Namespace" | "Node") && object["metadata"]["namespace"].is_null() {
         object["metadata"]["namespace"] = NAMESPACE.into();
     }
     if kind == "ServiceEntry" {

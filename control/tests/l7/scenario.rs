@@ -79,10 +79,15 @@ pub(crate) fn ours(name: &str) -> Resources {
         index.apply(Change::Applied(object));
     }
     index.recompute();
-    let (mut updates, _) = index.take_l7();
+    let (updates, _) = index.take_l7();
     let descriptors = Descriptors::get();
     let mut resources = Resources::new();
-    for update in updates.remove(&Key::new(name, "waypoint")).unwrap() {
+    let waypoint = Key::new(name, "waypoint");
+    let (_, updates) = updates
+        .into_iter()
+        .find(|(seat, _)| seat.waypoint == waypoint)
+        .unwrap();
+    for update in updates {
         let resource = update.resource.unwrap();
         assert_ne!(update.kind, ResourceType::Workload);
         add(

@@ -89,6 +89,15 @@ impl Proxy {
         )
     }
 
+    /// How the stream ends, whatever comes before.
+    pub(crate) async fn ended(&mut self) -> Result<(), tonic::Status> {
+        let end = async {
+            while self.responses.message().await?.is_some() {}
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, end).await.expect("an end")
+    }
+
     pub(crate) async fn silent(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(200), self.responses.message())
             .await

@@ -1,6 +1,8 @@
 //! Waypoints over the wire: each gets its own resources, and nobody else gets them.
 
-use control::objects::{Change, Gateway, Kind, Namespace, Object, Pod, Routing, Service};
+use control::objects::{Change, Gateway, Kind, Namespace, Node, Object, Pod, Routing, Service};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use prost::Message;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -21,9 +23,13 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 fn waypoint_pod(name: &str, account: &str) -> Change {
+    waypoint_pod_on("node-a", name, account)
+}
+
+fn waypoint_pod_on(node: &str, name: &str, account: &str) -> Change {
     let object = json!({
         "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "labels": {"gateway.networking.k8s.io/gateway-name": "waypoint"}},
-        "spec": {"nodeName": "node-a", "serviceAccountName": account, "containers": []},
+        "spec": {"nodeName": node, "serviceAccountName": account, "containers": []},
         "status": {"podIP": "10.0.0.9"},
     });
     Change::Applied(Object::Pod(Box::new(
@@ -164,6 +170,68 @@ async fn clusters_come_before_the_listeners_that_need_them_and_go_after() {
         (vec!["main_internal".to_owned()], vec![])
     );
     assert_eq!(waypoint.take().await, (vec![], vec![V1.to_owned()]));
+}
+
+fn node(name: &str, zone: &str) -> Change {
+    let labels = json!({"topology.kubernetes.io/zone": zone});
+    let node = json!({"metadata": {"name": name, "labels": labels}});
+    Change::Applied(Object::Node(Node::from(&parse::<
+        k8s_openapi::api::core::v1::Node,
+    >(node))))
+}
+
+/// A replica that has its clusters asks for the endpoints of the service; says the priority of the pod on
+/// node-a.
+async fn priority(proxy: &mut Proxy) -> u32 {
+    proxy.subscribe(CLUSTER, &[]).await;
+    sent(proxy).await;
+    proxy
+        .send(mesh::proto::discovery::DeltaDiscoveryRequest {
+            type_url: ENDPOINTS.to_owned(),
+            resource_names_subscribe: vec![WEB.to_owned()],
+            ..Default::default()
+        })
+        .await;
+    let told = proxy.next().await.unwrap();
+    proxy.answer(&told, None).await;
+    let resource = told.resources[0].resource.as_ref().unwrap();
+    let endpoints = ClusterLoadAssignment::decode(&*resource.value).unwrap();
+    let of = |group: &&envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints| {
+        group.locality.as_ref().unwrap().zone == "a"
+    };
+    endpoints.endpoints.iter().find(of).unwrap().priority
+}
+
+#[tokio::test]
+async fn replicas_in_several_zones_are_told_what_is_near_to_each() {
+    let mut world = World::empty().await;
+    let near = json!({"host": "web", "trafficPolicy": {"outlierDetection": {}, "loadBalancer": {"localityLbSetting": {"failover": []}}}});
+    let far_pod = json!({
+        "metadata": {"name": "web-2", "namespace": "shop", "labels": {"app": "web"}},
+        "spec": {"nodeName": "node-b", "serviceAccountName": "web", "containers": []},
+        "status": {"podIP": "10.0.0.3", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let far_pod = Pod::from_kubernetes(&parse(far_pod)).unwrap();
+    world.change(shop());
+    world.change([
+        node("node-a", "a"),
+        node("node-b", "b"),
+        waypoint_pod_on("node-b", "waypoint-2", "waypoint"),
+        Change::Applied(Object::Pod(Box::new(far_pod))),
+        routing(Kind::DestinationRule, "web", &near),
+    ]);
+    let mut here = Proxy::connect(&world, Some(WAYPOINT)).await.unwrap();
+    let mut there = Proxy::connect(&world, Some(WAYPOINT_2)).await.unwrap();
+    assert_eq!(priority(&mut here).await, 0);
+    assert_eq!(priority(&mut there).await, 1);
+    // The node of the second turns out to be in the first's zone: it connects anew, the first does not.
+    world.change([node("node-b", "a")]);
+    let ended = there.ended().await;
+    assert!(ended.is_ok(), "{ended:?}");
+    let mut there = Proxy::connect(&world, Some(WAYPOINT_2)).await.unwrap();
+    assert_eq!(priority(&mut there).await, 0);
+    let told = here.next().await.unwrap();
+    assert_eq!(told.type_url, ENDPOINTS, "the stream goes on");
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub(crate) const SLEEP: &str = "sleep";
 
 /// The token of a waypoint's pod.
 pub(crate) const WAYPOINT: &str = "waypoint-1";
+/// The token of another replica of it.
+pub(crate) const WAYPOINT_2: &str = "waypoint-2";
 /// The token of a pod that has a waypoint's label and not its account.
 pub(crate) const FORGED: &str = "forged-1";
 
@@ -59,6 +61,7 @@ impl Reviewer for Table {
         let answer = match token {
             ZTUNNEL => Ok(caller("istio-system", "ztunnel", "ztunnel-a")),
             WAYPOINT => Ok(caller("shop", "waypoint", "waypoint-1")),
+            WAYPOINT_2 => Ok(caller("shop", "waypoint", "waypoint-2")),
             FORGED => Ok(caller("shop", "sleep", "forged-1")),
             SLEEP => Ok(caller("default", "sleep", "sleep-1")),
             "down" => Err(ReviewError::Unavailable("no API server".to_owned())),

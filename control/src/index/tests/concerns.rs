@@ -113,9 +113,10 @@ fn recomputed(index: &mut Index) -> Vec<String> {
         let endpoints = updates
             .iter()
             .all(|one| one.kind == ResourceType::Endpoints);
+        let key = key.waypoint;
         format!("{key}{}", if endpoints { " endpoints" } else { "" })
     });
-    made.chain(gone.into_iter().map(|key| format!("{key} gone")))
+    made.chain(gone.into_iter().map(|key| format!("{} gone", key.waypoint)))
         .collect()
 }
 
@@ -523,8 +524,10 @@ fn one_services_endpoints_are_made_without_the_others() {
     index.apply(object(pod("shop", "a", "10.0.0.1", "v1", false)));
     index.recompute();
     let (updates, _) = index.take_l7();
-    let names: Vec<&str> = updates[&Key::new("shop", "w")]
+    let names: Vec<&str> = updates
         .iter()
+        .filter(|(seat, _)| seat.waypoint == Key::new("shop", "w"))
+        .flat_map(|(_, updates)| updates)
         .map(|one| &*one.name)
         .collect();
     assert!(

@@ -41,6 +41,11 @@ fn event() -> impl Strategy<Value = Change> {
     prop_oneof![4 => applied, 1 => removed]
 }
 
+fn replica(mut meta: Value, waypoint: &str) -> Value {
+    meta["labels"]["gateway.networking.k8s.io/gateway-name"] = waypoint.into();
+    meta
+}
+
 fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
     let pick = |from: &[&str], at: usize| from[usize::from(choice[at]) % from.len()].to_owned();
     let mut labels = json!({"app": pick(&APPS, 0)});
@@ -64,8 +69,9 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
         }
         Kind::Pod => json!({
             "kind": "Pod",
-            "metadata": meta,
-            "spec": {"serviceAccountName": pick(&["x", "y"], 3), "nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
+            // Every other one may be a waypoint's replica.
+            "metadata": if choice[0].is_multiple_of(2) { replica(meta, &pick(&["o0", "o1"], 1)) } else { meta },
+            "spec": {"serviceAccountName": pick(&["x", "y", "o0", "o1"], 3), "nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
             "status": {"podIPs": if choice[2].is_multiple_of(4) { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
         }),
         Kind::Service => {
@@ -230,7 +236,10 @@ fn routing(kind: Kind, namespace: &str, choice: [u8; 4]) -> Value {
         }),
         Kind::DestinationRule => json!({
             "host": service,
-            "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": choice[3]}}},
+            "trafficPolicy": {
+                "connectionPool": {"tcp": {"maxConnections": choice[3]}},
+                "outlierDetection": {}, "loadBalancer": {"localityLbSetting": {"enabled": choice[2].is_multiple_of(2)}},
+            },
             "subsets": [{"name": "v1", "labels": {"app": APPS[usize::from(choice[0]) % 3]}}],
         }),
         Kind::RequestAuthentication => {
@@ -245,7 +254,7 @@ fn routing(kind: Kind, namespace: &str, choice: [u8; 4]) -> Value {
 }
 
 /// Everything that each waypoint has.
-fn of_waypoints(index: &mut Index, stores: &mut BTreeMap<Key, Store>) {
+fn of_waypoints(index: &mut Index, stores: &mut BTreeMap<Seat, Store>) {
     let (updates, gone) = index.take_l7();
     for key in gone {
         stores.remove(&key);
@@ -256,7 +265,7 @@ fn of_waypoints(index: &mut Index, stores: &mut BTreeMap<Key, Store>) {
 }
 
 /// Names and versions: the hash of the content.
-fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, Version)> {
+fn versions(stores: &BTreeMap<Seat, Store>) -> Vec<(String, String, Version)> {
     let mut all = Vec::new();
     for (key, store) in stores {
         for kind in ResourceType::WAYPOINT {
@@ -265,7 +274,11 @@ fn versions(stores: &BTreeMap<Key, Store>) -> Vec<(String, String, Version)> {
                 .into_iter()
                 .flat_map(|collection| collection.iter())
             {
-                all.push((key.to_string(), resource.name.to_string(), resource.version));
+                all.push((
+                    format!("{key:?}"),
+                    resource.name.to_string(),
+                    resource.version,
+                ));
             }
         }
     }
@@ -329,7 +342,7 @@ proptest! {
             let concerns_all = key.namespace.is_empty() || *key.namespace == *index.mesh.root_namespace;
             let others = [Kind::Service, Kind::ServiceEntry, Kind::ReferenceGrant];
             if !concerns_all && !others.contains(&kind) {
-                for waypoint in updates.keys() {
+                for waypoint in updates.keys().map(|seat| &seat.waypoint) {
                     prop_assert!(near.contains(waypoint), "{waypoint} by {kind:?} {key}");
                 }
             }

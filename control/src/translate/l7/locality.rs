@@ -1,8 +1,8 @@
 //! Endpoints by place: shares (`distribute`), and who is asked only when the nearer ones are gone
 //! (`failover`, `failoverPriority`). (istio/istio, `core/loadbalancer/loadbalancer.go`)
 //!
-//! istiod reckons from where each replica of a waypoint stands. All replicas are told the same here,
-//! so it is reckoned from where they all stand; where they stand in several places, from nowhere.
+//! It is reckoned from where a replica of the waypoint stands, so that replicas in several zones are told
+//! different endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use crate::objects::{Kind, Labels};
 /// Region, zone, subzone.
 pub type Place = (String, String, String);
 
-/// Where a waypoint's replicas stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where replicas of a waypoint stand, as far as it decides what is near.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Here {
-    /// All of them in one place; none: in several.
-    pub place: Option<Place>,
-    /// The labels that they share.
+    /// Their nodes' place.
+    pub place: Place,
+    /// Their labels.
     pub labels: Labels,
 }
 
@@ -56,7 +56,6 @@ impl Wanted {
         let (outliers, balancer) = policy.map_or((false, None), |policy| {
             (policy.outlier_detection.is_some(), policy.load_balancer)
         });
-        let balanced = balancer.is_some();
         let said = balancer.and_then(|balancer| balancer.locality_lb_setting);
         match (said, service.near) {
             (Some(setting), _) => {
@@ -67,7 +66,7 @@ impl Wanted {
                 setting: nearest(near),
                 outliers: true,
             }),
-            (None, None) => (balanced && outliers).then(|| Self {
+            (None, None) => outliers.then(|| Self {
                 setting: LocalitySetting::default(),
                 outliers,
             }),
@@ -88,21 +87,14 @@ fn nearest(near: Near) -> LocalitySetting {
     }
 }
 
+/// Whether the groups' weights count: where a rule says how much goes where, or who follows whom.
+pub(super) fn is_weighted(setting: &LocalitySetting, outliers: bool) -> bool {
+    let follows = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
+    setting.enabled != Some(false) && (!setting.distribute.is_empty() || outliers && follows)
+}
+
 /// Says in the rule's status what of its setting can't be followed.
 pub(super) fn check(view: &View<'_>, rule: &Rule, setting: &LocalitySetting) {
-    let said = !(setting.distribute.is_empty()
-        && setting.failover.is_empty()
-        && setting.failover_priority.is_empty());
-    if said && setting.enabled != Some(false) && view.here.place.is_none() {
-        view.problem(
-            Kind::DestinationRule,
-            &rule.key,
-            format!(
-                "loadBalancer.localityLbSetting is not followed at waypoint {}: its replicas stand in several places, and all of them are told the same; the rest of the rule is in force",
-                view.gateway
-            ),
-        );
-    }
     if let Some(key) = setting
         .failover_priority
         .iter()
@@ -116,8 +108,8 @@ pub(super) fn check(view: &View<'_>, rule: &Rule, setting: &LocalitySetting) {
     }
 }
 
-/// The endpoints of a cluster in groups.
-pub(super) fn groups(here: &Here, wanted: Option<&Wanted>, backends: Vec<Backend>) -> Vec<Group> {
+/// The endpoints of a cluster in groups: as they stand, or as is wanted by who stands here.
+pub(super) fn groups(near: Option<(&Here, &Wanted)>, backends: Vec<Backend>) -> Vec<Group> {
     let mut by_place: BTreeMap<Place, Vec<Backend>> = BTreeMap::new();
     for backend in backends {
         let members = by_place.entry(backend.locality.clone()).or_default();
@@ -127,13 +119,13 @@ pub(super) fn groups(here: &Here, wanted: Option<&Wanted>, backends: Vec<Backend
     let mut groups: Vec<Group> = groups
         .map(|(place, members)| Group::new(place, 0, members))
         .collect();
-    if let (Some(wanted), Some(place)) = (wanted, &here.place) {
-        let setting = &wanted.setting;
+    if let Some((here, wanted)) = near {
+        let (place, setting) = (&here.place, &wanted.setting);
         if !setting.distribute.is_empty() {
             share(place, &setting.distribute, &mut groups);
         } else if wanted.outliers {
             if !setting.failover_priority.is_empty() {
-                groups = by_labels(here, place, &setting.failover_priority, groups);
+                groups = by_labels(here, &setting.failover_priority, groups);
             }
             if setting.failover_priority.is_empty() || !setting.failover.is_empty() {
                 by_distance(place, &setting.failover, &mut groups);
@@ -191,13 +183,13 @@ fn matches(place: &Place, rule: &str) -> bool {
 }
 
 /// The more of the labels, from the first on, that an endpoint shares with the caller, the earlier.
-fn by_labels(here: &Here, place: &Place, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
+fn by_labels(here: &Here, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
     let lowest = u32::try_from(keys.len()).unwrap_or(u32::MAX);
     let wanted: Vec<(&str, &str)> = keys
         .iter()
         .filter(|key| !key.starts_with("kubernetes.io/hostname"))
         .map(|key| {
-            let own = |key| value(&here.labels, place, key);
+            let own = |key| value(&here.labels, &here.place, key);
             key.split_once('=').unwrap_or_else(|| (key, own(key)))
         })
         .collect();

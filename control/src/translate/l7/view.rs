@@ -1,6 +1,6 @@
 //! What a waypoint's resources are made from: its own services, and the objects that speak of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ pub struct View<'a> {
     pub gateway: Key,
     /// Its Deployment: the name by which it appears in telemetry.
     pub deployment: String,
-    /// Where its replicas stand.
+    /// Where the replicas stand that are told so.
     pub here: Here,
+    /// Whether anything was reckoned from there: otherwise those elsewhere are told the same.
+    pub by_place: Cell<bool>,
     /// Labels of its pods, for policies that select it in the form of Istio 1.18.
     pub labels: Labels,
     /// The services that it serves, oldest first.
@@ -235,6 +237,12 @@ fn declared(port: &crate::objects::service::ServicePort, names: &[&str]) -> bool
 }
 
 impl View<'_> {
+    /// Where the replicas stand, for what is near.
+    pub(super) fn here(&self) -> &Here {
+        self.by_place.set(true);
+        &self.here
+    }
+
     /// Its own namespace.
     pub(super) fn namespace(&self) -> &str {
         &self.gateway.namespace

@@ -98,7 +98,7 @@ pub(super) fn apply(
         .and_then(|balancer| balancer.locality_lb_setting.as_ref());
     if let Some(setting) = by_place {
         locality::check(view, rule, setting);
-        if setting.enabled != Some(false) {
+        if locality::is_weighted(setting, policy.outlier_detection.is_some()) {
             by_weight(made);
         }
     }

@@ -32,7 +32,7 @@ fn endpoints() -> Vec<Backend> {
 
 fn here(zone: &str) -> Here {
     Here {
-        place: Some(("r1".to_owned(), zone.to_owned(), String::new())),
+        place: ("r1".to_owned(), zone.to_owned(), String::new()),
         labels: Labels::from([("version".to_owned(), "v2".to_owned())]),
     }
 }
@@ -47,7 +47,7 @@ fn made(here: &Here, setting: serde_json::Value, outliers: bool) -> Vec<String> 
 }
 
 fn told(here: &Here, wanted: Option<&Wanted>) -> Vec<String> {
-    let groups = groups(here, wanted, endpoints());
+    let groups = groups(wanted.map(|wanted| (here, wanted)), endpoints());
     let told = groups.iter().map(|group| {
         let (region, zone, _) = &group.place;
         let count = group.members.len();
@@ -128,11 +128,6 @@ fn nearer_ones_come_first_and_then_the_region_that_is_named() {
         plain,
         "nobody is found to be gone"
     );
-    let spread = Here {
-        place: None,
-        ..here("z1")
-    };
-    assert_eq!(made(&spread, named, true), plain, "from nowhere");
 }
 
 #[test]
