@@ -11,6 +11,7 @@ mod client;
 pub mod cluster;
 pub mod endpoint;
 pub mod error;
+pub(crate) mod expression;
 mod filter_state;
 mod filters;
 pub mod format;

@@ -7,6 +7,7 @@ pub mod authz;
 pub mod config;
 pub mod connection;
 pub mod cors;
+pub mod expression;
 pub mod fault;
 pub mod grpc;
 pub mod head;

@@ -5,6 +5,7 @@
 pub mod authz;
 pub mod cluster;
 pub mod endpoint;
+pub mod expression;
 pub mod format;
 pub mod http;
 pub mod jwt;

@@ -112,6 +112,8 @@ pub fn documents() -> Vec<Vec<u8>> {
 pub fn texts() -> Vec<Vec<u8>> {
     [
         "[%START_TIME%] \"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH):10%\" %RESPONSE_FLAGS%",
+        "%CEL(response.code / 2 in [1, -3 + 0x7] ? 'a' + request.headers['x'] : string(size('b') * 9))%",
+        "%CEL(!has(request.headers.x) || request.path.matches('^/a+$') && request.duration > duration('1.5s'))%",
         "/{a}/b/{rest=**}",
         "/a//b/../%2e%2e/%2F;x=1?y#z",
         r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256","kid":"a"}]}"#,

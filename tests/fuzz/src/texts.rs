@@ -6,11 +6,14 @@ use std::str::FromStr;
 use http::uri::PathAndQuery;
 use mesh::hbone::Destination;
 use mesh::identity::Identity;
+use waypoint::expression;
 use waypoint::intake::served::Notes;
 use waypoint::intake::{format, template, text};
 use waypoint::jwt::keys;
+use waypoint::model::format::Operator;
 use waypoint::model::http::{EscapedSlashes, PathNormalisation};
 use waypoint::path::{Normalised, normalise};
+use waypoint::route::headers::{Values, render};
 
 /// Every way in which escaped slashes can be met.
 const SLASHES: [EscapedSlashes; 4] = [
@@ -20,11 +23,28 @@ const SLASHES: [EscapedSlashes; 4] = [
     EscapedSlashes::UnescapeAndRedirect,
 ];
 
+/// Of it everything is known, and is a small number.
+struct Everything;
+
+impl Values for Everything {
+    fn write(&self, operator: &Operator, out: &mut String) -> bool {
+        match operator {
+            Operator::Expression(expression) => expression::write(expression, self, out),
+            _ => {
+                out.push_str("42");
+                true
+            }
+        }
+    }
+}
+
 /// The input is a text, as far as it is one.
 pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut notes = Notes::default();
-    let _ = format::parse(&text, &mut notes);
+    if let Ok(format) = format::parse(&text, &mut notes) {
+        render(&format, &Everything, "-", &mut String::new());
+    }
     let _ = template::parse(&text);
     let _ = keys::parse(bytes);
     let _ = text::header_key(&text);

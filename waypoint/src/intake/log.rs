@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
+use envoy_types::pb::envoy::extensions::access_loggers::filters::cel::v3 as cel;
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 use envoy_types::pb::google::protobuf as google;
 
 use super::error::{At as _, Refused, each, each_keyed, need};
+use super::expression::{self, Problem};
 use super::served::Notes;
 use super::{format, text, typed};
 use crate::model::format::Format;
@@ -196,10 +198,47 @@ fn filter(
             LogFilter::Flags(flags.into_iter().map(Into::into).collect()),
         ),
         Kind::GrpcStatusFilter(_) => unserved_filter("grpc_status_filter", notes),
-        Kind::ExtensionFilter(_) => unserved_filter("extension_filter", notes),
+        Kind::ExtensionFilter(extension) => {
+            self::extension(extension, notes).at("extension_filter")?
+        }
         Kind::MetadataFilter(_) => unserved_filter("metadata_filter", notes),
         Kind::LogTypeFilter(_) => unserved_filter("log_type_filter", notes),
     })
+}
+
+/// A condition in CEL, as Telemetry's `filter.expression` becomes one.
+fn extension(
+    extension: accesslog::ExtensionFilter,
+    notes: &mut Notes,
+) -> Result<Option<LogFilter>, Refused> {
+    let accesslog::ExtensionFilter {
+        name: _,
+        config_type,
+    } = extension;
+    let accesslog::extension_filter::ConfigType::TypedConfig(config) =
+        need(config_type, "typed_config")?;
+    if typed::name(&config) != "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter" {
+        return Ok(unserved_filter(typed::name(&config), notes));
+    }
+    let cel::ExpressionFilter {
+        expression,
+        cel_config,
+    } = typed::unpack(&config, notes).at("typed_config")?;
+    if cel_config.is_some() {
+        notes.count(
+            "ExpressionFilter.cel_config",
+            "further functions of texts aren't served",
+        );
+    }
+    match expression::parse(&expression) {
+        Ok(expression) => Ok(Some(LogFilter::Where(expression))),
+        // Lines decide about no request: a wrong condition is no reason to let none pass.
+        Err(Problem::Wrong(why) | Problem::Unserved(why)) => {
+            let reason = format!("the condition isn't understood ({why}), and holds always");
+            notes.count(format!("ExpressionFilter {expression}"), &reason);
+            Ok(None)
+        }
+    }
 }
 
 fn unserved_filter(name: &str, notes: &mut Notes) -> Option<LogFilter> {

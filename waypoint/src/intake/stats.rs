@@ -1,19 +1,20 @@
 //! Istio's metrics filter (`istio.stats`) → [`model::http::StatsFilter`](crate::model::http::StatsFilter).
-//! Labels are given as expressions in CEL; those that name one value are understood, others are
-//! counted and the label is left as it is.
+//! Labels are given as expressions in CEL; one that isn't understood is counted, and the label is left
+//! as it is.
 
-use envoy_types::pb::google::protobuf::{Any, Struct};
-use http::HeaderName;
+use std::sync::Arc;
 
 use super::error::{At as _, Refused};
+use super::expression::{self, Problem};
 use super::format;
 use super::served::Notes;
 use super::typed::{self, Body};
+use crate::model::expression::{Attribute, Literal, Make, Node};
 use crate::model::format::{Format, Operator};
 use crate::model::http::StatsFilter;
-use crate::model::text::HeaderKey;
 use crate::proto::stats::{MetricConfig, PluginConfig, Reporter};
 use crate::unserved;
+use envoy_types::pb::google::protobuf::{Any, Struct};
 
 /// The filter, given as a message or as a struct.
 ///
@@ -79,81 +80,39 @@ fn metric(
     dimensions.sort();
     for (label, expression) in dimensions {
         match value(&expression) {
-            Some(value) => filter.labels.push((name.into(), label.into(), Some(value))),
-            None => notes.count(
+            Ok(value) => filter.labels.push((name.into(), label.into(), Some(value))),
+            Err(Problem::Wrong(what) | Problem::Unserved(what)) => notes.count(
                 format!("MetricConfig.dimensions {label} = {expression}"),
-                "the expression isn't understood, and the label stays as it is",
+                &format!("the expression isn't understood ({what}), and the label stays as it is"),
             ),
         }
     }
     Ok(())
 }
 
-/// The value that an expression names, where it is just a name or a text.
-fn value(expression: &str) -> Option<Format> {
-    let expression = expression.trim();
-    let expression = expression
-        .strip_prefix("string(")
-        .and_then(|inner| inner.strip_suffix(')'))
-        .unwrap_or(expression);
-    if let Some(text) = quoted(expression) {
-        return Some(Format::literal(text));
-    }
-    let index = |map: &str| {
-        let inner = expression.strip_prefix(map)?.strip_prefix('[')?;
-        let name = quoted(inner.strip_suffix(']')?)?;
-        HeaderName::from_bytes(name.as_bytes()).ok()
+/// The value of an expression; a lone attribute or text is what is written of it elsewhere.
+fn value(source: &str) -> Result<Format, Problem> {
+    let expression = expression::parse(source)?;
+    let root = match &expression.root {
+        Node::Made(Make::Text, inner) => inner,
+        root => root,
     };
-    if let Some(name) = index("request.headers") {
-        return Some(format::of_header(HeaderKey::Name(name)));
-    }
-    if let Some(key) = index("response.headers") {
-        let otherwise = None;
-        return Some(format::of(Operator::Response { key, otherwise }));
-    }
-    Some(format::of(match expression {
-        "request.method" => return Some(format::of_header(HeaderKey::Method)),
-        "request.host" => return Some(format::of_header(HeaderKey::Authority)),
-        "request.path" => return Some(format::of_header(HeaderKey::Path)),
-        "request.scheme" => return Some(format::of_header(HeaderKey::Scheme)),
-        "request.url_path" => Operator::Path {
-            query: false,
-            original: false,
-        },
-        "request.protocol" => Operator::Protocol,
-        "request.duration" => Operator::Duration,
-        "request.size" => Operator::BytesReceived,
-        "response.size" => Operator::BytesSent,
-        "response.code" => Operator::ResponseCode,
-        "response.code_details" => Operator::ResponseCodeDetails,
-        "response.grpc_status" => Operator::GrpcStatus { number: true },
-        "destination.port" => Operator::DownstreamLocalPort,
-        "destination.address" => Operator::DownstreamLocalAddress { port: true },
-        "source.address" => Operator::DownstreamRemoteAddress { port: true },
-        "connection.requested_server_name" => Operator::RequestedServerName,
-        "connection.uri_san_peer_certificate" => Operator::DownstreamPeerUriSan,
-        "connection.tls_version" => Operator::DownstreamTlsVersion,
-        "upstream.address" => Operator::UpstreamHost,
-        "xds.route_name" => Operator::RouteName,
-        "xds.cluster_name" => Operator::UpstreamClusterRaw,
-        _ => return None,
-    }))
-}
-
-fn quoted(text: &str) -> Option<&str> {
-    let quote = text
-        .chars()
-        .next()
-        .filter(|quote| matches!(quote, '"' | '\''))?;
-    let inner = text.strip_prefix(quote)?.strip_suffix(quote)?;
-    (!inner.contains([quote, '\\'])).then_some(inner)
+    Ok(match root {
+        Node::Literal(Literal::Text(text)) => Format::literal(text),
+        Node::Attribute(
+            Attribute::Text(operator) | Attribute::Number(operator) | Attribute::Span(operator),
+        ) => format::of(operator.clone()),
+        _ => format::of(Operator::Expression(Arc::new(expression))),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
     use prost::{Message as _, Name as _};
 
     use super::*;
+    use crate::model::text::HeaderKey;
     use crate::proto;
 
     fn any(config: &PluginConfig) -> Any {
@@ -178,6 +137,10 @@ mod tests {
                         ("host".to_owned(), "request.host".to_owned()),
                         ("user".to_owned(), "request.headers['x-user']".to_owned()),
                         ("odd".to_owned(), "a ? b : c".to_owned()),
+                        (
+                            "shown".to_owned(),
+                            "request.method == 'GET' ? 'read' : 'write'".to_owned(),
+                        ),
                         ("text".to_owned(), "\"here\"".to_owned()),
                     ]
                     .into(),
@@ -193,11 +156,14 @@ mod tests {
         assert_eq!(filter.dropped, ["request_bytes".into()]);
         let header = |key| Some(format::of_header(key));
         let user = HeaderName::from_static("x-user");
+        let shown = expression::parse("request.method == 'GET' ? 'read' : 'write'").unwrap();
+        let shown = format::of(Operator::Expression(Arc::new(shown)));
         assert_eq!(
             filter.labels,
             [
                 ("".into(), "source_app".into(), None),
                 ("".into(), "host".into(), header(HeaderKey::Authority)),
+                ("".into(), "shown".into(), Some(shown)),
                 ("".into(), "text".into(), Some(Format::literal("here"))),
                 ("".into(), "user".into(), header(HeaderKey::Name(user))),
             ]

@@ -121,6 +121,7 @@ fn tag(tag: tags::CustomTag, notes: &mut Notes) -> Result<Option<Tag>, Refused> 
     if tag.is_empty() {
         return Err(Refused::new("must not be empty").under("tag"));
     }
+    let mut otherwise = String::new();
     let value = match need(r#type, "value")? {
         Type::Literal(Literal { value }) => Format::literal(&value),
         Type::Environment(Environment {
@@ -131,7 +132,7 @@ fn tag(tag: tags::CustomTag, notes: &mut Notes) -> Result<Option<Tag>, Refused> 
             name,
             default_value,
         }) => {
-            unserved!(notes, "CustomTag": default_value);
+            otherwise = default_value;
             format::of_header(text::header_key(&name).at("request_header.name")?)
         }
         Type::Metadata(Metadata {
@@ -139,7 +140,7 @@ fn tag(tag: tags::CustomTag, notes: &mut Notes) -> Result<Option<Tag>, Refused> 
             metadata_key,
             default_value,
         }) => {
-            unserved!(notes, "CustomTag": default_value);
+            otherwise = default_value;
             let path = path(need(metadata_key, "metadata.metadata_key")?);
             match kind.and_then(|kind| kind.kind) {
                 None | Some(metadata::metadata_kind::Kind::Request(_)) => {
@@ -159,8 +160,11 @@ fn tag(tag: tags::CustomTag, notes: &mut Notes) -> Result<Option<Tag>, Refused> 
         }
         Type::Value(value) => format::parse(&value, notes).at("value")?,
     };
-    let name = tag.into();
-    Ok(Some(Tag { name, value }))
+    Ok(Some(Tag {
+        name: tag.into(),
+        value,
+        otherwise: otherwise.into(),
+    }))
 }
 
 fn path(key: metadata::MetadataKey) -> Vec<Box<str>> {

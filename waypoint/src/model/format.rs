@@ -1,8 +1,11 @@
 //! Text with command operators, such as `%REQ(X-REQUEST-ID)%`: access-log lines, header values and
 //! trace tags are written by one. Envoy's substitution format strings.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 
+use super::expression::Expression;
 use super::text::HeaderKey;
 
 /// A text with operators in it.
@@ -91,6 +94,8 @@ pub enum Operator {
     DownstreamPeerUriSan,
     DownstreamLocalUriSan,
     DownstreamPeerSubject,
+    /// Whether there is one of the client: it has an empty value then.
+    DownstreamCertificate,
     DownstreamTlsVersion,
     DownstreamTlsCipher,
     RequestedServerName,
@@ -123,6 +128,8 @@ pub enum Operator {
     },
     /// `%ENVIRONMENT(NAME)%`, read when the format was compiled.
     Environment(Box<str>),
+    /// `%CEL(expression)%`
+    Expression(Arc<Expression>),
     /// `%PATH(WQ|NQ|ORIG…)%`
     Path {
         query: bool,

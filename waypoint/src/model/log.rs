@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expression::Expression;
 use super::format::Format;
 use super::text::{Fraction, HeaderMatch};
 
@@ -70,6 +71,8 @@ pub enum LogFilter {
     NotHealthCheck,
     /// Only traced requests.
     Traced,
+    /// Those of which an expression is true.
+    Where(Expression),
 }
 
 /// How a number is compared.
@@ -152,6 +155,8 @@ pub enum TraceProtocol {
 pub struct Tag {
     /// Its name.
     pub name: Box<str>,
-    /// Its value; an empty one is left out.
+    /// Its value.
     pub value: Format,
+    /// What it is where that is empty. Where this is empty, too, the tag is left out.
+    pub otherwise: Box<str>,
 }

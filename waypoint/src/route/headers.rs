@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::expression;
 use crate::model::format::{Format, Operator, Part};
 use crate::model::route::{
     HeaderChanges, HeaderSet, Route, RouteTable, SetAction, VirtualHost, Weighted,
@@ -48,19 +49,13 @@ impl<'a> Layers<'a> {
     /// The request's headers that a change to the answer looks at, which are kept until then.
     pub fn response_wants(&self) -> impl Iterator<Item = &'a HeaderName> + use<'a> {
         let sets = self.in_order().flat_map(|changes| &changes.response_set);
-        let keys = sets
-            .flat_map(|set| &set.value.parts)
-            .flat_map(|part| match part {
-                Part::Value {
-                    operator: Operator::Request { key, otherwise },
-                    ..
-                } => [Some(key), otherwise.as_ref()],
-                _ => [None, None],
-            });
-        keys.flatten().filter_map(|key| match key {
-            HeaderKey::Name(name) => Some(name),
-            _ => None,
-        })
+        let mut names = Vec::new();
+        for part in sets.flat_map(|set| &set.value.parts) {
+            if let Part::Value { operator, .. } = part {
+                request_headers(operator, &mut names);
+            }
+        }
+        names.into_iter()
     }
 
     /// The later wins: by default the most general.
@@ -76,6 +71,23 @@ impl<'a> Layers<'a> {
             true => layers[layers.len() - 1 - at],
             false => layers[at],
         })
+    }
+}
+
+fn request_headers<'o>(operator: &'o Operator, names: &mut Vec<&'o HeaderName>) {
+    match operator {
+        Operator::Request { key, otherwise } => {
+            let keys = std::iter::once(key).chain(otherwise);
+            names.extend(keys.filter_map(|key| match key {
+                HeaderKey::Name(name) => Some(name),
+                _ => None,
+            }));
+        }
+        Operator::Expression(expression) => {
+            let root = &expression.root;
+            root.each_operator(&mut |operator| request_headers(operator, names));
+        }
+        _ => {}
     }
 }
 
@@ -217,6 +229,7 @@ impl Values for Near<'_> {
                         .as_ref()
                         .is_some_and(|name| self.header(name, out))
             }
+            (_, Operator::Expression(expression)) => expression::write(expression, self, out),
             (_, operator) => self.values.write(operator, out),
         }
     }

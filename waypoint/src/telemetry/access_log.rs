@@ -9,6 +9,7 @@ use rand::Rng;
 use super::exchange::{Connection, Exchange};
 use super::flags::Flags;
 use super::values::is_number;
+use crate::expression;
 use crate::head::values_match;
 use crate::model::format::{Format, Operator, Part};
 use crate::model::log::{AccessLog, Compare, JsonFormat, LogFilter, LogFormat};
@@ -117,6 +118,7 @@ fn passes(filter: &LogFilter, of: &impl Logged, rng: &mut impl Rng) -> bool {
         // The waypoint answers no health checks of clients itself.
         LogFilter::NotHealthCheck => true,
         LogFilter::Traced => of.traced(),
+        LogFilter::Where(expression) => expression::holds(expression, of),
     }
 }
 

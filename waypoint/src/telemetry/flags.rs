@@ -55,7 +55,7 @@ flags! {
     /// The stream lasted longer than the route allows.
     MAX_DURATION = 19, "UMSDR";
     /// Its filter chain's configuration can't be served.
-    NO_FILTER_CONFIG = 29, "NFCF";
+    NO_FILTER_CONFIG = 21, "NFCF";
     /// The request took too long as a whole.
     DURATION_TIMEOUT = 22, "DT";
     /// The upstream broke the protocol.
@@ -86,6 +86,12 @@ impl Flags {
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// As Envoy numbers them, in `response.flags` of expressions.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
     }
 
     /// The flag of a short name.

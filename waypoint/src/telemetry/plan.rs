@@ -10,6 +10,7 @@ use http::HeaderName;
 use super::Shared;
 use super::envoy::Requests;
 use super::writer::Writer;
+use crate::model::expression::Expression;
 use crate::model::format::{Format, Operator, Part};
 use crate::model::http::{HttpChain, HttpFilter, StatsFilter};
 use crate::model::log::{AccessLog, JsonFormat, LogFilter, LogFormat, Tag};
@@ -158,31 +159,42 @@ impl Wanted {
             | LogFilter::Sample(_)
             | LogFilter::NotHealthCheck
             | LogFilter::Traced => {}
+            LogFilter::Where(expression) => self.expression(expression),
         }
     }
 
     fn format(&mut self, format: &Format) {
         for part in &format.parts {
-            let Part::Value { operator, .. } = part else {
-                continue;
-            };
-            match operator {
-                Operator::Request { key, otherwise } => {
-                    self.key(key);
-                    otherwise.iter().for_each(|key| self.key(key));
-                }
-                Operator::Response { key, otherwise } => {
-                    std::iter::once(key)
-                        .chain(otherwise)
-                        .for_each(|name| add(&mut self.response, name));
-                }
-                Operator::Trailer { key, otherwise } => {
-                    std::iter::once(key)
-                        .chain(otherwise)
-                        .for_each(|name| add(&mut self.trailers, name));
-                }
-                _ => {}
+            if let Part::Value { operator, .. } = part {
+                self.operator(operator);
             }
+        }
+    }
+
+    fn expression(&mut self, expression: &Expression) {
+        expression
+            .root
+            .each_operator(&mut |operator| self.operator(operator));
+    }
+
+    fn operator(&mut self, operator: &Operator) {
+        match operator {
+            Operator::Request { key, otherwise } => {
+                self.key(key);
+                otherwise.iter().for_each(|key| self.key(key));
+            }
+            Operator::Response { key, otherwise } => {
+                std::iter::once(key)
+                    .chain(otherwise)
+                    .for_each(|name| add(&mut self.response, name));
+            }
+            Operator::Trailer { key, otherwise } => {
+                std::iter::once(key)
+                    .chain(otherwise)
+                    .for_each(|name| add(&mut self.trailers, name));
+            }
+            Operator::Expression(expression) => self.expression(expression),
+            _ => {}
         }
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::exchange::{Connection, Exchange, Kept, Marks, Upstream};
 use super::flags::Flags;
 use crate::connection::Downstream;
+use crate::expression;
 use crate::head::split_path;
 use crate::model::format::Operator;
 use crate::model::text::HeaderKey;
@@ -100,6 +101,7 @@ impl Values for Exchange {
                 };
                 text(if *query { path } else { split_path(path).0 }, out)
             }
+            Operator::Expression(expression) => expression::write(expression, self, out),
             operator => self.common().write(operator, out),
         }
     }
@@ -111,6 +113,7 @@ impl Values for Connection {
             Operator::ConnectionTerminationDetails => text(&self.details, out),
             Operator::ResponseCodeDetails => text(self.verdict, out),
             Operator::ResponseCode => number(0_u32, out),
+            Operator::Expression(expression) => expression::write(expression, self, out),
             operator => Common {
                 downstream: &self.downstream,
                 upstream: &self.upstream,
@@ -211,6 +214,7 @@ impl Common<'_> {
             Operator::DownstreamPeerUriSan => {
                 peer.is_some_and(|peer| text(&peer.uris.join(","), out))
             }
+            Operator::DownstreamCertificate => peer.is_some(),
             Operator::DownstreamPeerSubject => peer.is_some_and(|peer| text(&peer.subject, out)),
             Operator::DownstreamLocalUriSan => {
                 let own = downstream.own.as_ref();
@@ -279,6 +283,7 @@ impl Common<'_> {
             | Operator::GrpcStatus { .. }
             | Operator::DynamicMetadata { .. }
             | Operator::ClusterMetadata { .. }
+            | Operator::Expression(_)
             | Operator::Path { .. } => false,
         }
     }

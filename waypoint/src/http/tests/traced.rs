@@ -31,6 +31,15 @@ fn tag(name: &str, value: Format) -> Tag {
     Tag {
         name: name.into(),
         value,
+        otherwise: "".into(),
+    }
+}
+
+/// A tag that says this where its value is empty.
+fn or(tag: Tag, otherwise: &str) -> Tag {
+    Tag {
+        otherwise: otherwise.into(),
+        ..tag
     }
 }
 
@@ -142,7 +151,11 @@ fn each_attempt_has_its_span_below_the_requests() {
             random: Fraction::ALWAYS,
             client: Fraction::ALWAYS,
             overall: Fraction::ALWAYS,
-            tags: vec![tag("who", of_header("x-who"))],
+            tags: vec![
+                or(tag("who", of_header("x-who")), "nobody"),
+                or(tag("tenant", of_header("x-tenant")), "none"),
+                tag("left-out", of_header("x-tenant")),
+            ],
         });
         let mut chain = chain(vec![sampled]);
         chain.tracing = Some(Arc::new(tracing()));
@@ -188,6 +201,10 @@ fn each_attempt_has_its_span_below_the_requests() {
         assert_eq!(second_tags["upstream_address"], address.to_string());
         for tags in [first_tags, second_tags, attributes(server)] {
             assert_eq!((&*tags["who"], &*tags["place"]), ("ann", "chain"));
+            assert_eq!(
+                (tags.get("tenant").map(String::as_str), tags.get("left-out")),
+                (Some("none"), None)
+            );
         }
     });
 }

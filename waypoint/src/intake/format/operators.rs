@@ -1,6 +1,9 @@
 //! Envoy's command operators by name → [`model::format::Operator`](crate::model::format::Operator).
 
+use std::sync::Arc;
+
 use crate::intake::error::Refused;
+use crate::intake::expression::{self, Problem};
 use crate::intake::served::Notes;
 use crate::intake::{plain, text};
 use crate::model::format::Operator;
@@ -9,7 +12,6 @@ use crate::model::format::Operator;
 pub(super) const VALUELESS: &[&str] = &[
     "ACCESS_LOG_TYPE",
     "BYTES_RETRANSMITTED",
-    "CEL",
     "COALESCE",
     "COMMON_DURATION",
     "CUSTOM_FLAGS",
@@ -118,6 +120,15 @@ pub(super) fn operator(
             format: (!argument.is_empty()).then(|| argument.into()),
         },
         "REQ" => request(argument)?,
+        "CEL" => match expression::parse(argument) {
+            Ok(expression) => Operator::Expression(Arc::new(expression)),
+            Err(Problem::Wrong(why)) => return Err(Refused::new(why)),
+            Err(Problem::Unserved(what)) => {
+                let reason = format!("{what} isn't served, and it has no value");
+                notes.count(format!("%CEL({argument})%"), &reason);
+                Operator::VirtualClusterName
+            }
+        },
         "REQ_WITHOUT_QUERY" => without_query(argument, notes)?,
         "RESP" => response(argument)?,
         "TRAILER" => {

@@ -208,7 +208,27 @@ fn conditions_are_kept_and_unserved_ones_hold_always() {
             1,
         ),
     ];
-    for (filter, told, counted) in cases {
+    let expression = |expression: &str| {
+        let filter = cel::ExpressionFilter {
+            expression: expression.into(),
+            cel_config: None,
+        };
+        of(Kind::ExtensionFilter(accesslog::ExtensionFilter {
+            name: "cel".into(),
+            config_type: Some(accesslog::extension_filter::ConfigType::TypedConfig(
+                google::Any {
+                    type_url: cel::ExpressionFilter::type_url(),
+                    value: filter.encode_to_vec(),
+                },
+            )),
+        }))
+    };
+    let expressions = [
+        (expression("response.code >= 400"), "Where(", 0),
+        (expression("request.time > timestamp('x')"), "", 1),
+        (expression("response.code >="), "", 1),
+    ];
+    for (filter, told, counted) in cases.into_iter().chain(expressions) {
         let mut log = in_file("/dev/stdout", None);
         log.filter = Some(filter);
         let (logs, notes) = compile(log).unwrap();

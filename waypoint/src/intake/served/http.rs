@@ -171,12 +171,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         Counted,
-        "CustomTag",
-        &["default_value"],
-        "a tag without a value is left out",
-    ),
-    (
-        Counted,
         "OpenTelemetryConfig",
         &["exporter", "resource_detectors", "sampler"],
         "spans are sampled by the chain's shares and carry the service's name",

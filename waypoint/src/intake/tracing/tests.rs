@@ -212,10 +212,8 @@ fn tags_are_texts_headers_metadata_and_formats() {
         limit: None,
     };
     assert_eq!(compiled.tags[2].value.parts, [claim]);
-    assert_eq!(
-        counted,
-        ["CustomTag.default_value", "CustomTag.metadata of a route"]
-    );
+    assert_eq!(&*compiled.tags[1].otherwise, "none");
+    assert_eq!(counted, ["CustomTag.metadata of a route"]);
     for (bad, told) in [
         (tag("", header("")), "custom_tags[0].tag: must not"),
         (

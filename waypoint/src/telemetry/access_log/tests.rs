@@ -1,10 +1,14 @@
 //! Lines in text and JSON, and which requests are written.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::super::testing::{connection, exchange, format, request};
 use super::*;
+use crate::connection::Downstream;
+use crate::intake::expression::parse;
 use crate::model::log::LogTarget;
 use crate::model::text::{Fraction, HeaderTest, TextMatch};
 
@@ -156,5 +160,45 @@ fn filters() {
         let shown = format!("{filter:?}");
         let is_written = |of| !written(text(), Some(filter.clone()), of).is_empty();
         assert_eq!((is_written(&ok), is_written(&failed)), expected, "{shown}");
+    }
+}
+
+#[test]
+fn expressions_are_conditions() {
+    let mut failed = exchange();
+    failed.status = Some(http::StatusCode::SERVICE_UNAVAILABLE);
+    let mut unknown = exchange();
+    unknown.downstream = Arc::new(Downstream::between(unknown.client, unknown.client));
+    unknown.status = None;
+    let (ok, connection) = (exchange(), connection());
+    // Written where it went well, where it failed, where nobody answered a caller without a
+    // certificate, and of a connection with one.
+    for (expression, expected) in [
+        ("response.code >= 400", [false, true, false, false]),
+        ("response.code < 400", [true, false, false, false]),
+        (
+            "response.code >= 400 || connection.mtls == false",
+            [false, true, true, false],
+        ),
+        ("connection.mtls", [true, true, false, true]),
+        (
+            "request.url_path.contains('reviews')",
+            [true, true, true, false],
+        ),
+        (
+            "request.duration >= duration('12ms')",
+            [true, true, true, true],
+        ),
+        ("response.flags != 0", [false, false, false, false]),
+        ("destination.port == 9080", [true, true, false, true]),
+    ] {
+        let filter = Some(LogFilter::Where(parse(expression).unwrap()));
+        let found = [
+            !written(text(), filter.clone(), &ok).is_empty(),
+            !written(text(), filter.clone(), &failed).is_empty(),
+            !written(text(), filter.clone(), &unknown).is_empty(),
+            !written(text(), filter, &connection).is_empty(),
+        ];
+        assert_eq!(found, expected, "{expression}");
     }
 }

@@ -289,7 +289,12 @@ impl Attributes {
         for tag in own.iter().chain(others) {
             let mut value = String::new();
             render(&tag.value, exchange, "", &mut value);
-            self.text(&tag.name, &value);
+            let value = if value.is_empty() {
+                &tag.otherwise
+            } else {
+                &*value
+            };
+            self.text(&tag.name, value);
         }
     }
 }

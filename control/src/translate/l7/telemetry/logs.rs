@@ -55,17 +55,7 @@ pub(in super::super) fn logged(view: &View<'_>, at: At<'_>) -> Logged {
             logged = match &one.filter {
                 _ if one.disabled == Some(true) => Logged::Nothing,
                 None => Logged::All,
-                Some(filter) => {
-                    problem(
-                        view,
-                        key,
-                        format!(
-                            "accessLogging.filter.expression: {:?} is not evaluated by Culvert's waypoints, which log everything instead",
-                            filter.expression
-                        ),
-                    );
-                    Logged::Where(filter.expression.clone())
-                }
+                Some(filter) => Logged::Where(filter.expression.clone()),
             };
         }
     }

@@ -101,19 +101,6 @@ pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
     tags.extend(of_peers());
     if let Some((key, own)) = own {
         for (name, tag) in own {
-            let default = tag
-                .header
-                .as_ref()
-                .map_or("", |header| &header.default_value);
-            if !default.is_empty() {
-                problem(
-                    view,
-                    key,
-                    format!(
-                        "tracing.customTags: {name:?}: header.defaultValue is not served: a span without the header has no such tag"
-                    ),
-                );
-            }
             match custom(tag) {
                 Some(kind) => tags.push(self::tag(name, kind)),
                 None => problem(
