@@ -455,30 +455,34 @@ fn the_future_on_every_connection_is_small() {
 
 /// What a waypoint does with a connection that it keeps no longer: the answer, its end, and no
 /// interest in what may still come.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tunnel_that_was_closed_for_good_is_an_end_and_no_reset() {
     let mut rig = Rig::new(async |request: Request| {
         let mut io = crate::hbone::Io::new(request.accept(permit()).unwrap());
-        let mut asked = [0; 4];
-        io.read_exact(&mut asked).await.unwrap();
         io.write_all(b"answer").await.unwrap();
         io.shutdown().await.unwrap();
     })
     .await;
     let entry = rig.outbound(([10, 0, 0, 1], 80).into()).await;
-    let mut client = TcpStream::connect(entry).await.unwrap();
-    client.write_all(b"ping").await.unwrap();
-    let ended = soon(rig.ended.recv()).await.unwrap();
-    assert!(
-        matches!(
-            ended.reason,
-            End::Closed {
-                first: Side::Upstream
-            }
-        ),
-        "{ended:?}"
-    );
-    let mut answer = String::new();
-    soon(client.read_to_string(&mut answer)).await.unwrap();
-    assert_eq!(answer, "answer");
+    for round in 0..200 {
+        let mut client = TcpStream::connect(entry).await.unwrap();
+        // Before, while and after the stream is closed, when nothing takes it.
+        for _ in 0..round % 5 {
+            let _ = client.write_all(b"ping").await;
+            tokio::task::yield_now().await;
+        }
+        let ended = soon(rig.ended.recv()).await.unwrap();
+        assert!(
+            matches!(
+                ended.reason,
+                End::Closed {
+                    first: Side::Upstream
+                }
+            ),
+            "round {round}: {ended:?}"
+        );
+        let mut answer = [0; 6];
+        soon(client.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"answer");
+    }
 }

@@ -1,7 +1,7 @@
 //! One tunnelled connection: bytes both ways with flow control, half-close and reset.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -122,7 +122,8 @@ impl Stream {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.send.send_data(bytes, false).map_err(StreamError::from)
+        let sent = self.send.send_data(bytes, false);
+        sent.map_err(|error| self.refusal(error))
     }
 
     /// Half-closes: nothing more will be sent.
@@ -130,7 +131,7 @@ impl Stream {
     /// # Errors
     /// If the stream is gone.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        self.mark(true).map_err(StreamError::from)
+        self.mark(true).map_err(|error| self.refusal(error))
     }
 
     /// Ready when all that was sent has been written to the connection, or never will be. `h2` throws
@@ -200,6 +201,14 @@ impl Stream {
         match self.poll_reset(cx) {
             Poll::Ready(error) => error,
             Poll::Pending => StreamError::Broken("the stream is closed".to_owned()),
+        }
+    }
+
+    /// Why something could not be sent: for `h2` a stream that the peer has reset is only inactive.
+    fn refusal(&mut self, error: h2::Error) -> StreamError {
+        match self.poll_reset(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(reset) => reset,
+            Poll::Pending => error.into(),
         }
     }
 }
