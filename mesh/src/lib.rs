@@ -13,6 +13,7 @@ pub mod file;
 pub mod hbone;
 pub mod identity;
 pub mod memory;
+pub mod open_files;
 pub mod pages;
 pub mod policy;
 pub mod program;

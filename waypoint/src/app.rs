@@ -11,7 +11,7 @@ use mesh::certificate::Certificates;
 use mesh::drain;
 use mesh::identity::Identity;
 use mesh::stop::Stop;
-use mesh::{memory, pages, xds};
+use mesh::{memory, open_files, pages, xds};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -30,6 +30,7 @@ use crate::source::store::Store;
 use crate::source::{ads, dns};
 use crate::telemetry::Telemetry;
 use crate::upstream::{self, Identified};
+use crate::worker::seats::{self, Seats};
 use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
 
 /// Where istiod is found unless somebody says otherwise.
@@ -68,7 +69,14 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         telemetry: telemetry.clone(),
         watch,
     };
-    let workers = Workers::start(flags.concurrency(), &parts).context("cannot start threads")?;
+    let files = open_files::raise_to_hard().context("cannot raise the limit of open files")?;
+    let most = flags.common.max_connections;
+    let seats = Seats::new(
+        most.unwrap_or_else(|| seats::of_files(files)),
+        telemetry.connections(),
+    );
+    let workers =
+        Workers::start(flags.concurrency(), &parts, seats).context("cannot start threads")?;
     let workers = Rc::new(workers);
     drop(parts);
     let feed = Feed::new(Store::new(

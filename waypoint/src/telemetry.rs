@@ -4,6 +4,7 @@
 //! of a request; [`Telemetry`] is what they share.
 
 mod access_log;
+mod connections;
 mod envoy;
 mod exchange;
 mod flags;
@@ -27,6 +28,7 @@ use crate::model::listener::{Chain, TcpChain};
 use crate::model::log::AccessLog;
 use crate::model::snapshot::Current;
 
+pub use connections::Connections;
 pub use exchange::{Connection, Exchange, Kept, Marks, Text, Upstream};
 pub use flags::Flags;
 
@@ -50,6 +52,7 @@ struct Shared {
     writers: Writers,
     spans: Spans,
     peers: Current,
+    connections: Arc<Connections>,
 }
 
 /// One worker thread's part. Not shared between threads.
@@ -74,6 +77,12 @@ impl Telemetry {
         }
     }
 
+    /// Where connections of clients are counted.
+    #[must_use]
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.shared.connections)
+    }
+
     /// A worker's part; each thread makes its own.
     #[must_use]
     pub fn worker(&self) -> Worker {
@@ -96,6 +105,7 @@ impl Telemetry {
             "# HELP istio_build What runs here\n# TYPE istio_build gauge\n\
              istio_build{{component=\"proxy\",tag=\"culvert-{version}\"}} 1\n"
         ));
+        shared.connections.encode(out);
         for (name, help, value) in [
             (
                 "culvert_access_log_dropped_total",

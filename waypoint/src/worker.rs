@@ -5,6 +5,7 @@
 mod acceptor;
 mod handle;
 mod local;
+pub mod seats;
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -24,6 +25,7 @@ pub use local::{Connection, Entry, LINGER, Local, Parts, next_id};
 use crate::http::collector::Collector;
 use crate::listen;
 use handle::Order;
+use seats::Seats;
 
 /// Connections that may wait for one thread to take them. The acceptor waits when it is full, and
 /// further connections wait in the kernel's queue.
@@ -37,6 +39,7 @@ pub struct Workers {
     workers: Vec<Worker>,
     /// Counts open connections.
     open: TaskTracker,
+    seats: Seats,
 }
 
 /// One thread, as others see it.
@@ -50,27 +53,40 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts so many threads, which have so many connections between them.
     ///
     /// # Errors
     /// The system has no thread, or no file descriptor, left.
-    pub fn start(count: NonZeroUsize, parts: &Parts) -> std::io::Result<Self> {
+    pub fn start(count: NonZeroUsize, parts: &Parts, seats: Seats) -> std::io::Result<Self> {
         let open = TaskTracker::new();
         let workers = (0..count.get())
             .map(|number| Worker::start(number, parts.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { workers, open })
+        Ok(Self {
+            workers,
+            open,
+            seats,
+        })
     }
 
-    /// Gives a connection to the thread that has the least to do.
-    pub(crate) async fn give(&self, mut accepted: Accepted) {
+    /// Gives a connection to the thread that has the least to do; whether there was a seat for it.
+    pub(crate) async fn give(&self, mut accepted: Accepted) -> bool {
+        let Some(seat) = self.seats.take() else {
+            return false;
+        };
         let load = |worker: &&Worker| worker.load.load(std::sync::atomic::Ordering::Relaxed);
         let Some(worker) = self.workers.iter().min_by_key(load) else {
-            return;
+            return false;
         };
-        accepted.place = Place::new(worker.load.clone(), self.open.token());
+        accepted.place = Place::new(worker.load.clone(), self.open.token(), seat);
         // It fails only when the thread has ended, and then everything ends.
         let _ = worker.orders.send(Order::Serve(accepted)).await;
+        true
+    }
+
+    /// How many connections there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.seats.most()
     }
 
     /// Has the connections of a listener end in their own time.

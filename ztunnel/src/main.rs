@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn work(flags: Flags) -> anyhow::Result<()> {
-    let open_files = privilege::raise_open_files()?;
+    let open_files = mesh::open_files::raise()?;
     let privileges = privilege::give_away()?;
     let (log, _last_lines) = telemetry::log::start(&flags.rust_log, flags.log_format)?;
     tracing::info!(%privileges, open_files, version = env!("CARGO_PKG_VERSION"), "ztunnel starts");

@@ -6,7 +6,6 @@ use std::fmt;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What stays, and for what.
 const NEEDED: [Capability; 3] = [
@@ -78,22 +77,6 @@ pub fn give_away() -> Result<Privileges, Error> {
     })
 }
 
-/// Allows as many open files as the system lets this process have: each captured connection takes
-/// two. Returns how many that is. Raising the hard limit needs CAP_SYS_RESOURCE, so call it first.
-pub fn raise_open_files() -> nix::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let system = std::fs::read_to_string("/proc/sys/fs/nr_open")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(hard);
-    let most = system.max(hard);
-    if soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
-        return Ok(most);
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,11 +95,5 @@ mod tests {
             assert!(prctl::get_no_new_privs().unwrap());
         });
         outcome.join().unwrap();
-    }
-
-    #[test]
-    fn open_files_are_never_lowered() {
-        let (before, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        assert!(raise_open_files().unwrap() >= before);
     }
 }

@@ -3,6 +3,7 @@
 //! `targets/` (`cargo xtask fuzz`), and `tests/replay.rs` without it.
 
 pub mod edge;
+pub mod grpc_web;
 pub mod resources;
 pub mod seeds;
 pub mod texts;
@@ -20,7 +21,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target {
         name: "xds",
         check: xds::check,
@@ -40,5 +41,10 @@ pub const TARGETS: [Target; 4] = [
         name: "edge",
         check: edge::check,
         seeds: seeds::streams,
+    },
+    Target {
+        name: "grpc_web",
+        check: grpc_web::check,
+        seeds: seeds::bodies,
     },
 ];

@@ -161,6 +161,25 @@ pub fn streams() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Bodies of gRPC-Web as text, whole, cut and wrong, and of gRPC, after the lengths of their pieces.
+pub fn bodies() -> Vec<Vec<u8>> {
+    let bodies: [&[u8]; 8] = [
+        b"AAAAAAVoZWxsbw==",
+        b"AAAAAAVoZWxsbw==AAAAAAJhYg==",
+        b"AAAAAAVoZWxsbwAAAAACYWI=",
+        b"AAAA*AAA",
+        b"AAAAAA",
+        b"\0\0\0\0\x05hello",
+        b"\0\0\0\0\x02ab\x80\0\0\0\x0fgrpc-status:0\r\n",
+        b"\0\xff\xff\xff\xffendless",
+    ];
+    let cuts: [&[u8]; 3] = [&[0, 0, 0, 0], &[1, 2, 3, 4], &[5, 1, 7, 200]];
+    let all = bodies
+        .iter()
+        .flat_map(|body| cuts.map(|cut| [cut, *body].concat()));
+    all.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -114,6 +114,11 @@ fn what_clients_say() {
 }
 
 #[test]
+fn bodies_of_grpc_web() {
+    replay("grpc_web", 5_000);
+}
+
+#[test]
 fn arbitrary_bytes() {
     let config = Config {
         failure_persistence: None,

@@ -27,6 +27,9 @@ const BACKLOG: i32 = 4096;
 /// and after a socket could not be opened.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nothing is said of further connections that are turned away.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Asks for listeners to be drained. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AskToDrain(mpsc::Sender<Drain>);
@@ -242,6 +245,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts until it is aborted.
 async fn accept(socket: TcpListener, listener: Arc<str>, workers: Rc<Workers>) {
+    let mut told: Option<Instant> = None;
     loop {
         let (tcp, remote) = match socket.accept().await {
             Ok(accepted) => accepted,
@@ -262,7 +266,12 @@ async fn accept(socket: TcpListener, listener: Arc<str>, workers: Rc<Workers>) {
                     listener: listener.clone(),
                     place: Place::default(),
                 };
-                workers.give(accepted).await;
+                if workers.give(accepted).await || told.is_some_and(|at| at.elapsed() < SILENCE) {
+                    continue;
+                }
+                told = Some(Instant::now());
+                let most = workers.most();
+                warn!(%listener, %remote, most, "a connection is turned away: there are as many as there may be (a flood, or --max-connections is too low?)");
             }
             // The client is gone already.
             Err(error) => debug!(%listener, %remote, %error, "a connection ended at once"),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::seats::Seat;
+
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -34,28 +36,36 @@ pub struct Accepted {
 
 /// A place among what a worker serves, free again when it is dropped.
 #[derive(Debug, Default)]
-pub struct Place(Option<(Arc<AtomicUsize>, TaskTrackerToken)>);
+pub struct Place {
+    held: Option<(Arc<AtomicUsize>, TaskTrackerToken)>,
+    /// A connection's own, which its streams don't have.
+    _seat: Option<Seat>,
+}
 
 impl Place {
-    pub(super) fn new(load: Arc<AtomicUsize>, token: TaskTrackerToken) -> Self {
+    pub(super) fn new(load: Arc<AtomicUsize>, token: TaskTrackerToken, seat: Seat) -> Self {
         load.fetch_add(1, Ordering::Relaxed);
-        Self(Some((load, token)))
+        Self {
+            held: Some((load, token)),
+            _seat: Some(seat),
+        }
     }
 
     /// A further place on the same worker: for a stream of a tunnel, which is as much work as a
     /// connection.
     #[must_use]
     pub fn beside(&self) -> Self {
-        Self(self.0.as_ref().map(|(load, token)| {
+        let held = self.held.as_ref().map(|(load, token)| {
             load.fetch_add(1, Ordering::Relaxed);
             (load.clone(), token.clone())
-        }))
+        });
+        Self { held, _seat: None }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((load, _)) = &self.0 {
+        if let Some((load, _)) = &self.held {
             load.fetch_sub(1, Ordering::Relaxed);
         }
     }

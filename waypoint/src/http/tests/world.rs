@@ -28,6 +28,7 @@ use crate::model::snapshot::{ClusterEntry, Current};
 use crate::source::secret::Secrets;
 use crate::telemetry::Telemetry;
 use crate::upstream;
+use crate::worker::seats::Seats;
 use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
 
 /// How long a drain of listeners takes.
@@ -94,7 +95,8 @@ impl World {
             telemetry: Telemetry::default(),
             watch,
         };
-        let workers = Rc::new(Workers::start(NonZeroUsize::MIN, &parts).unwrap());
+        let seats = Seats::new(NonZeroUsize::MAX, Telemetry::default().connections());
+        let workers = Rc::new(Workers::start(NonZeroUsize::MIN, &parts, seats).unwrap());
         let (listeners, asked) = AskToDrain::new();
         let acceptor = Acceptor::new(current.clone(), workers.clone(), asked, DRAIN);
         tokio::task::spawn_local(acceptor.run());
