@@ -126,10 +126,16 @@ async fn answer(request: Request<Incoming>, mesh: &Mesh) -> Response<Full<Bytes>
 #[must_use]
 pub fn reviewed(mesh: &Mesh, mut review: Value) -> Value {
     let object = review["request"]["object"].take();
+    let passed_over = verdict::passed_over(&object).into_iter();
+    let warnings = passed_over.map(|field| {
+        format!("spec.{field} is not known to Culvert and passed over: is it misspelt?")
+    });
+    let warnings: Vec<String> = warnings.collect();
     let refused = verdict::problem(mesh, object);
     let mut response = json!({
         "uid": review["request"]["uid"],
         "allowed": refused.is_none(),
+        "warnings": warnings,
     });
     if let Some(problem) = refused {
         tracing::info!(

@@ -11,6 +11,7 @@ pub mod endpoint_slice;
 pub mod gateway;
 pub mod gateway_route;
 pub mod mesh_config;
+mod passed_over;
 mod patterns;
 pub mod peer_authentication;
 pub mod place;

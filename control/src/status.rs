@@ -83,6 +83,19 @@ impl Verdict {
         self
     }
 
+    /// The same, with the fields that nobody reads.
+    #[must_use]
+    pub fn without(mut self, passed_over: &[String]) -> Self {
+        if !passed_over.is_empty() {
+            let fields = passed_over.join(", ");
+            self.message = format!(
+                "{}; passed over, because it is not known here: {fields}",
+                self.message
+            );
+        }
+        self
+    }
+
     /// The same, with what is in force in its place.
     #[must_use]
     pub fn instead(mut self, in_force: &str) -> Self {

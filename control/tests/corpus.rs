@@ -153,3 +153,10 @@ fn one(
         ));
     }
 }
+
+#[test]
+fn every_field_of_the_corpus_is_read() {
+    let sets = THEMES.into_iter().flat_map(sets::sets);
+    let found: BTreeSet<String> = sets.flat_map(|set| ours::passed_over(&set)).collect();
+    assert!(found.is_empty(), "nobody reads {found:?}");
+}

@@ -93,6 +93,17 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
     })
 }
 
+/// The fields of an object that nobody reads: for who applies it to look at again.
+#[must_use]
+pub fn passed_over(object: &Value) -> Vec<String> {
+    let kind = KINDS.into_iter().find(|kind| object["kind"] == kind.name());
+    let read = kind.and_then(|kind| {
+        let object: DynamicObject = serde_json::from_value(object.clone()).ok()?;
+        Routing::read(kind, &object)
+    });
+    read.map(|read| read.passed_over).unwrap_or_default()
+}
+
 /// What an object names.
 #[derive(Debug, Default)]
 struct Named {

@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Key, Labels, PolicySource};
+use super::{Key, Labels, PolicySource, passed_over};
 
 /// Set to true: decisions are logged, not enforced.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -168,16 +168,17 @@ impl std::convert::From<&DynamicObject> for AuthorizationPolicy {
 pub(super) fn spec<T: serde::de::DeserializeOwned + Default>(
     object: &DynamicObject,
 ) -> Result<T, String> {
+    spec_noting(object, &mut Vec::new())
+}
+
+/// The same; says which of its fields nobody reads.
+pub(super) fn spec_noting<T: serde::de::DeserializeOwned + Default>(
+    object: &DynamicObject,
+    passed_over: &mut Vec<String>,
+) -> Result<T, String> {
     match object.data.get("spec") {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(spec) => serde_path_to_error::deserialize(spec).map_err(|error| {
-            // A specification that is none has no path.
-            let at = match error.path().to_string() {
-                path if path == "." => String::new(),
-                path => format!("{path}: "),
-            };
-            format!("spec does not parse: {at}{}", error.into_inner())
-        }),
+        Some(spec) => passed_over::read(spec, passed_over),
     }
 }
 

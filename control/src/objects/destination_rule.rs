@@ -75,15 +75,6 @@ pub struct Tunnel {
 pub struct PortPolicy {
     /// Which port.
     pub port: Option<PortSelector>,
-    /// What holds there.
-    #[serde(flatten)]
-    pub policy: Box<PortTrafficPolicy>,
-}
-
-/// What can be said for a single port.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PortTrafficPolicy {
     /// Which endpoint.
     pub load_balancer: Option<LoadBalancer>,
     /// How many connections and requests.

@@ -5,7 +5,7 @@ use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::authorization_policy::spec;
+use super::authorization_policy::spec_noting;
 
 /// `spec`, and which parents the status speaks of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -184,6 +184,8 @@ pub struct UrlRewrite {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PathModifier {
+    /// Which of the two; the other is not there.
+    pub r#type: String,
     /// All of it.
     pub replace_full_path: Option<String>,
     /// Its matched beginning.
@@ -260,12 +262,15 @@ impl ParentRef {
 }
 
 impl GatewayRoute {
-    pub(super) fn read(object: &DynamicObject) -> Result<Self, String> {
+    pub(super) fn read(
+        object: &DynamicObject,
+        passed_over: &mut Vec<String>,
+    ) -> Result<Self, String> {
         let Spec {
             parent_refs,
             hostnames,
             rules,
-        } = spec(object)?;
+        } = spec_noting(object, passed_over)?;
         let status = object
             .data
             .pointer("/status/parents")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kube::core::DynamicObject;
 
-use super::authorization_policy::{source, spec};
+use super::authorization_policy::{source, spec_noting};
 use super::destination_rule::DestinationRule;
 use super::gateway_route::GatewayRoute;
 use super::reference_grant::ReferenceGrant;
@@ -26,6 +26,8 @@ pub struct Routing {
     pub source: PolicySource,
     /// Its specification, or why it can't be read.
     pub spec: Result<Arc<Spec>, String>,
+    /// Its fields that nobody reads.
+    pub passed_over: Vec<String>,
 }
 
 /// Its specification.
@@ -76,25 +78,31 @@ impl Routing {
     /// Reads an object of this kind; `None` for a kind that is none of the routing API.
     #[must_use]
     pub fn read(kind: Kind, object: &DynamicObject) -> Option<Self> {
+        let mut passed_over = Vec::new();
+        let noted = &mut passed_over;
         let spec = match kind {
-            Kind::VirtualService => spec(object)
+            Kind::VirtualService => spec_noting(object, noted)
                 .and_then(patterns::virtual_service)
                 .map(Spec::VirtualService),
-            Kind::DestinationRule => spec(object).map(Arc::new).map(Spec::DestinationRule),
-            Kind::ServiceEntry => ServiceEntry::read(object)
+            Kind::DestinationRule => spec_noting(object, noted)
+                .map(Arc::new)
+                .map(Spec::DestinationRule),
+            Kind::ServiceEntry => ServiceEntry::read(object, noted)
                 .map(Arc::new)
                 .map(Spec::ServiceEntry),
-            Kind::WorkloadEntry => workload_entry::read(object)
+            Kind::WorkloadEntry => workload_entry::read(object, noted)
                 .map(Box::new)
                 .map(Spec::WorkloadEntry),
-            Kind::RequestAuthentication => spec(object).map(Spec::RequestAuthentication),
-            Kind::Telemetry => spec(object)
+            Kind::RequestAuthentication => {
+                spec_noting(object, noted).map(Spec::RequestAuthentication)
+            }
+            Kind::Telemetry => spec_noting(object, noted)
                 .and_then(Telemetry::check)
                 .map(Arc::new)
                 .map(Spec::Telemetry),
-            Kind::ReferenceGrant => spec(object).map(Spec::ReferenceGrant),
+            Kind::ReferenceGrant => spec_noting(object, noted).map(Spec::ReferenceGrant),
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
-                GatewayRoute::read(object)
+                GatewayRoute::read(object, noted)
                     .and_then(patterns::route)
                     .map(Spec::GatewayRoute)
             }
@@ -104,6 +112,7 @@ impl Routing {
             kind,
             source: source(object),
             spec: spec.map(Arc::new),
+            passed_over,
         })
     }
 }

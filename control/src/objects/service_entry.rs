@@ -140,8 +140,8 @@ impl Resolution {
 
 impl ServiceEntry {
     /// Reads an entry, or says what in it is wrong.
-    pub fn read(object: &DynamicObject) -> Result<Self, String> {
-        let spec: Spec = authorization_policy::spec(object)?;
+    pub fn read(object: &DynamicObject, passed_over: &mut Vec<String>) -> Result<Self, String> {
+        let spec: Spec = authorization_policy::spec_noting(object, passed_over)?;
         check::check(&spec)?;
         let labels = object.metadata.labels.clone().unwrap_or_default();
         let annotations = object.metadata.annotations.clone().unwrap_or_default();
@@ -230,7 +230,7 @@ mod tests {
             "spec": spec,
             "status": {"addresses": [{"host": "a.test", "value": "240.240.0.1"}, {"host": "a.test", "value": "odd"}]},
         });
-        ServiceEntry::read(&serde_json::from_value(object).unwrap())
+        ServiceEntry::read(&serde_json::from_value(object).unwrap(), &mut Vec::new())
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub fn name_of(kept: &Key) -> Option<&str> {
 ///
 /// # Errors
 /// What is wrong, by its field.
-pub fn read(object: &DynamicObject) -> Result<Pod, String> {
-    let spec: Endpoint = authorization_policy::spec(object)?;
+pub fn read(object: &DynamicObject, passed_over: &mut Vec<String>) -> Result<Pod, String> {
+    let spec: Endpoint = authorization_policy::spec_noting(object, passed_over)?;
     let key = Key::of(&object.metadata);
     let address: Option<IpAddr> = spec.address.parse().ok();
     let name = !spec.address.is_empty()
@@ -110,7 +110,7 @@ mod tests {
             "metadata": {"name": "vm", "namespace": "n", "labels": {"app": "meta", "only": "here"}},
             "spec": spec,
         });
-        read(&serde_json::from_value(object).unwrap())
+        read(&serde_json::from_value(object).unwrap(), &mut Vec::new())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What control makes of a set.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control::index::Index;
@@ -75,4 +76,17 @@ fn read(mut object: Value) -> Option<Object> {
             Object::Routing(Box::new(Routing::read(kind, &parse(&object))?))
         }
     })
+}
+
+/// The fields of a set's objects that control passes over, by kind.
+pub(crate) fn passed_over(set: &Set) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for object in set.objects() {
+        if let Some(Object::Routing(routing)) = read(object) {
+            let kind = routing.kind.name();
+            let fields = routing.passed_over.iter();
+            all.extend(fields.map(|field| format!("{kind} {field}")));
+        }
+    }
+    all
 }

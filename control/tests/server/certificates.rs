@@ -146,6 +146,27 @@ async fn a_node_proxy_gets_identities_of_its_node_only() {
 }
 
 #[tokio::test]
+async fn a_waypoint_gets_its_own_certificate_and_no_others() {
+    let mut world = world_with_ztunnel().await;
+    // Both run where the waypoint runs.
+    world.change([
+        pod("shop", "waypoint-1", "waypoint", "node-a"),
+        pod("shop", "neighbour-1", "neighbour", "node-a"),
+    ]);
+    let ask = async |identity| ask(world.connect().await, Some(WAYPOINT), identity, 3600).await;
+    let own = "spiffe://cluster.local/ns/shop/sa/waypoint";
+    assert_eq!(leaf(&ask(None).await.unwrap()).0, own);
+    for other in [
+        "spiffe://cluster.local/ns/shop/sa/neighbour",
+        "spiffe://cluster.local/ns/istio-system/sa/ztunnel",
+        SLEEP_ID,
+    ] {
+        let refused = ask(Some(other)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{other}");
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_is_only_just_known_is_waited_for() {
     let mut world = world_with_ztunnel().await;
     let asked = ask(world.connect().await, Some(ZTUNNEL), Some(SLEEP_ID), 3600);

@@ -27,8 +27,12 @@ fn waypoint_pod(name: &str, account: &str) -> Change {
 }
 
 fn waypoint_pod_on(node: &str, name: &str, account: &str) -> Change {
+    replica_of("waypoint", node, name, account)
+}
+
+fn replica_of(waypoint: &str, node: &str, name: &str, account: &str) -> Change {
     let object = json!({
-        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "labels": {"gateway.networking.k8s.io/gateway-name": "waypoint"}},
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "labels": {"gateway.networking.k8s.io/gateway-name": waypoint}},
         "spec": {"nodeName": node, "serviceAccountName": account, "containers": []},
         "status": {"podIP": "10.0.0.9"},
     });
@@ -67,22 +71,26 @@ fn subsets(names: &[&str]) -> Change {
     )
 }
 
+fn gateway(name: &str) -> Change {
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": name, "namespace": "shop", "uid": "u"},
+        "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
+        "status": {"addresses": [{"type": "Hostname", "value": format!("{name}.shop.svc.cluster.local")}]},
+    });
+    Change::Applied(Object::Gateway(Box::new(Gateway::from(&parse(gateway)))))
+}
+
 fn shop() -> Vec<Change> {
     let namespace =
         json!({"metadata": {"name": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}});
-    let gateway = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
-        "metadata": {"name": "waypoint", "namespace": "shop", "uid": "u"},
-        "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
-        "status": {"addresses": [{"type": "Hostname", "value": "waypoint.shop.svc.cluster.local"}]},
-    });
     let web = json!({
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"clusterIP": "10.96.0.1", "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     });
     vec![
         Change::Applied(Object::Namespace(Namespace::from(&parse(namespace)))),
-        Change::Applied(Object::Gateway(Box::new(Gateway::from(&parse(gateway))))),
+        gateway("waypoint"),
         Change::Applied(Object::Service(Box::new(
             Service::from_kubernetes(&parse(web)).unwrap(),
         ))),
@@ -143,6 +151,52 @@ async fn a_waypoint_gets_its_own_resources_and_what_changes_of_them() {
     );
     world.change([routing(Kind::VirtualService, "web", &aborts)]);
     assert!(waypoint.silent().await, "the same again is nothing new");
+}
+
+#[tokio::test]
+async fn a_waypoint_beside_it_gets_none_of_them() {
+    let mut world = World::empty().await;
+    let api = json!({
+        "metadata": {"name": "api", "namespace": "shop", "labels": {"istio.io/use-waypoint": "neighbour"}},
+        "spec": {"clusterIP": "10.96.0.2", "selector": {"app": "api"}, "ports": [{"name": "http", "port": 80}]},
+    });
+    world.change(shop());
+    world.change([
+        gateway("neighbour"),
+        replica_of("neighbour", "node-a", "neighbour-1", "neighbour"),
+        Change::Applied(Object::Service(Box::new(
+            Service::from_kubernetes(&parse(api)).unwrap(),
+        ))),
+    ]);
+    for (token, own, others) in [(WAYPOINT, "|web.", "|api."), (NEIGHBOUR, "|api.", "|web.")] {
+        let mut proxy = Proxy::connect(&world, Some(token)).await.unwrap();
+        proxy.subscribe(CLUSTER, &[]).await;
+        let clusters = sent(&mut proxy).await;
+        let some = |of: &str| clusters.iter().any(|name| name.contains(of));
+        assert!(some(own) && !some(others), "{token}: {clusters:?}");
+        // Nor by asking for them by name.
+        for (url, name) in [(ENDPOINTS, others), (LISTENER, "main_internal")] {
+            let names = [WEB.replace("|web.", name), name.to_owned()];
+            proxy
+                .send(mesh::proto::discovery::DeltaDiscoveryRequest {
+                    type_url: url.to_owned(),
+                    resource_names_subscribe: names.into(),
+                    ..Default::default()
+                })
+                .await;
+            let told = proxy.next().await.unwrap();
+            proxy.answer(&told, None).await;
+            let bytes = told
+                .resources
+                .iter()
+                .filter_map(|one| one.resource.as_ref());
+            let told: String = bytes
+                .map(|one| String::from_utf8_lossy(&one.value).into_owned())
+                .collect();
+            assert!(!told.contains(others), "{token} is told of {others}");
+            assert_eq!(told.contains(own), url == LISTENER, "{token}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub(crate) const SLEEP: &str = "sleep";
 pub(crate) const WAYPOINT: &str = "waypoint-1";
 /// The token of another replica of it.
 pub(crate) const WAYPOINT_2: &str = "waypoint-2";
+/// The token of a replica of a waypoint beside it.
+pub(crate) const NEIGHBOUR: &str = "neighbour-1";
 /// The token of a pod that has a waypoint's label and not its account.
 pub(crate) const FORGED: &str = "forged-1";
 
@@ -62,6 +64,7 @@ impl Reviewer for Table {
             ZTUNNEL => Ok(caller("istio-system", "ztunnel", "ztunnel-a")),
             WAYPOINT => Ok(caller("shop", "waypoint", "waypoint-1")),
             WAYPOINT_2 => Ok(caller("shop", "waypoint", "waypoint-2")),
+            NEIGHBOUR => Ok(caller("shop", "neighbour", "neighbour-1")),
             FORGED => Ok(caller("shop", "sleep", "forged-1")),
             SLEEP => Ok(caller("default", "sleep", "sleep-1")),
             "down" => Err(ReviewError::Unavailable("no API server".to_owned())),

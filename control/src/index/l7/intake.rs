@@ -23,6 +23,8 @@ impl Index {
         let old = table.get(&key);
         let former = old.and_then(|old| old.good.clone());
         // The oldest of several counts: which it is may change with an object made anew.
+        let noted = !routing.passed_over.is_empty()
+            || old.is_some_and(|old| !old.routing.passed_over.is_empty());
         let same_age = old.is_none_or(|old| old.routing.source.created == routing.source.created);
         let good = match &routing.spec {
             Ok(spec) => Some(spec.clone()),
@@ -58,7 +60,7 @@ impl Index {
                 verdict,
             };
             self.verdicts.insert((kind, key.clone()), wish);
-        } else if route.is_some() || self.l7.said.knows(&(kind, key.clone())) {
+        } else if noted || route.is_some() || self.l7.said.knows(&(kind, key.clone())) {
             // What is wrong with its references is said when it is put to use; what was said of it
             // is to be written to the version that there is now.
             self.wish_of(&(kind, key.clone()));

@@ -109,6 +109,7 @@ impl Index {
     /// A status is written once there was something to say, and again when there is nothing any more.
     pub(in crate::index) fn wish_of(&mut self, object: &(Kind, Key)) {
         let (kind, key) = object;
+        let mut passed_over: &[String] = &[];
         let (source, route) = match kind {
             Kind::AuthorizationPolicy => {
                 let policy = self
@@ -120,6 +121,7 @@ impl Index {
             _ => {
                 let found = self.l7.routing.get(kind).and_then(|table| table.get(key));
                 let found = found.filter(|in_force| in_force.routing.spec.is_ok());
+                passed_over = found.map_or(&[], |in_force| &in_force.routing.passed_over);
                 let route = found.and_then(|in_force| in_force.routing.route());
                 (found.map(|in_force| in_force.routing.source.clone()), route)
             }
@@ -138,7 +140,7 @@ impl Index {
                 source,
                 route,
                 addresses: self.unwritten_addresses_of(object),
-                verdict: verdict.for_waypoints(),
+                verdict: verdict.for_waypoints().without(passed_over),
             },
         );
     }

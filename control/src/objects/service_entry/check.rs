@@ -186,7 +186,7 @@ mod tests {
             "metadata": {"name": "e", "namespace": "n"}, "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
-        super::super::ServiceEntry::read(&object).err()
+        super::super::ServiceEntry::read(&object, &mut Vec::new()).err()
     }
 
     #[test]

@@ -65,12 +65,11 @@ fn at_port(policy: &TrafficPolicy, port: u16) -> TrafficPolicy {
         ..policy.clone()
     };
     if let Some(special) = special {
-        made.load_balancer.clone_from(&special.policy.load_balancer);
-        made.connection_pool
-            .clone_from(&special.policy.connection_pool);
+        made.load_balancer.clone_from(&special.load_balancer);
+        made.connection_pool.clone_from(&special.connection_pool);
         made.outlier_detection
-            .clone_from(&special.policy.outlier_detection);
-        made.tls.clone_from(&special.policy.tls);
+            .clone_from(&special.outlier_detection);
+        made.tls.clone_from(&special.tls);
     }
     made
 }

@@ -44,6 +44,7 @@ pub(super) fn filters(
                     continue;
                 };
                 let PathModifier {
+                    r#type: _,
                     replace_full_path,
                     replace_prefix_match,
                 } = to.path.clone().unwrap_or_default();

@@ -297,6 +297,15 @@ impl Maker<'_> {
 fn of_operation(to: &To) -> Result<Vec<Attribute>, Why> {
     let none = Default::default();
     let operation = to.operation.as_ref().unwrap_or(&none);
+    let names = [
+        "hosts",
+        "notHosts",
+        "methods",
+        "notMethods",
+        "paths",
+        "notPaths",
+    ];
+    only(&operation.other, "to.operation", &names)?;
     let other = |name| listed(&operation.other, name);
     Ok(vec![
         ("hosts", other("hosts")?, other("notHosts")?),
@@ -314,6 +323,15 @@ fn of_operation(to: &To) -> Result<Vec<Attribute>, Why> {
 fn of_source(from: &From) -> Result<Vec<Attribute>, Why> {
     let none = Source::default();
     let source = from.source.as_ref().unwrap_or(&none);
+    let names = [
+        "requestPrincipals",
+        "notRequestPrincipals",
+        "trustDomains",
+        "notTrustDomains",
+        "remoteIpBlocks",
+        "notRemoteIpBlocks",
+    ];
+    only(&source.other, "from.source", &names)?;
     let other = |name| listed(&source.other, name);
     Ok(vec![
         (
@@ -352,6 +370,14 @@ fn of_source(from: &From) -> Result<Vec<Attribute>, Why> {
             source.not_ip_blocks.clone(),
         ),
     ])
+}
+
+/// A part that is not known asks for something that nobody would look at: a policy would allow more.
+fn only(other: &BTreeMap<String, Value>, place: &str, names: &[&str]) -> Result<(), Why> {
+    let odd = other.keys().find(|name| !names.contains(&name.as_str()));
+    odd.map_or(Ok(()), |name| {
+        Err(Why::Wrong(format!("{place}.{name} is not known")))
+    })
 }
 
 fn listed(other: &BTreeMap<String, Value>, name: &str) -> Result<Vec<String>, Why> {
