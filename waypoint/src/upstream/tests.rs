@@ -2,6 +2,7 @@
 
 mod bodies;
 mod choosing;
+mod lifetimes;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

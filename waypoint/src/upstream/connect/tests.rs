@@ -247,3 +247,43 @@ fn an_error_is_told_without_its_number() {
     let error = io::Error::from_raw_os_error(111);
     assert_eq!(in_words(&error), "Connection refused");
 }
+
+#[test]
+fn keepalive_probes_are_as_the_cluster_says() {
+    story(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let options = |tcp: &TcpStream| {
+            let socket = SockRef::from(tcp);
+            let on = socket.keepalive().unwrap();
+            let (idle, interval) = (
+                socket.tcp_keepalive_time().unwrap(),
+                socket.tcp_keepalive_interval().unwrap(),
+            );
+            (
+                on,
+                idle.as_secs(),
+                interval.as_secs(),
+                socket.tcp_keepalive_retries().unwrap(),
+            )
+        };
+        let asked = Keepalive {
+            probes: Some(5),
+            idle: Some(31),
+            interval: Some(7),
+        };
+        let tcp = dial(to, Some(&asked)).await.unwrap();
+        assert_eq!(options(&tcp), (true, 31, 7, 5));
+        let plain = dial(to, None).await.unwrap();
+        assert!(!options(&plain).0);
+        // What isn't said is as the system has it.
+        let (_, idle, interval, probes) = options(&plain);
+        let only = Keepalive {
+            probes: Some(5),
+            ..Keepalive::default()
+        };
+        let tcp = dial(to, Some(&only)).await.unwrap();
+        assert_eq!(options(&tcp), (true, idle, interval, 5));
+        assert_ne!(probes, 5);
+    });
+}
