@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::objects::Key;
-use crate::objects::mesh_config::{Providers, Tracers};
+use crate::objects::mesh_config::{Loggers, Providers, Tracers};
 
 /// What every translation needs to know of the mesh.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Mesh {
     pub providers: Arc<Providers>,
     /// Services that spans are told to.
     pub tracers: Arc<Tracers>,
+    /// Forms of access logs.
+    pub loggers: Arc<Loggers>,
 }
 
 impl Default for Mesh {
@@ -52,6 +54,7 @@ impl Default for Mesh {
             root_namespace: "istio-system".to_owned(),
             providers: Arc::default(),
             tracers: Arc::default(),
+            loggers: Arc::default(),
         }
     }
 }

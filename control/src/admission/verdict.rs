@@ -11,7 +11,9 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::index::Index;
-use crate::objects::mesh_config::{Common, Grpc, Provider, Providers, Tracer, Tracers, Zipkin};
+use crate::objects::mesh_config::{
+    Common, FileLog, Grpc, Provider, Providers, Tracer, Tracers, Zipkin,
+};
 use crate::objects::{
     AuthorizationPolicy, Change, Gateway, GatewayClass, Key, Kind, Namespace, Object,
     PeerAuthentication, Routing, Service,
@@ -74,6 +76,12 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
     let mut mesh = mesh.clone();
     mesh.providers = Arc::new(named.asked(&mesh, &key));
     mesh.tracers = Arc::new(named.told(&mesh, &key));
+    let loggers = named.loggers.iter();
+    mesh.loggers = Arc::new(
+        loggers
+            .map(|name| (name.clone(), FileLog::default()))
+            .collect(),
+    );
     let mut index = Index::new(mesh.clone());
     for object in around(&mesh, &key, &named) {
         index.apply(Change::Applied(object));
@@ -116,6 +124,8 @@ struct Named {
     provider: Option<String>,
     /// Who is told of spans, likewise.
     tracers: BTreeSet<String>,
+    /// Forms of access logs, likewise.
+    loggers: BTreeSet<String>,
 }
 
 impl Named {
@@ -126,10 +136,14 @@ impl Named {
         named.provider = provider.map(str::to_owned);
         let list =
             |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
-        let tracing = list(&object["spec"], "tracing").into_iter();
-        let tracers = tracing.flat_map(|one| list(&one, "providers"));
-        let tracers = tracers.filter_map(|one| Some(one["name"].as_str()?.to_owned()));
-        named.tracers = tracers.collect();
+        let providers = |field: &str| -> BTreeSet<String> {
+            let all = list(&object["spec"], field).into_iter();
+            let all = all.flat_map(|one| list(&one, "providers"));
+            all.filter_map(|one| Some(one["name"].as_str()?.to_owned()))
+                .collect()
+        };
+        named.tracers = providers("tracing");
+        named.loggers = providers("accessLogging");
         named
     }
 

@@ -124,6 +124,7 @@ impl Index {
         let Config {
             providers,
             tracers,
+            loggers,
             unused,
         } = match config.map(|config| (config.key, config.config)) {
             None => Config::default(),
@@ -141,7 +142,11 @@ impl Index {
         }
         if *self.mesh.tracers != tracers {
             self.mesh.tracers = Arc::new(tracers);
-            self.mark_tracing();
+            self.mark_telemetries(|spec| !spec.tracing.is_empty());
+        }
+        if *self.mesh.loggers != loggers {
+            self.mesh.loggers = Arc::new(loggers);
+            self.mark_telemetries(|spec| !spec.access_logging.is_empty());
         }
         if *self.mesh.providers == providers {
             return;

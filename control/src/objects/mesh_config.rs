@@ -1,9 +1,10 @@
 //! The mesh's configuration in Istio's form (key `mesh` of the ConfigMap `istio`), as far as control
-//! uses it: the services that AuthorizationPolicies with action CUSTOM ask, and those that spans are
-//! told to. What else it holds is for istiod, or is control's own flags here; it is named, so that
+//! uses it: the services that AuthorizationPolicies with action CUSTOM ask, those that spans are told to,
+//! and forms of access logs. What else it holds is for istiod, or is control's own flags here; it is named, so that
 //! nobody waits for it in vain.
 
 mod authz;
+mod logger;
 mod tracer;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use self::authz::{Body, Common, Grpc, Http, Provider};
+pub use self::logger::{FileLog, LogFormat};
 pub use self::tracer::{OpenTelemetry, OverGrpc, OverHttp, Tracer, Zipkin};
 use super::Key;
 
@@ -23,14 +25,13 @@ const MESH: &str = "mesh";
 /// The longest name of a provider, as istiod takes them: it becomes a part of others.
 const LONGEST: usize = 63;
 /// Kinds of provider that Istio knows and control has no use for.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 10] = [
     "lightstep",
     "datadog",
     "stackdriver",
     "opencensus",
     "skywalking",
     "prometheus",
-    "envoyFileAccessLog",
     "envoyHttpAls",
     "envoyTcpAls",
     "envoyOtelAls",
@@ -42,6 +43,9 @@ pub type Providers = BTreeMap<String, Provider>;
 
 /// Services that spans are told to, by the names that Telemetries use.
 pub type Tracers = BTreeMap<String, Tracer>;
+
+/// Access logs, by the names that Telemetries use.
+pub type Loggers = BTreeMap<String, FileLog>;
 
 /// The configuration as it was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +63,8 @@ pub struct Config {
     pub providers: Providers,
     /// Who may be told of spans.
     pub tracers: Tracers,
+    /// How requests may be logged.
+    pub loggers: Loggers,
     /// What in it control does not use.
     pub unused: Vec<String>,
 }
@@ -118,6 +124,17 @@ fn provider(config: &mut Config, mut fields: Map<String, Value>) -> Result<(), S
         ));
     };
     let place = format!("{name}: {kind}");
+    if kind == "envoyFileAccessLog" {
+        let logger = parsed::<FileLog>(value).and_then(|logger| logger.check().map(|()| logger));
+        // As with tracers below.
+        match logger {
+            Ok(logger) => drop(config.loggers.insert(name, logger)),
+            Err(problem) => config
+                .unused
+                .push(format!("extensionProviders {place}: {problem}")),
+        }
+        return Ok(());
+    }
     let tracer = match kind.as_str() {
         "opentelemetry" => Some(parsed(value.clone()).map(Tracer::OpenTelemetry)),
         "zipkin" => Some(parsed(value.clone()).map(Tracer::Zipkin)),
@@ -168,7 +185,7 @@ mod tests {
 
     #[test]
     fn providers_are_read_and_what_is_not_used_is_named() {
-        let text = "trustDomain: here\nextensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- {name: dyna, opentelemetry: {service: o, port: 1, resourceDetectors: {}}}\n- {name: lines, envoyFileAccessLog: {}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
+        let text = "trustDomain: here\nextensionProviders:\n- {name: otel, opentelemetry: {service: o, port: 1}}\n- {name: dyna, opentelemetry: {service: o, port: 1, resourceDetectors: {}}}\n- {name: lines, envoyFileAccessLog: {path: out}}\n- {name: short, envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: '%PROTOCOL%'}}}\n- {name: both, envoyFileAccessLog: {logFormat: {text: a, labels: {b: c}}}}\n- {name: afar, envoyHttpAls: {}}\n- name: ask\n  envoyExtAuthzGrpc: {service: shop/ask.shop.svc.cluster.local, port: 9000, timeout: 1s}\n";
         let read = read(text).unwrap();
         let common = read.providers["ask"].common();
         assert_eq!(read.providers.len(), 1);
@@ -180,12 +197,19 @@ mod tests {
             read.unused,
             [
                 "extensionProviders dyna: opentelemetry: resourceDetectors: unknown field `resourceDetectors`, expected one of `service`, `port`, `maxTagLength`, `http`, `grpc`",
-                "extensionProviders lines (envoyFileAccessLog)",
+                "extensionProviders lines: envoyFileAccessLog: path: \"out\" does not begin with a slash",
+                "extensionProviders both: envoyFileAccessLog: logFormat: text and labels exclude each other",
+                "extensionProviders afar (envoyHttpAls)",
                 "trustDomain",
             ]
         );
         assert_eq!(read.tracers["otel"].place(), ("o", 1));
         assert_eq!(read.tracers.len(), 1);
+        let format = read.loggers["short"].log_format.as_ref().unwrap();
+        assert_eq!(
+            (read.loggers.len(), format.text.as_str()),
+            (1, "%PROTOCOL%")
+        );
         for nothing in ["", "{}", "extensionProviders: []"] {
             assert_eq!(super::read(nothing), Ok(Config::default()), "{nothing}");
         }

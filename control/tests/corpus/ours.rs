@@ -21,6 +21,7 @@ pub(crate) fn resources(set: &Set) -> Resources {
     let mut index = Index::new(Mesh {
         providers: Arc::new(mesh.providers),
         tracers: Arc::new(mesh.tracers),
+        loggers: Arc::new(mesh.loggers),
         ..Mesh::default()
     });
     for object in set.objects() {

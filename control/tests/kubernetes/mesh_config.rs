@@ -25,6 +25,9 @@ fn control_reads_what_the_chart_makes_of_its_value() {
         of("[3].name=zipkin"),
         of("[3].zipkin.service=otel.shop.svc.cluster.local"),
         of("[3].zipkin.port=9411"),
+        of("[4].name=short"),
+        of("[4].envoyFileAccessLog.path=/dev/stdout"),
+        of("[4].envoyFileAccessLog.logFormat.labels.code=%RESPONSE_CODE%"),
     ];
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let objects = install::rendered(&values).unwrap().into_iter();
@@ -47,6 +50,8 @@ fn control_reads_what_the_chart_makes_of_its_value() {
     let host = "otel.shop.svc.cluster.local";
     assert_eq!(config.tracers["otel"].place(), (host, 4318));
     assert_eq!(config.tracers["zipkin"].place(), (host, 9411));
+    let format = config.loggers["short"].log_format.as_ref().unwrap();
+    assert_eq!(format.labels.as_ref().unwrap()["code"], "%RESPONSE_CODE%");
     let without = install::rendered(&[]).unwrap();
     let map = without.iter().find(|object| object["kind"] == "ConfigMap");
     assert_eq!(map, None, "one that is there already is left alone");

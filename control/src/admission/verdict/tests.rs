@@ -85,12 +85,6 @@ fn what_is_wrong_is_named_by_field_and_reason() {
         (
             "Telemetry",
             TELEMETRY,
-            json!({"accessLogging": [{"providers": [{"name": "lines"}]}]}),
-            "accessLogging.providers: \"lines\" is not served",
-        ),
-        (
-            "Telemetry",
-            TELEMETRY,
             json!({"selector": {"matchLabels": {"app": "a"}}, "tracing": [{}]}),
             "selector: a Telemetry for workloads",
         ),
@@ -205,7 +199,7 @@ fn what_is_right_or_only_early_is_stored() {
             "Telemetry",
             TELEMETRY,
             json!({
-                "accessLogging": [{"providers": [{"name": "envoy"}], "filter": {"expression": "response.code >= 500"}}],
+                "accessLogging": [{"providers": [{"name": "envoy"}, {"name": "later"}], "filter": {"expression": "response.code >= 500"}}],
                 "metrics": [{"overrides": [{"match": {"metric": "REQUEST_COUNT"}, "disabled": true}]}],
                 "tracing": [{"providers": [{"name": "otel"}], "randomSamplingPercentage": 10}],
             }),

@@ -158,11 +158,11 @@ impl Index {
         self.dirty.extend(attached);
     }
 
-    /// Marks the waypoints that listen to a Telemetry which speaks of tracing.
-    pub(in crate::index) fn mark_tracing(&mut self) {
+    /// Marks the waypoints that listen to a Telemetry which speaks of something.
+    pub(in crate::index) fn mark_telemetries(&mut self, speaks: impl Fn(&Telemetry) -> bool) {
         let speaking = self.of_kind(Kind::Telemetry).into_iter();
         let speaking: Vec<(Key, Arc<Spec>)> = speaking
-            .filter(|(_, spec)| matches!(spec, Spec::Telemetry(spec) if !spec.tracing.is_empty()))
+            .filter(|(_, spec)| matches!(spec, Spec::Telemetry(spec) if speaks(spec)))
             .map(|(routing, spec)| (routing.source.key.clone(), Arc::new(spec.clone())))
             .collect();
         for (key, spec) in speaking {

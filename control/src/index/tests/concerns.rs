@@ -601,6 +601,42 @@ fn the_mesh_configuration_concerns_where_a_policy_asks() {
 }
 
 #[test]
+fn the_mesh_configuration_concerns_where_requests_are_logged() {
+    let mut index = world();
+    let index = &mut index;
+    let spec = json!({
+        "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "x"}],
+        "accessLogging": [{"providers": [{"name": "short"}]}],
+    });
+    index.apply(object(istio("Telemetry", "shop", "t", spec)));
+    let spans = json!({"tracing": [{"providers": [{"name": "otel"}]}]});
+    index.apply(object(istio("Telemetry", "bank", "t", spans)));
+    recomputed(index);
+    let config = |format: &str| {
+        let mesh = format!(
+            "extensionProviders: [{{name: short, envoyFileAccessLog: {{logFormat: {{text: '{format}'}}}}}}]"
+        );
+        object(
+            json!({"kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+        )
+    };
+    let said = |index: &mut Index| {
+        let wishes = index.take_wishes().into_iter();
+        let own = wishes.filter(|wish| *wish.source.key.namespace == *"shop");
+        own.map(|wish| wish.verdict.message).collect::<String>()
+    };
+    let nobody = said(index);
+    assert!(nobody.contains("no envoyFileAccessLog"), "{nobody}");
+    index.apply(config("%PROTOCOL%"));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    assert_eq!(said(index), "in force at waypoints");
+    index.apply(config("%DURATION%"));
+    assert_eq!(recomputed(index), ["shop/x"]);
+    index.apply(config("%DURATION%"));
+    assert!(recomputed(index).is_empty(), "the same again");
+}
+
+#[test]
 fn the_mesh_configuration_concerns_where_spans_are_told() {
     let mut index = world();
     let index = &mut index;

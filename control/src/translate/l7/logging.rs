@@ -1,12 +1,17 @@
-//! Where requests and connections are written down: Istio's own line, on standard output.
+//! Where requests and connections are written down: Istio's own line, on standard output, or a form of the
+//! mesh configuration's.
 
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
 
 use envoy_types::pb::envoy::extensions::access_loggers::filters::cel::v3 as cel;
 
+use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value};
+use serde_json::Value as Json;
+
 use super::api::{accesslog, any, core, format_string};
 use super::telemetry::{Logged, logged};
 use super::view::{Target, View};
+use crate::objects::mesh_config::{FileLog, LogFormat};
 
 /// (istio/istio, `pilot/pkg/model/telemetry_logging.go`, `EnvoyTextLogFormat`)
 const LINE: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
@@ -27,9 +32,76 @@ pub(super) fn logs(
     service: Option<&Target>,
     which: &Which,
 ) -> Vec<accesslog::AccessLog> {
+    let by_provider = logged(view, service).into_iter();
+    let made = by_provider.map(|(provider, logged)| {
+        let log = file_log(view.mesh.loggers.get(&provider));
+        accesslog::AccessLog {
+            name: "envoy.access_loggers.file".to_owned(),
+            filter: filter(which, logged),
+            config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&log))),
+        }
+    });
+    made.collect()
+}
+
+/// The file, and the form of what is written there: one of the mesh configuration's, or Istio's own.
+/// (istio/istio, `pilot/pkg/model/telemetry_logging.go`, `fileAccessLogFromTelemetry`)
+fn file_log(said: Option<&FileLog>) -> file::FileAccessLog {
+    let path = said.map_or("", |said| &said.path);
+    let format = said.and_then(|said| said.log_format.as_ref());
+    let mut made = match format {
+        Some(LogFormat {
+            labels: Some(labels),
+            ..
+        }) => core::SubstitutionFormatString {
+            format: Some(core::substitution_format_string::Format::JsonFormat(
+                structure(labels),
+            )),
+            json_format_options: Some(core::JsonFormatOptions::default()),
+            ..Default::default()
+        },
+        Some(LogFormat { text, .. }) if !text.is_empty() => match text.ends_with('\n') {
+            true => format_string(text),
+            false => format_string(&format!("{text}\n")),
+        },
+        _ => format_string(LINE),
+    };
+    // Without a form of one's own nothing else is asked for either.
+    made.omit_empty_values = said.is_some_and(|said| said.omit_empty_values && format.is_some());
+    file::FileAccessLog {
+        path: if path.is_empty() { "/dev/stdout" } else { path }.to_owned(),
+        access_log_format: Some(file::file_access_log::AccessLogFormat::LogFormat(made)),
+    }
+}
+
+fn structure(fields: &serde_json::Map<String, Json>) -> Struct {
+    let fields = fields.iter();
+    Struct {
+        fields: fields
+            .map(|(name, value)| (name.clone(), structured(value)))
+            .collect(),
+    }
+}
+
+fn structured(value: &Json) -> Value {
+    use value::Kind;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Json::String(value) => Kind::StringValue(value.clone()),
+        Json::Array(values) => Kind::ListValue(ListValue {
+            values: values.iter().map(structured).collect(),
+        }),
+        Json::Object(fields) => Kind::StructValue(structure(fields)),
+    };
+    Value { kind: Some(kind) }
+}
+
+/// Which of what happens is written down.
+fn filter(which: &Which, logged: Logged) -> Option<accesslog::AccessLogFilter> {
     use accesslog::access_log_filter::FilterSpecifier;
-    let expression = match logged(view, service) {
-        Logged::Nothing => return Vec::new(),
+    let expression = match logged {
         Logged::All => None,
         Logged::Where(expression) => Some(expression),
     };
@@ -70,21 +142,10 @@ pub(super) fn logs(
             filter_specifier: Some(filter),
         });
     let mut filters: Vec<_> = filters.collect();
-    let filter = match filters.len() {
+    match filters.len() {
         0 | 1 => filters.pop(),
         _ => Some(accesslog::AccessLogFilter {
             filter_specifier: Some(FilterSpecifier::AndFilter(accesslog::AndFilter { filters })),
         }),
-    };
-    let log = file::FileAccessLog {
-        path: "/dev/stdout".to_owned(),
-        access_log_format: Some(file::file_access_log::AccessLogFormat::LogFormat(
-            format_string(LINE),
-        )),
-    };
-    vec![accesslog::AccessLog {
-        name: "envoy.access_loggers.file".to_owned(),
-        filter,
-        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(any(&log))),
-    }]
+    }
 }
