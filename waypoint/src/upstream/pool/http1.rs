@@ -4,6 +4,7 @@
 //! way ([`Release::drive`]): two wake-ups less a request. Idle ones are driven when they are looked
 //! at, which is also when it shows that one has been closed.
 
+mod heard;
 mod quiet;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use crate::upstream::choice::Choice;
 use crate::upstream::connect::{Opened, Purpose};
 use crate::upstream::failure::{FailureKind, Reset};
 use crate::upstream::head;
+use heard::Heard;
 use quiet::Quiet;
 
 /// Most bytes that are buffered for one connection, each way; a head must fit. hyper reads as much of
@@ -165,7 +167,7 @@ impl<B: RequestBody> Pool<B> {
             builder.preserve_header_case(true);
         }
         let (sender, connection) = builder
-            .handshake(TokioIo::new(wire))
+            .handshake(TokioIo::new(Heard::new(wire)))
             .await
             .map_err(|_| FailureKind::Reset(Reset::Connection))?;
         let now = Instant::now();

@@ -1,6 +1,8 @@
 //! Bodies over HTTP/1 connections, which whoever reads the answer drives: nothing may stall, whatever
 //! is read, or given up, when.
 
+use std::io::{Read as _, Write as _};
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
@@ -73,34 +75,60 @@ fn an_answer_that_is_given_up_ends_its_connection_and_nothing_else() {
     });
 }
 
+/// A server that answers each connection at once, has read little of it, and then closes: first when the
+/// other side has closed too, or else with most of it unread, which is a reset. It has a thread of its
+/// own, so that its reset comes at any moment.
+fn refuses(answer: &'static [u8], waits: bool) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let (mut tcp, mut buffer) = (tcp.unwrap(), [0; 1024]);
+            let _ = tcp.read(&mut buffer).unwrap();
+            tcp.write_all(answer).unwrap();
+            while waits && tcp.read(&mut buffer).is_ok_and(|read| read > 0) {}
+        }
+    });
+    address
+}
+
 #[test]
 fn an_answer_may_come_before_its_request_is_read() {
     story(async {
-        // It refuses at once, reads nothing more, and closes.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        spawn_local(async move {
-            while let Ok((mut tcp, _)) = listener.accept().await {
-                let mut buffer = [0; 1024];
-                let _ = tcp.read(&mut buffer).await.unwrap();
-                let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
-                tcp.write_all(answer).await.unwrap();
-                // Until the other side has closed too.
-                while tcp.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+        for waits in [true, false] {
+            let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+            let address = refuses(answer, waits);
+            let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+            let down = down();
+            let choice = Choice::new(&down);
+            for _ in 0..if waits { 2 } else { 200 } {
+                let request = post(Bytes::from(vec![0; 16 << 20]));
+                let sending = upstreams.send(&cluster, &choice, Permit::by_waypoint(), request);
+                let sent = sending.await.unwrap();
+                assert_eq!(sent.response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+                assert!(
+                    !sent.reused,
+                    "what was left unsent can't be followed by a request"
+                );
             }
-        });
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_is_not_whole_after_a_reset() {
+    story(async {
+        let answer = b"HTTP/1.1 413 Too Large\r\n\r\nperhaps not all";
+        let address = refuses(answer, false);
         let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
         let down = down();
         let choice = Choice::new(&down);
-        for _ in 0..2 {
-            let request = post(Bytes::from(vec![0; 64 << 20]));
+        for _ in 0..100 {
+            let request = post(Bytes::from(vec![0; 16 << 20]));
             let sending = upstreams.send(&cluster, &choice, Permit::by_waypoint(), request);
             let sent = sending.await.unwrap();
             assert_eq!(sent.response.status(), StatusCode::PAYLOAD_TOO_LARGE);
-            assert!(
-                !sent.reused,
-                "what was left unsent can't be followed by a request"
-            );
+            assert!(sent.response.into_body().collect().await.is_err());
         }
     });
 }
