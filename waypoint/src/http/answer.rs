@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, HeaderName, Method, Response, Version};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
@@ -233,6 +233,12 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
         web::tell(headers, status, words);
     }
     say_who(flow, headers);
+    // Whoever has not sent its request in time is not waited for: the connection ends with this.
+    let late = exchange.status == Some(StatusCode::REQUEST_TIMEOUT);
+    let is_ours = exchange.details != "via_upstream";
+    if flow.asked.version < Version::HTTP_2 && (flow.http.is_ending() || late && is_ours) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let telemetry = &flow.http.connection.local.telemetry;
     telemetry.answered(&flow.view.chain, exchange, headers);
 }
@@ -256,9 +262,6 @@ fn say_who(flow: &Flow<'_>, headers: &mut HeaderMap) {
         && let Ok(via) = HeaderValue::from_str(via)
     {
         headers.append(header::VIA, via);
-    }
-    if flow.http.is_ending() && flow.asked.version < Version::HTTP_2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
