@@ -210,7 +210,11 @@ impl<B: RequestBody> Pool<B> {
 impl<B> Line<B> {
     /// Whether it takes a request now, as far as can be seen.
     fn is_ready(&self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.borrow().is_ready()
+        self.drive(&mut Context::from_waker(Waker::noop())) && self.takes_requests()
+    }
+
+    fn takes_requests(&self) -> bool {
+        self.sender.borrow().is_ready() && !self.written.is_broken()
     }
 
     /// Lets the connection go on. False where there is nothing to drive (any more).
@@ -259,7 +263,7 @@ impl<B> Line<B> {
         let age = http
             .max_duration
             .is_some_and(|most| self.made.elapsed() >= most);
-        requests || age || !self.sender.borrow().is_ready() && !self.is_ready()
+        requests || age || !self.takes_requests() && !self.is_ready()
     }
 }
 
@@ -283,7 +287,7 @@ impl<B> Drop for Line<B> {
     /// One that rests is closed in an orderly way, which takes a while: in TLS and in tunnels a peer
     /// could take a sudden end for a broken one. One that doesn't just ends.
     fn drop(&mut self) {
-        let rests = self.sender.borrow().is_ready();
+        let rests = self.takes_requests();
         if let Some(driver) = self.driver.take().filter(|_| rests) {
             self.alive.pool.closing.put(driver);
         }

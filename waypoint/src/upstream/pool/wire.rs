@@ -1,8 +1,9 @@
-//! A count of what was written to a connection: whether anything of a request left is known, not
-//! guessed.
+//! A count of what was written to a connection, and whether it broke: whether anything of a request left,
+//! and whether another may follow, is known, not guessed.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use mesh::tap::{Tap, Tapped};
 
@@ -13,19 +14,35 @@ pub(super) type Wire = Tapped<Io, Written>;
 
 /// Bytes written to a connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Written(Arc<AtomicU64>);
+pub(super) struct Written(Arc<Account>);
+
+#[derive(Debug, Default)]
+struct Account {
+    bytes: AtomicU64,
+    broken: AtomicBool,
+}
 
 impl Written {
     /// How many so far.
     pub(super) fn now(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.bytes.load(Relaxed)
+    }
+
+    /// Whether reading or writing has failed. The connection's own driver may not know yet.
+    pub(super) fn is_broken(&self) -> bool {
+        self.0.broken.load(Relaxed)
     }
 }
 
 impl Tap for Written {
     fn wrote(&self, count: usize) {
         // Only this connection writes it: no need for an atomic addition.
-        self.0.store(self.now() + count as u64, Relaxed);
+        let bytes = self.now() + count as u64;
+        self.0.bytes.store(bytes, Relaxed);
+    }
+
+    fn failed(&self, _error: &io::Error) {
+        self.0.broken.store(true, Relaxed);
     }
 }
 
