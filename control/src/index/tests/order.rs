@@ -71,7 +71,7 @@ fn made(kind: usize, namespace: &str, name: &str, choice: [u8; 4]) -> Value {
             "kind": "Pod",
             // Every other one may be a waypoint's replica.
             "metadata": if choice[0].is_multiple_of(2) { replica(meta, &pick(&["o0", "o1"], 1)) } else { meta },
-            "spec": {"serviceAccountName": pick(&["x", "y", "o0", "o1"], 3), "nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
+            "spec": {"serviceAccountName": if choice[0].is_multiple_of(2) { pick(&["o0", "o1"], 1) } else { pick(&["x", "y"], 3) }, "nodeName": pick(&["node-a", "node-b", ""], 1), "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8000 + i32::from(choice[3])}]}]},
             "status": {"podIPs": if choice[2].is_multiple_of(4) { json!([]) } else { json!([{"ip": format!("10.0.0.{}", choice[2])}]) }},
         }),
         Kind::Service => {
