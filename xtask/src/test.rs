@@ -18,6 +18,14 @@ const UNIT: Duration = Duration::from_secs(5 * 60);
 const LAB: Duration = Duration::from_secs(10 * 60);
 const CLUSTER: Duration = Duration::from_secs(30 * 60);
 
+/// Programs that take minutes and hardly work meanwhile: they wait for time limits that are tested, and
+/// for an API server to be ready.
+const WAITS: [(&str, &str); 3] = [
+    ("control", "kubernetes"),
+    ("oracle", "h2spec"),
+    ("oracle", "tables"),
+];
+
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -89,6 +97,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         image::run(project)?;
         rooms::tools(project, true)?;
     }
+    let mut waiting = Vec::new();
     for program in build::tests(project, &["--workspace"])? {
         let (who, limit) = match program.package.as_str() {
             "e2e" => continue,
@@ -97,19 +106,22 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             // Its unit tests make control groups.
             "cluster" => (As::Root, UNIT),
             "control" if program.name == "kubernetes" && options.quick => continue,
-            "control" if program.name == "kubernetes" => (As::User, LAB),
             // istioctl is built along with the cluster's tools.
             "oracle" if program.name == "istioctl" && options.quick => continue,
             // Its lab is the lab's, with a waypoint in it.
             "oracle" if program.name == "lab" => (As::Root, LAB),
-            // Every case twice, at listeners and in tunnels.
-            "oracle" if program.name == "tables" => (As::User, LAB),
             "lab" => (As::Root, LAB),
             "ztunnel" if program.name.starts_with("capture") => (As::Root, LAB),
             _ => (As::User, UNIT),
         };
+        if WAITS.contains(&(program.package.as_str(), program.name.as_str())) {
+            let command = command_of(project, &program, &who);
+            waiting.push((name_of(&program), command));
+            continue;
+        }
         one(project, &mut suite, &program, &who, limit)?;
     }
+    suite.tests_side_by_side(&mut waiting, LAB)?;
     if !options.quick {
         cluster_stories(project, &mut suite, &Control::ALL, None)?;
     }
@@ -187,8 +199,12 @@ fn one(
     who: &As,
     limit: Duration,
 ) -> Result<()> {
-    let name = format!("{} {}", program.package, program.name);
-    suite.tests(&name, &mut command_of(project, program, who), limit)
+    let mut command = command_of(project, program, who);
+    suite.tests(&name_of(program), &mut command, limit)
+}
+
+fn name_of(program: &Program) -> String {
+    format!("{} {}", program.package, program.name)
 }
 
 fn command_of(project: &Project, program: &Program, who: &As) -> Command {
