@@ -195,11 +195,17 @@ fn protos(root: &Path, folder: &str) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The folder of `.proto` files in the package of the crate `envoy-types`, wherever cargo has it.
+/// The folder of `.proto` files in the package of the crate `envoy-types`, wherever cargo has it. Cargo
+/// answers once it has all of the workspace's packages for this platform; on a fresh machine it has only
+/// those of the build under way, and fetches the others, which a test would fetch anyway.
 fn envoy_protos() -> Result<PathBuf, Error> {
     let cargo = std::env::var("CARGO")?;
-    let asked = ["metadata", "--format-version=1", "--offline", "--locked"];
-    let output = Command::new(cargo).args(asked).output()?;
+    let platform = std::env::var("HOST")?;
+    let asked = ["metadata", "--format-version=1", "--locked"];
+    let output = Command::new(cargo)
+        .args(asked)
+        .args(["--filter-platform", &platform])
+        .output()?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("cargo metadata: {why}").into());
