@@ -24,7 +24,7 @@ use super::{Choice, Refused, Sent, Shared, TlsConfigs, Upstreams};
 use crate::connection::Downstream;
 use crate::model::cluster::*;
 use crate::model::endpoint::*;
-use crate::model::snapshot::{ClusterEntry, Current};
+use crate::model::snapshot::{ClusterEntry, Current, Snapshot};
 use crate::model::testing;
 pub(super) use crate::model::testing::endpoints;
 use crate::model::tls::ClientTls;
@@ -73,8 +73,30 @@ pub(super) fn entry(cluster: Cluster, addresses: &[SocketAddr]) -> Arc<ClusterEn
     })
 }
 
-pub(super) fn upstreams() -> Upstreams<Body> {
-    Upstreams::new(Shared::default(), Current::default(), None, Arc::new(NoTls))
+/// A configuration that has this cluster. A worker soon forgets one that is in none, and whatever it
+/// kept of it: its connections, and whose turn it is.
+pub(super) fn publish(current: &Current, cluster: &Arc<ClusterEntry>) {
+    current.publish(Snapshot {
+        version: 1,
+        clusters: [(cluster.cluster.name.clone(), cluster.clone())].into(),
+        ..Snapshot::default()
+    });
+}
+
+/// A worker's upstream side where this cluster is in force.
+pub(super) fn in_force(cluster: &Arc<ClusterEntry>) -> Upstreams<Body> {
+    let current = Current::default();
+    publish(&current, cluster);
+    Upstreams::new(Shared::default(), current, None, Arc::new(NoTls))
+}
+
+/// A worker's upstream side, and a cluster that is in force there.
+pub(super) fn reaching(
+    cluster: Cluster,
+    addresses: &[SocketAddr],
+) -> (Upstreams<Body>, Arc<ClusterEntry>) {
+    let cluster = entry(cluster, addresses);
+    (in_force(&cluster), cluster)
 }
 
 pub(super) fn down() -> Downstream {

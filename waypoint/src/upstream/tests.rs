@@ -26,7 +26,7 @@ use crate::model::cluster::UpstreamProtocol;
 fn a_connection_is_kept_for_the_next_request() {
     story(async {
         let server = named("a").await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[server.address]));
+        let (upstreams, cluster) = reaching(cluster(), &[server.address]);
         for turn in 0..20 {
             let sent = ask(&upstreams, &cluster).await.unwrap();
             assert_eq!(sent.reused, turn > 0);
@@ -43,8 +43,7 @@ fn a_connection_is_kept_for_the_next_request() {
 fn endpoints_take_turns_and_new_ones_join() {
     story(async {
         let (a, b, c) = (named("a").await, named("b").await, named("c").await);
-        let upstreams = upstreams();
-        let cluster = entry(cluster(), &[a.address, b.address]);
+        let (upstreams, cluster) = reaching(cluster(), &[a.address, b.address]);
         let mut names = BTreeSet::new();
         for _ in 0..2 {
             names.insert(text(ask(&upstreams, &cluster).await.unwrap()).await);
@@ -68,14 +67,12 @@ fn an_endpoint_that_refuses_is_passed_over() {
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = gone.local_addr().unwrap();
         drop(gone);
-        let upstreams = upstreams();
-        let cluster = entry(cluster(), &[a.address, nobody]);
+        let (upstreams, cluster) = reaching(cluster(), &[a.address, nobody]);
         for _ in 0..6 {
             let sent = ask(&upstreams, &cluster).await.unwrap();
             assert_eq!(text(sent).await, "a");
         }
-        let only = entry(super::test_rig::cluster(), &[nobody]);
-        let upstreams = super::test_rig::upstreams();
+        let (upstreams, only) = reaching(super::test_rig::cluster(), &[nobody]);
         let refused = ask(&upstreams, &only).await.unwrap_err();
         assert_eq!(refused.failure.flag(), "UF");
         assert_eq!(
@@ -102,7 +99,7 @@ fn a_connection_that_was_closed_while_idle_costs_nothing() {
                 tcp.write_all(answer).await.unwrap();
             }
         });
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         for _ in 0..20 {
             assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
         }
@@ -119,7 +116,7 @@ fn a_request_that_was_written_and_not_answered_says_so() {
             let mut buffer = [0; 1024];
             let _ = tcp.read(&mut buffer).await.unwrap();
         });
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         let refused = ask(&upstreams, &cluster).await.unwrap_err();
         assert_eq!(refused.failure.kind, FailureKind::Reset(Reset::Connection));
         assert!(refused.failure.sent && !refused.failure.reused);
@@ -141,7 +138,7 @@ fn a_kept_connection_that_ends_under_a_request_is_told_from_a_fresh_one() {
             tcp.write_all(answer).await.unwrap();
             let _ = tcp.read(&mut buffer).await.unwrap();
         });
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
         let refused = ask(&upstreams, &cluster).await.unwrap_err();
         assert!(refused.failure.stale(), "{:?}", refused.failure);
@@ -172,7 +169,7 @@ fn http2_connections_that_say_goaway_are_replaced_unnoticed() {
         });
         let mut cluster = cluster();
         cluster.http.protocol = UpstreamProtocol::Http2;
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        let (upstreams, cluster) = reaching(cluster, &[address]);
         for _ in 0..20 {
             assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
         }
@@ -208,7 +205,7 @@ fn a_second_request_waits_and_a_third_overflows() {
         let mut cluster = cluster();
         cluster.breakers.connections = 1;
         cluster.breakers.pending = 1;
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+        let (upstreams, cluster) = reaching(cluster, &[server.address]);
         let asking = |upstreams: Upstreams<_>, cluster: Arc<_>| {
             spawn_local(async move { text(ask(&upstreams, &cluster).await.unwrap()).await })
         };
@@ -233,7 +230,7 @@ fn what_was_given_up_frees_its_place() {
         let (server, _go) = held(Version::HTTP_11).await;
         let mut cluster = cluster();
         cluster.breakers.requests = 1;
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+        let (upstreams, cluster) = reaching(cluster, &[server.address]);
         let down = down();
         let mut choice = Choice::new(&down);
         choice.timeout = Some(Duration::from_millis(20));
@@ -252,7 +249,7 @@ fn http2_shares_a_connection_and_writes_the_host_into_the_uri() {
         let (server, go) = held(Version::HTTP_2).await;
         let mut cluster = cluster();
         cluster.http.protocol = UpstreamProtocol::Http2;
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+        let (upstreams, cluster) = reaching(cluster, &[server.address]);
         let tasks: Vec<_> = (0..10)
             .map(|_| {
                 let (upstreams, cluster) = (upstreams.clone(), cluster.clone());
@@ -283,7 +280,7 @@ fn http2_opens_another_connection_where_streams_are_full() {
         let mut cluster = cluster();
         cluster.http.protocol = UpstreamProtocol::Http2;
         cluster.http.max_streams = Some(2);
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+        let (upstreams, cluster) = reaching(cluster, &[server.address]);
         let tasks: Vec<_> = (0..4)
             .map(|_| {
                 let (upstreams, cluster) = (upstreams.clone(), cluster.clone());
@@ -311,7 +308,7 @@ fn a_connection_for_bytes_half_closes() {
             tcp.write_all(b"got it").await.unwrap();
             all
         });
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         let down = down();
         let choice = Choice::new(&down);
         let connecting = upstreams.connect(&cluster, &choice, Permit::by_waypoint());
@@ -331,7 +328,7 @@ fn a_connection_for_bytes_half_closes() {
 fn an_endpoint_that_goes_finishes_what_it_has() {
     story(async {
         let (server, go) = held(Version::HTTP_11).await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[server.address]));
+        let (upstreams, cluster) = reaching(cluster(), &[server.address]);
         let other = named("other").await;
         let running = {
             let (upstreams, cluster) = (upstreams.clone(), cluster.clone());
@@ -361,7 +358,7 @@ fn a_connection_serves_only_so_many_requests_where_that_is_limited() {
             let mut cluster = cluster();
             cluster.http.protocol = protocol;
             cluster.http.max_requests = Some(2);
-            let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+            let (upstreams, cluster) = reaching(cluster, &[server.address]);
             for _ in 0..6 {
                 text(ask(&upstreams, &cluster).await.unwrap()).await;
             }
@@ -373,7 +370,7 @@ fn a_connection_serves_only_so_many_requests_where_that_is_limited() {
 #[test]
 fn retries_have_a_limit_of_their_own() {
     story(async {
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[]));
+        let (upstreams, cluster) = reaching(cluster(), &[]);
         let places: Vec<_> = (0..3).map(|_| upstreams.retry(&cluster).unwrap()).collect();
         assert!(upstreams.retry(&cluster).is_none());
         drop(places);

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::model::cluster::{TransportMatch, UpstreamProtocol};
-use crate::model::snapshot::Current;
+use crate::model::snapshot::{ClusterEntry, Current};
 use crate::model::tls::TlsVersions;
 use crate::upstream::test_rig::*;
 use crate::upstream::{Shared, Upstreams};
@@ -103,8 +103,10 @@ fn tls(sni: &str) -> Transport {
     }))
 }
 
-fn upstreams_trusting(trusting: Arc<Trusting>) -> Upstreams<Body> {
-    Upstreams::new(Shared::default(), Current::default(), None, trusting)
+fn upstreams_trusting(trusting: Arc<Trusting>, cluster: &Arc<ClusterEntry>) -> Upstreams<Body> {
+    let current = Current::default();
+    publish(&current, cluster);
+    Upstreams::new(Shared::default(), current, None, trusting)
 }
 
 #[test]
@@ -121,10 +123,8 @@ fn alpn_decides_which_http_is_spoken() {
             let mut cluster = cluster();
             cluster.transport = tls(HOST);
             cluster.http.protocol = UpstreamProtocol::Alpn;
-            let (upstreams, cluster) = (
-                upstreams_trusting(trusting.clone()),
-                entry(cluster, &[address]),
-            );
+            let cluster = entry(cluster, &[address]);
+            let upstreams = upstreams_trusting(trusting.clone(), &cluster);
             for turn in 0..3 {
                 let sent = ask(&upstreams, &cluster).await.unwrap();
                 assert_eq!(sent.response.version(), version);
@@ -142,7 +142,8 @@ fn a_certificate_of_another_host_is_refused() {
         let address = trusting.server(&["http/1.1"]).await;
         let mut cluster = cluster();
         cluster.transport = tls("other.example");
-        let (upstreams, cluster) = (upstreams_trusting(trusting), entry(cluster, &[address]));
+        let cluster = entry(cluster, &[address]);
+        let upstreams = upstreams_trusting(trusting, &cluster);
         let refused = ask(&upstreams, &cluster).await.unwrap_err();
         let reason = refused.failure.transport_failure().unwrap();
         assert!(reason.starts_with("TLS_error: "), "{reason}");
@@ -155,7 +156,7 @@ fn a_secret_that_is_missing_is_named() {
         let server = named("plain").await;
         let mut cluster = cluster();
         cluster.transport = tls(HOST);
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+        let (upstreams, cluster) = reaching(cluster, &[server.address]);
         let refused = ask(&upstreams, &cluster).await.unwrap_err();
         let reason = refused.failure.transport_failure();
         assert_eq!(reason, Some("TLS_error: no secrets here"));
@@ -177,7 +178,7 @@ fn metadata_chooses_the_transport() {
         let cluster = entry(cluster, &[]);
         let set = endpoints(vec![Arc::new(in_tls), endpoint(plain.address)]);
         cluster.endpoints.store(Arc::new(set));
-        let upstreams = upstreams_trusting(trusting);
+        let upstreams = upstreams_trusting(trusting, &cluster);
         let mut answers = Vec::new();
         for _ in 0..2 {
             answers.push(text(ask(&upstreams, &cluster).await.unwrap()).await);
@@ -205,7 +206,7 @@ fn a_proxy_header_comes_before_everything() {
         });
         let mut cluster = cluster();
         cluster.transport = Transport::ProxyProtocol(1, Box::new(Transport::Plain));
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        let (upstreams, cluster) = reaching(cluster, &[address]);
         let sent = ask(&upstreams, &cluster).await.unwrap();
         assert_eq!(sent.response.status(), 204);
         let seen = server.await.unwrap();
@@ -222,10 +223,8 @@ fn connecting_has_a_limit_that_includes_the_handshake() {
         cluster.connect_timeout = Duration::from_millis(30);
         cluster.transport = tls(HOST);
         let address = silent.local_addr().unwrap();
-        let (upstreams, cluster) = (
-            upstreams_trusting(Trusting::new()),
-            entry(cluster, &[address]),
-        );
+        let cluster = entry(cluster, &[address]);
+        let upstreams = upstreams_trusting(Trusting::new(), &cluster);
         let refused = ask(&upstreams, &cluster).await.unwrap_err();
         assert_eq!(refused.failure.kind, FailureKind::ConnectTimeout);
         assert_eq!(refused.failure.flag(), "UF");

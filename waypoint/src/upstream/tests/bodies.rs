@@ -34,7 +34,7 @@ fn a_large_body_comes_back_whole() {
             },
         )
         .await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[server.address]));
+        let (upstreams, cluster) = reaching(cluster(), &[server.address]);
         let down = down();
         let choice = Choice::new(&down);
         for turn in 0..3_u8 {
@@ -62,7 +62,7 @@ fn an_answer_that_is_given_up_ends_its_connection_and_nothing_else() {
             Response::new(Full::new(Bytes::from(vec![0; LARGE])))
         })
         .await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[server.address]));
+        let (upstreams, cluster) = reaching(cluster(), &[server.address]);
         for _ in 0..3 {
             let sent = ask(&upstreams, &cluster).await.unwrap();
             assert!(!sent.reused);
@@ -98,7 +98,7 @@ fn an_answer_may_come_before_its_request_is_read() {
         for waits in [true, false] {
             let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
             let address = refuses(answer, waits);
-            let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+            let (upstreams, cluster) = reaching(cluster(), &[address]);
             let down = down();
             let choice = Choice::new(&down);
             for _ in 0..if waits { 2 } else { 200 } {
@@ -120,7 +120,7 @@ fn an_answer_that_ends_with_its_connection_is_not_whole_after_a_reset() {
     story(async {
         let answer = b"HTTP/1.1 413 Too Large\r\n\r\nperhaps not all";
         let address = refuses(answer, false);
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         let down = down();
         let choice = Choice::new(&down);
         for _ in 0..100 {
@@ -148,7 +148,7 @@ fn an_upgraded_connection_is_handed_over() {
             let (mut read, mut write) = tcp.split();
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         let down = down();
         let choice = Choice::new(&down);
         let mut request = get("/");
@@ -181,7 +181,7 @@ fn resting_connections_are_closed_when_their_endpoint_goes() {
             tcp.read(&mut buffer).await
         });
         let other = named("other").await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[address]));
+        let (upstreams, cluster) = reaching(cluster(), &[address]);
         assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
         assert!(!ended.is_finished());
         let set = endpoints(vec![endpoint(other.address)]);

@@ -26,7 +26,7 @@ fn an_endpoint_that_keeps_failing_is_left_out() {
         let mut cluster = cluster();
         cluster.outlier = Some(outlier());
         cluster.locality.panic_threshold = 0.0;
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[bad.address, good.address]));
+        let (upstreams, cluster) = reaching(cluster, &[bad.address, good.address]);
         let mut answers = Vec::new();
         for _ in 0..40 {
             answers.push(text(ask(&upstreams, &cluster).await.unwrap()).await);
@@ -67,7 +67,7 @@ fn a_session_finds_its_endpoint_and_a_strict_one_goes_nowhere_else() {
     story(async {
         let servers = [named("a").await, named("b").await, named("c").await];
         let addresses = servers.each_ref().map(|server| server.address);
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &addresses[..2]));
+        let (upstreams, cluster) = reaching(cluster(), &addresses[..2]);
         let down = down();
         let mut choice = Choice::new(&down);
         let sticky = |address, strict| Some(Session { address, strict });
@@ -94,7 +94,7 @@ fn a_tried_endpoint_is_avoided_and_a_subset_is_kept_to() {
         canary.lb = vec![("version".into(), "v2".into())].into();
         let set = vec![endpoint(a.address), Arc::new(canary)];
         cluster.endpoints.store(Arc::new(endpoints(set.clone())));
-        let upstreams = upstreams();
+        let upstreams = in_force(&cluster);
         let down = down();
         let subset = [("version".into(), "v2".into())];
         for _ in 0..4 {
@@ -120,7 +120,7 @@ fn a_tried_endpoint_is_avoided_and_a_subset_is_kept_to() {
 fn a_share_is_dropped_where_the_control_plane_says_so() {
     story(async {
         let server = named("a").await;
-        let (upstreams, cluster) = (upstreams(), entry(cluster(), &[]));
+        let (upstreams, cluster) = reaching(cluster(), &[]);
         let mut set = endpoints(vec![endpoint(server.address)]);
         set.drops = vec![("throttle".into(), Fraction::ALWAYS)];
         cluster.endpoints.store(Arc::new(set));
@@ -153,7 +153,7 @@ fn an_endpoint_that_goes_is_not_waited_for() {
         let mut cluster = cluster();
         // Longer than a story may take.
         cluster.connect_timeout = Duration::from_secs(60);
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        let (upstreams, cluster) = reaching(cluster, &[address]);
         let change = async {
             tokio::task::yield_now().await;
             let set = endpoints(vec![endpoint(good.address)]);

@@ -5,21 +5,9 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::model::snapshot::{ClusterEntry, Current, Snapshot};
 use tokio::net::TcpStream;
 
 use super::*;
-
-/// A way to clusters that a snapshot has, so that looking after idle connections finds them there.
-fn in_force(cluster: &Arc<ClusterEntry>) -> Upstreams<Body> {
-    let current = Current::default();
-    current.publish(Snapshot {
-        version: 1,
-        clusters: [(cluster.cluster.name.clone(), cluster.clone())].into(),
-        ..Snapshot::default()
-    });
-    Upstreams::new(Shared::default(), current, None, Arc::new(NoTls))
-}
 
 /// Answers on every connection, and writes down when one ended after its last request.
 async fn patient() -> (SocketAddr, Rc<RefCell<Vec<Duration>>>) {
@@ -85,7 +73,7 @@ fn a_connection_serves_no_request_after_its_longest_time() {
             let mut cluster = cluster();
             cluster.http.protocol = protocol;
             cluster.http.max_duration = Some(longest);
-            let (upstreams, cluster) = (upstreams(), entry(cluster, &[server.address]));
+            let (upstreams, cluster) = reaching(cluster, &[server.address]);
             let begun = Instant::now();
             while server.seen.borrow().connections < 3 {
                 text(ask(&upstreams, &cluster).await.unwrap()).await;
@@ -126,7 +114,7 @@ fn a_silent_connection_is_noticed_by_pings() {
         let mut cluster = cluster();
         cluster.http.protocol = UpstreamProtocol::Http2;
         cluster.http.keepalive = Some((Duration::from_millis(100), Duration::from_secs(2)));
-        let (upstreams, cluster) = (upstreams(), entry(cluster, &[address]));
+        let (upstreams, cluster) = reaching(cluster, &[address]);
         assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "a");
         silence.notify_waiters();
         // Nobody answers it, and without pings nobody would ever say so.

@@ -23,7 +23,7 @@ use tokio::task::spawn_local;
 
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::{Address, Endpoint};
-use crate::model::snapshot::{Current, Peers};
+use crate::model::snapshot::{ClusterEntry, Current, Peers};
 use crate::upstream::test_rig::*;
 use crate::upstream::{Identified, Shared, Upstreams};
 
@@ -127,7 +127,13 @@ async fn pass_on(request: hbone::Request) {
     let _ = tokio::io::copy_bidirectional(&mut stream, &mut tcp).await;
 }
 
-fn waypoint(authority: &Arc<Authority>, current: &Current) -> Upstreams<Body> {
+/// The waypoint's own upstream side, where this cluster is in force.
+fn waypoint(
+    authority: &Arc<Authority>,
+    current: &Current,
+    cluster: &Arc<ClusterEntry>,
+) -> Upstreams<Body> {
+    publish(current, cluster);
     let own = Identified {
         identity: WAYPOINT.parse().unwrap(),
         certificates: Certificates::new(authority.clone(), Vec::new()),
@@ -169,8 +175,8 @@ fn requests_share_a_stream_and_streams_a_tunnel() {
         let authority = Authority::new();
         let ztunnel = ztunnel(&authority, WORKLOAD).await;
         let (a, b) = (named("a").await, named("b").await);
-        let upstreams = waypoint(&authority, &Current::default());
         let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &Current::default(), &cluster);
         let set = vec![
             tunnelled(a.address, ztunnel.address),
             tunnelled(b.address, ztunnel.address),
@@ -199,8 +205,8 @@ fn a_stream_of_one_client_says_whose() {
         let authority = Authority::new();
         let ztunnel = ztunnel(&authority, WORKLOAD).await;
         let server = named("a").await;
-        let upstreams = waypoint(&authority, &Current::default());
         let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &Current::default(), &cluster);
         let set = endpoints(vec![tunnelled(server.address, ztunnel.address)]);
         cluster.endpoints.store(Arc::new(set));
         let down = down();
@@ -220,8 +226,8 @@ fn an_address_that_somebody_else_has_now_is_refused_and_another_endpoint_tried()
         let server = named("a").await;
         let current = Current::default();
         known(&current, reused.address.ip(), WORKLOAD);
-        let upstreams = waypoint(&authority, &current);
         let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &current, &cluster);
         let only = tunnelled(server.address, reused.address);
         cluster
             .endpoints
@@ -246,8 +252,8 @@ fn where_nobody_is_known_the_trust_domain_decides() {
     story(async {
         let authority = Authority::new();
         let server = named("a").await;
-        let upstreams = waypoint(&authority, &Current::default());
         let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &Current::default(), &cluster);
         for (identity, accepted) in [(SOMEBODY, true), (STRANGER, false)] {
             let ztunnel = ztunnel(&authority, identity).await;
             let set = endpoints(vec![tunnelled(server.address, ztunnel.address)]);
@@ -262,10 +268,10 @@ fn where_nobody_is_known_the_trust_domain_decides() {
 fn what_the_tunnels_own_steps_come_to_goes_where_the_connection_was_going() {
     story(async {
         let authority = Authority::new();
-        let upstreams = waypoint(&authority, &Current::default());
         let mut encap = cluster();
         encap.discovery = Discovery::Internal("connect_originate".into());
         let cluster = entry(encap, &[]);
+        let upstreams = waypoint(&authority, &Current::default(), &cluster);
         let mut down = down();
         // Nobody listens for tunnels there: what was tried is told.
         down.local = "127.99.7.3:9".parse().unwrap();
@@ -280,8 +286,7 @@ fn what_the_tunnels_own_steps_come_to_goes_where_the_connection_was_going() {
 #[test]
 fn without_an_identity_there_is_no_tunnel() {
     story(async {
-        let upstreams = crate::upstream::test_rig::upstreams();
-        let cluster = entry(cluster(), &[]);
+        let (upstreams, cluster) = reaching(cluster(), &[]);
         let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
         let set = endpoints(vec![tunnelled(address, address)]);
         cluster.endpoints.store(Arc::new(set));
