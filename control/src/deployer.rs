@@ -9,12 +9,13 @@
 //! `manifest`, `overlay` and `status` are pure. What is made is owned by its Gateway, so that
 //! Kubernetes removes it with it; fields that a user sets elsewhere (replicas, say) stay, because
 //! only what is said here is owned here. An object of the same name that is not the Gateway's own is
-//! left alone, and the status says so. Everything is applied anew once a minute: what somebody
-//! deleted by hand comes back, and a changed ConfigMap is taken up.
+//! left alone, and the status says so. A ConfigMap that `parametersRef` names is watched, and taken up when it
+//! changes (`parameters`). Everything is applied anew once a minute: what somebody deleted by hand comes back.
 
 pub mod apply;
 pub mod manifest;
 pub mod overlay;
+pub mod parameters;
 pub mod settings;
 pub mod status;
 
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::objects::{Gateway, Key};
 use apply::Cluster;
+use parameters::Parameters;
 use settings::Settings;
 
 /// How often everything is applied anew.
@@ -55,6 +57,7 @@ pub async fn run(
     mut plans: watch::Receiver<Plans>,
     stop: CancellationToken,
 ) {
+    let mut parameters = Parameters::new(client.clone());
     let cluster = Cluster::new(client, settings);
     let mut done: BTreeMap<Key, Plan> = BTreeMap::new();
     let mut resync = Instant::now();
@@ -66,6 +69,12 @@ pub async fn run(
         }
         let wanted = plans.borrow_and_update().clone();
         done.retain(|key, _| wanted.contains_key(key));
+        let named = wanted.values();
+        parameters.watch(
+            &named
+                .filter_map(|plan| parameters::named(&plan.gateway))
+                .collect(),
+        );
         let mut failed = false;
         for (key, plan) in wanted.iter() {
             if done.get(key) == Some(plan) {
@@ -89,6 +98,9 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = plans.changed() => if changed.is_err() { return },
+            Some(map) = parameters.changed() => {
+                done.retain(|_, plan| parameters::named(&plan.gateway).as_ref() != Some(&map));
+            }
             () = tokio::time::sleep_until(next) => {}
         }
     }

@@ -27,7 +27,7 @@
 //! | cluster       | gatewayclasses, their and gateways' status               | create, patch             | the class, and what came of a waypoint |
 //! | cluster       | serviceaccounts, deployments, services                   | get, create, patch        | running waypoints            |
 //! | cluster       | horizontalpodautoscalers, poddisruptionbudgets           | get, create, patch, delete | the same, where asked       |
-//! | cluster       | configmaps                                               | get                       | a waypoint's parametersRef   |
+//! | cluster       | configmaps                                               | get, watch                | a waypoint's parametersRef   |
 //! | cluster       | tokenreviews                                             | create                    | who calls                    |
 //! | cluster       | configmaps named istio-ca-root-cert                      | list, watch, create, patch | publishing the root         |
 //! | own namespace | secrets named culvert-ca, cacerts                        | get, list, watch, update  | the root key, its rotation, one plugged in |

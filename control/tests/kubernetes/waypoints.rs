@@ -252,6 +252,62 @@ async fn a_gateway_becomes_a_waypoint_and_what_others_changed_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_taken_up_as_soon_as_they_change() {
+    let ground = Ground::new().await;
+    let mut control = ground.replica("control", &[]).await;
+    let map = |name: &str, pool: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"},
+            "data": {"deployment": format!("spec: {{template: {{spec: {{nodeSelector: {{pool: {pool}}}}}}}}}")},
+        })
+    };
+    ground.apply(&map("p", "a")).await;
+    let waypoint = gateway("w", json!({"parametersRef": parameters("p")}));
+    ground.apply(&waypoint).await;
+    let deployment = of("Deployment", "apps/v1", "w");
+    let pool = async |wanted: &str| {
+        let begun = std::time::Instant::now();
+        becomes(&ground, &deployment, |found| {
+            found["spec"]["template"]["spec"]["nodeSelector"]["pool"] == wanted
+        })
+        .await;
+        begun.elapsed()
+    };
+    pool("a").await;
+    // All is applied anew once a minute: several changes in a row that take a part of it are no chance.
+    let mut taken = Vec::new();
+    for wanted in ["b", "c", "d"] {
+        ground.apply(&map("p", wanted)).await;
+        taken.push(pool(wanted).await);
+    }
+    ground.delete(&map("p", "d")).await;
+    let begun = std::time::Instant::now();
+    said(&ground, &waypoint, &["Accepted False InvalidParameters"]).await;
+    taken.push(begun.elapsed());
+    ground.apply(&map("p", "e")).await;
+    taken.push(pool("e").await);
+    // Another one, from before its Gateway names it.
+    ground.apply(&map("q", "f")).await;
+    ground
+        .apply(&gateway("w", json!({"parametersRef": parameters("q")})))
+        .await;
+    pool("f").await;
+    ground.apply(&map("q", "g")).await;
+    taken.push(pool("g").await);
+    println!("changed parameters were in force after {taken:?}");
+    assert!(
+        taken.iter().sum::<std::time::Duration>() < PATIENCE / 2,
+        "{taken:?}"
+    );
+    control.program.end(PATIENCE).await.unwrap();
+    let log = control.program.said();
+    assert!(
+        !log.contains("forbidden") && !log.contains("can't be watched"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn routes_are_told_by_parent_what_became_of_them() {
     let ground = Ground::new().await;
     let _control = ground.replica("control", &[]).await;
