@@ -33,6 +33,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) root: &'a str,
     /// The waypoint's token.
     pub(crate) token: &'a str,
+    /// The name of its node.
+    pub(crate) node: String,
     /// The set that the waypoint belongs to.
     pub(crate) own: Own,
 }
@@ -50,7 +52,9 @@ impl Ask<'_> {
             ..Pod::default()
         };
         // As istiod's own template says it.
-        pod.node([("ISTIO_META_MESH_ID".to_owned(), "cluster.local".to_owned())])
+        let meta = |name: &str, value: &str| (format!("ISTIO_META_{name}"), value.to_owned());
+        let node = meta("NODE_NAME", &self.node);
+        pod.node([meta("MESH_ID", "cluster.local"), node])
     }
 
     /// What the waypoint is told, in the words of the corpus.

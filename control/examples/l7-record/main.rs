@@ -7,7 +7,7 @@
 //! An API server of its own without nodes, all sets' objects in it, each in a namespace of its own with
 //! addresses of its own, and only then istiod: once it is ready it knows them all. In what is written
 //! to `control/tests/corpus/istiod` names and addresses are those of the corpus again. Sets that would
-//! concern the others have a server and an istiod to themselves; those with another mesh configuration have one together.
+//! concern the others have a server and an istiod to themselves; those with the same mesh configuration have one together.
 
 mod ask;
 mod make;
@@ -66,6 +66,20 @@ struct Placed {
     set: Set,
 }
 
+impl Placed {
+    /// The waypoint's node, if its pod is on one.
+    fn node(&self) -> Result<String> {
+        let objects = self.set.objects();
+        let mut pods = objects.iter().filter(|object| object["kind"] == "Pod");
+        let pod = pods.find(|pod| pod["metadata"]["name"] == "waypoint-1");
+        let node = pod
+            .map(|pod| self.own.put(&pod["spec"]["nodeName"]))
+            .transpose()?;
+        let node = node.as_ref().and_then(serde_json::Value::as_str);
+        Ok(node.unwrap_or_default().to_owned())
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     // Made anew where nobody has them, which takes longer than a question.
@@ -83,13 +97,15 @@ async fn main() -> Result<()> {
         }
     }
     let (alone, together): (Vec<_>, Vec<_>) = placed.into_iter().partition(|one| one.set.alone);
-    let (asking, together): (Vec<_>, Vec<_>) =
-        together.into_iter().partition(|one| one.set.providers);
-    let batches = [together, asking]
-        .into_iter()
+    let mut by_mesh: BTreeMap<String, Vec<Placed>> = BTreeMap::new();
+    for one in together {
+        by_mesh.entry(one.set.mesh()).or_default().push(one);
+    }
+    let batches = by_mesh
+        .into_values()
         .chain(alone.into_iter().map(|one| vec![one]));
     let mut recorded: BTreeMap<String, Recorded> = BTreeMap::new();
-    for batch in batches.filter(|batch| !batch.is_empty()) {
+    for batch in batches {
         let answers = record(&batch).await?;
         for (one, answer) in batch.iter().zip(answers) {
             let of_theme = recorded.entry(one.theme.clone()).or_default();
@@ -161,6 +177,7 @@ async fn settled(
                     istiod: running.grpc,
                     root,
                     token,
+                    node: one.node()?,
                     own: one.own,
                 };
                 let answer = ask.answer(PATIENCE).await;

@@ -312,7 +312,7 @@ impl Index {
             gateway: key.clone(),
             deployment: Names::of(gateway).deployment,
             here,
-            by_place: Cell::default(),
+            reckoned: Cell::default(),
             labels: pod_labels(gateway),
             services: Vec::new(),
             pods: Vec::new(),
@@ -340,16 +340,18 @@ struct Around<'a> {
     keys: &'a dyn Fn(&JwtRule) -> Option<Outcome>,
 }
 
-/// What is told at each place; made once, where nothing is reckoned from the place.
+/// What is told at each place; made once for those that do not differ in what it is reckoned from.
 fn at_each(
     places: &BTreeSet<Here>,
     mut make: impl FnMut(Here) -> Translated,
 ) -> Vec<(Here, Translated)> {
     let mut told: Vec<(Here, Translated)> = Vec::with_capacity(places.len());
     for here in places {
-        let same = told.first().filter(|(_, first)| !first.by_place);
-        let translated = match same {
-            Some((_, first)) => first.clone(),
+        let mut same = told
+            .iter()
+            .filter(|(other, made)| here.is_told_with(other, made.reckoned));
+        let translated = match same.next() {
+            Some((_, made)) => made.clone(),
             None => make(here.clone()),
         };
         told.push((here.clone(), translated));

@@ -52,8 +52,8 @@ pub struct Translated {
     pub resources: Vec<(ResourceType, Resource)>,
     /// By object: what in it can't be used.
     pub problems: BTreeSet<(crate::objects::Kind, crate::objects::Key, String)>,
-    /// Replicas that stand elsewhere may be told other endpoints.
-    pub by_place: bool,
+    /// In which respect replicas that stand elsewhere may be told other endpoints.
+    pub reckoned: locality::Reckoned,
 }
 
 /// Makes everything of one waypoint.
@@ -82,7 +82,7 @@ pub fn translate(view: &View<'_>) -> Translated {
         );
     }
     translated.problems = view.problems.take();
-    translated.by_place = view.by_place.get();
+    translated.reckoned = view.reckoned.get();
     translated
 }
 
@@ -102,7 +102,7 @@ pub fn endpoints<'a>(view: &View<'_>, clusters: impl IntoIterator<Item = &'a str
         let assignment = endpoint::assignment(view, name);
         translated.add(ResourceType::Endpoints, Of::Assignment, name, &assignment);
     }
-    translated.by_place = view.by_place.get();
+    translated.reckoned = view.reckoned.get();
     translated
 }
 

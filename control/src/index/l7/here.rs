@@ -1,6 +1,6 @@
 //! Where a waypoint's replicas stand: what is near is reckoned from there.
 //!
-//! Replicas that stand in one place and have the same labels are told the same; they are a seat. Where a
+//! Replicas that stand on one node and have the same labels are told the same; they are a seat. Where a
 //! replica turns out to stand elsewhere than before, its seat is vacated: who is connected there connects
 //! anew, and is told what differs.
 
@@ -53,6 +53,7 @@ impl Index {
             Here {
                 place: self.place_of(pod),
                 labels,
+                node: pod.node.clone(),
             }
         })
     }

@@ -118,6 +118,7 @@ impl Index {
                 labels: Arc::default(),
                 hbone: false,
                 locality: Default::default(),
+                node: Arc::default(),
                 workload: format!(";{};;;{}", target.key.namespace, self.mesh.cluster),
                 ready: true,
                 weight: 1,
@@ -171,6 +172,7 @@ impl Index {
             labels: Arc::new(endpoint.labels.clone()),
             hbone: of.entry.tunnel != Tunnel::None,
             locality: endpoint.place(),
+            node: Arc::default(),
             workload,
             ready: false,
             weight: endpoint.weight.max(1),
@@ -193,6 +195,7 @@ impl Index {
             port,
             labels: pod.labels.clone(),
             hbone: pod.tunnel != Tunnel::None && !pod.host_network,
+            node: pod.node.clone(),
             locality: entry.map_or_else(|| self.place_of(pod), |entry| entry.place.clone()),
             workload: format!(
                 "{};{};{name};{revision};{}",

@@ -40,7 +40,7 @@ pub(super) fn of(
     own: bool,
 ) -> endpoint::ClusterLoadAssignment {
     backends.sort_by_key(|backend| (backend.place.clone(), backend.port));
-    let near = wanted.map(|wanted| (view.here(), wanted));
+    let near = wanted.map(|wanted| (view.here(wanted.reckoned()), wanted));
     let groups = locality::groups(near, backends).into_iter();
     let localities = groups.map(|group| {
         let (region, zone, sub_zone) = group.place;

@@ -5,11 +5,12 @@
 //! different endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::cluster::policy_for;
-use super::view::{Backend, Near, Rule, Target, View};
+use super::view::{Backend, Near, Rule, Target};
+use crate::objects::Labels;
 use crate::objects::destination_rule::{Distribute, Failover, LocalitySetting};
-use crate::objects::{Kind, Labels};
 
 /// Region, zone, subzone.
 pub type Place = (String, String, String);
@@ -21,6 +22,32 @@ pub struct Here {
     pub place: Place,
     /// Their labels.
     pub labels: Labels,
+    /// Their node.
+    pub node: Arc<str>,
+}
+
+/// What was reckoned from where a replica stands: others are told the same, unless they differ in that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reckoned {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Its place or its labels.
+    ByPlace,
+    /// Its node too.
+    ByNode,
+}
+
+impl Here {
+    /// Whether replicas there are told what those here are, as far as it was reckoned from here.
+    #[must_use]
+    pub fn is_told_with(&self, other: &Self, reckoned: Reckoned) -> bool {
+        match reckoned {
+            Reckoned::Nothing => true,
+            Reckoned::ByPlace => (&self.place, &self.labels) == (&other.place, &other.labels),
+            Reckoned::ByNode => self == other,
+        }
+    }
 }
 
 /// What is asked for of a cluster.
@@ -38,12 +65,25 @@ pub(super) struct Group {
     pub(super) members: Vec<Backend>,
 }
 
-/// The labels that stand for a place.
+/// The labels that stand for a place, and for a node in it.
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const SUBZONE: &str = "topology.istio.io/subzone";
+const HOSTNAME: &str = "kubernetes.io/hostname";
 
 impl Wanted {
+    /// What it is reckoned from: shares and distances from the place, labels from what they are.
+    pub(super) fn reckoned(&self) -> Reckoned {
+        let labels = self.setting.failover_priority.iter();
+        let by_node = labels.into_iter().any(|key| key == HOSTNAME)
+            && self.outliers
+            && self.setting.distribute.is_empty();
+        match by_node {
+            true => Reckoned::ByNode,
+            false => Reckoned::ByPlace,
+        }
+    }
+
     /// What a rule asks for a port of a subset, or else the service's traffic distribution. Where
     /// outliers are found, near ones come first even if nothing is said.
     pub(super) fn of(
@@ -74,12 +114,11 @@ impl Wanted {
     }
 }
 
-/// The preference that istiod makes of a traffic distribution. The network is everybody's, and nodes are
-/// not told apart within their zone.
+/// The preference that istiod makes of a traffic distribution. The network is everybody's.
 fn nearest(near: Near) -> LocalitySetting {
     let labels: &[&str] = match near {
         Near::Zone => &[REGION, ZONE],
-        Near::Node => &[REGION, ZONE, SUBZONE],
+        Near::Node => &[REGION, ZONE, SUBZONE, HOSTNAME],
     };
     LocalitySetting {
         failover_priority: labels.iter().map(ToString::to_string).collect(),
@@ -91,21 +130,6 @@ fn nearest(near: Near) -> LocalitySetting {
 pub(super) fn is_weighted(setting: &LocalitySetting, outliers: bool) -> bool {
     let follows = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
     setting.enabled != Some(false) && (!setting.distribute.is_empty() || outliers && follows)
-}
-
-/// Says in the rule's status what of its setting can't be followed.
-pub(super) fn check(view: &View<'_>, rule: &Rule, setting: &LocalitySetting) {
-    if let Some(key) = setting
-        .failover_priority
-        .iter()
-        .find(|key| key.starts_with("kubernetes.io/hostname"))
-    {
-        view.problem(
-            Kind::DestinationRule,
-            &rule.key,
-            format!("loadBalancer.localityLbSetting.failoverPriority: {key} is not known of endpoints; the other labels count"),
-        );
-    }
 }
 
 /// The endpoints of a cluster in groups: as they stand, or as is wanted by who stands here.
@@ -187,9 +211,8 @@ fn by_labels(here: &Here, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
     let lowest = u32::try_from(keys.len()).unwrap_or(u32::MAX);
     let wanted: Vec<(&str, &str)> = keys
         .iter()
-        .filter(|key| !key.starts_with("kubernetes.io/hostname"))
         .map(|key| {
-            let own = |key| value(&here.labels, &here.place, key);
+            let own = |key| value(&here.labels, &here.place, &here.node, key);
             key.split_once('=').unwrap_or_else(|| (key, own(key)))
         })
         .collect();
@@ -199,7 +222,9 @@ fn by_labels(here: &Here, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
         for member in group.members {
             let shared = wanted
                 .iter()
-                .take_while(|(key, wanted)| value(&member.labels, &group.place, key) == *wanted)
+                .take_while(|(key, wanted)| {
+                    value(&member.labels, &group.place, &member.node, key) == *wanted
+                })
                 .count();
             let priority = if shared == wanted.len() {
                 0
@@ -216,8 +241,9 @@ fn by_labels(here: &Here, keys: &[String], groups: Vec<Group>) -> Vec<Group> {
     split
 }
 
-fn value<'a>(labels: &'a Labels, place: &'a Place, key: &str) -> &'a str {
+fn value<'a>(labels: &'a Labels, place: &'a Place, node: &'a str, key: &str) -> &'a str {
     match key {
+        HOSTNAME => node,
         REGION => &place.0,
         ZONE => &place.1,
         SUBZONE => &place.2,

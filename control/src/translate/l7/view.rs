@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mesh::proto::workload::AppProtocol;
 
-use super::locality::Here;
+use super::locality::{Here, Reckoned};
 use crate::jwks::Outcome;
 use crate::objects::authorization_policy::AuthorizationPolicy;
 use crate::objects::destination_rule::DestinationRule;
@@ -27,8 +27,8 @@ pub struct View<'a> {
     pub deployment: String,
     /// Where the replicas stand that are told so.
     pub here: Here,
-    /// Whether anything was reckoned from there: otherwise those elsewhere are told the same.
-    pub by_place: Cell<bool>,
+    /// What was reckoned from there: those that differ in nothing else are told the same.
+    pub reckoned: Cell<Reckoned>,
     /// Labels of its pods, for policies that select it in the form of Istio 1.18.
     pub labels: Labels,
     /// The services that it serves, oldest first.
@@ -159,6 +159,8 @@ pub struct Backend {
     pub hbone: bool,
     /// Region, zone, subzone.
     pub locality: (String, String, String),
+    /// Its node; empty where nobody knows of one.
+    pub node: Arc<str>,
     /// `workload;namespace;canonical name;revision;cluster`, for telemetry.
     pub workload: String,
     /// Kubernetes says that it is ready; of others nobody says anything.
@@ -237,9 +239,9 @@ fn declared(port: &crate::objects::service::ServicePort, names: &[&str]) -> bool
 }
 
 impl View<'_> {
-    /// Where the replicas stand, for what is near.
-    pub(super) fn here(&self) -> &Here {
-        self.by_place.set(true);
+    /// Where the replicas stand, for what is near; `by` says what is reckoned from it.
+    pub(super) fn here(&self, by: Reckoned) -> &Here {
+        self.reckoned.set(self.reckoned.get().max(by));
         &self.here
     }
 

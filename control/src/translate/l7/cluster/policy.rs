@@ -95,11 +95,10 @@ pub(super) fn apply(
         .load_balancer
         .as_ref()
         .and_then(|balancer| balancer.locality_lb_setting.as_ref());
-    if let Some(setting) = by_place {
-        locality::check(view, rule, setting);
-        if locality::is_weighted(setting, policy.outlier_detection.is_some()) {
-            by_weight(made);
-        }
+    if by_place
+        .is_some_and(|setting| locality::is_weighted(setting, policy.outlier_detection.is_some()))
+    {
+        by_weight(made);
     }
     if let Some(balancer) = &policy.load_balancer
         && let Err(problem) = balance(balancer, made)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::objects::Key;
+use crate::objects::{Key, Kind};
 use crate::translate::l7::view::{Found, Place as At};
 
 fn backend(number: u8, place: (&str, &str), version: &str) -> Backend {
@@ -13,6 +13,7 @@ fn backend(number: u8, place: (&str, &str), version: &str) -> Backend {
         labels: Arc::new(Labels::from([("version".to_owned(), version.to_owned())])),
         hbone: true,
         locality: (place.0.to_owned(), place.1.to_owned(), String::new()),
+        node: format!("node-{number}").into(),
         workload: String::new(),
         ready: true,
         weight: 1,
@@ -34,6 +35,7 @@ fn here(zone: &str) -> Here {
     Here {
         place: ("r1".to_owned(), zone.to_owned(), String::new()),
         labels: Labels::from([("version".to_owned(), "v2".to_owned())]),
+        node: "node-2".into(),
     }
 }
 
@@ -154,6 +156,17 @@ fn labels_that_are_shared_come_first() {
             "r3/z1: 1, 1, 1"
         ]
     );
+    let node = serde_json::json!({"failoverPriority": [HOSTNAME]});
+    assert_eq!(
+        made(&here("z1"), node, true),
+        [
+            "r1/z1: 0, 1, 1",
+            "r1/z1: 1, 1, 1",
+            "r1/z2: 1, 1, 1",
+            "r2/z1: 1, 1, 1",
+            "r3/z1: 1, 1, 1"
+        ]
+    );
 }
 
 #[test]
@@ -170,17 +183,29 @@ fn a_traffic_distribution_prefers_the_own_zone_and_then_the_region() {
         found: Found::Known,
         external: false,
     };
-    for near in [Near::Zone, Near::Node] {
-        let wanted = Wanted::of(None, &service(Some(near)), 80, "");
-        assert_eq!(
-            told(&here("z2"), wanted.as_ref()),
-            [
-                "r1/z1: 1, 2, 2",
-                "r1/z2: 0, 1, 1",
-                "r2/z1: 2, 1, 1",
-                "r3/z1: 2, 1, 1"
-            ]
-        );
-    }
+    let by_zone = Wanted::of(None, &service(Some(Near::Zone)), 80, "").unwrap();
+    assert_eq!(by_zone.reckoned(), Reckoned::ByPlace);
+    assert_eq!(
+        told(&here("z2"), Some(&by_zone)),
+        [
+            "r1/z1: 1, 2, 2",
+            "r1/z2: 0, 1, 1",
+            "r2/z1: 2, 1, 1",
+            "r3/z1: 2, 1, 1"
+        ]
+    );
+    let by_node = Wanted::of(None, &service(Some(Near::Node)), 80, "").unwrap();
+    assert_eq!(by_node.reckoned(), Reckoned::ByNode);
+    assert_eq!(
+        told(&here("z1"), Some(&by_node)),
+        [
+            "r1/z1: 0, 1, 1",
+            "r1/z1: 1, 1, 1",
+            "r1/z2: 2, 1, 1",
+            "r2/z1: 3, 1, 1",
+            "r3/z1: 3, 1, 1"
+        ],
+        "the own node, its zone, its region, all"
+    );
     assert!(Wanted::of(None, &service(None), 80, "").is_none());
 }
