@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::objects::Key;
-use crate::objects::mesh_config::{Loggers, Providers, Tracers};
+use crate::objects::mesh_config::{Defaults, Loggers, Providers, Tracers};
 
 /// What every translation needs to know of the mesh.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Mesh {
     pub tracers: Arc<Tracers>,
     /// Forms of access logs.
     pub loggers: Arc<Loggers>,
+    /// What is counted, logged and traced where no Telemetry says it.
+    pub defaults: Arc<Defaults>,
 }
 
 impl Default for Mesh {
@@ -55,6 +57,7 @@ impl Default for Mesh {
             providers: Arc::default(),
             tracers: Arc::default(),
             loggers: Arc::default(),
+            defaults: Arc::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::index::Index;
+use crate::objects::gateway::WAYPOINT_CLASS;
 use crate::objects::mesh_config::{
     Common, FileLog, Grpc, Provider, Providers, Tracer, Tracers, Zipkin,
 };
@@ -21,7 +22,7 @@ use crate::objects::{
 use crate::translate::Mesh;
 
 /// The kinds that are looked at.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 14] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::RequestAuthentication,
@@ -30,6 +31,7 @@ pub const KINDS: [Kind; 13] = [
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::Telemetry,
+    Kind::Gateway,
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::TcpRoute,
@@ -62,8 +64,17 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
         .into_iter()
         .find(|kind| object["kind"] == kind.name())?;
     let named = Named::of(&object);
+    let of_waypoints = is_waypoint(&object);
     let object: DynamicObject = serde_json::from_value(object).ok()?;
     let read = match kind {
+        Kind::Gateway => {
+            let gateway = Gateway::from(&object);
+            let key = gateway.source.key.clone();
+            // One whose specification can't be read is of no class.
+            let what = gateway.spec.err().filter(|_| of_waypoints)?;
+            let object = format!("{} {key}", kind.name());
+            return Some(Problem { object, what });
+        }
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(Box::new(AuthorizationPolicy::from(&object)))
         }
@@ -105,11 +116,24 @@ pub fn problem(mesh: &Mesh, object: Value) -> Option<Problem> {
 #[must_use]
 pub fn passed_over(object: &Value) -> Vec<String> {
     let kind = KINDS.into_iter().find(|kind| object["kind"] == kind.name());
-    let read = kind.and_then(|kind| {
+    let of_waypoints = is_waypoint(object);
+    let passed_over = kind.and_then(|kind| {
         let object: DynamicObject = serde_json::from_value(object.clone()).ok()?;
-        Routing::read(kind, &object)
+        Some(match kind {
+            Kind::AuthorizationPolicy => AuthorizationPolicy::from(&object).passed_over,
+            Kind::PeerAuthentication => PeerAuthentication::from(&object).passed_over,
+            // Of another class it is for somebody else.
+            Kind::Gateway if !of_waypoints => return None,
+            Kind::Gateway => Gateway::from(&object).passed_over,
+            _ => Routing::read(kind, &object)?.passed_over,
+        })
     });
-    read.map(|read| read.passed_over).unwrap_or_default()
+    passed_over.unwrap_or_default()
+}
+
+/// Whether a Gateway asks for a waypoint.
+fn is_waypoint(object: &Value) -> bool {
+    object["spec"]["gatewayClassName"] == WAYPOINT_CLASS
 }
 
 /// What an object names.

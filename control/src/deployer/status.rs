@@ -33,7 +33,14 @@ pub fn status(plan: &Plan, outcome: Outcome<'_>, domain: &str, now: &str) -> Opt
     let accepted = match outcome {
         Outcome::BadParameters(why) => ("False", "InvalidParameters", why.to_owned()),
         Outcome::Applied | Outcome::Occupied(_) => {
-            ("True", "Accepted", "Resource accepted".to_owned())
+            let fields = gateway.passed_over.join(", ");
+            let message = match fields.as_str() {
+                "" => "Resource accepted".to_owned(),
+                fields => format!(
+                    "Resource accepted; passed over, because it is not known here: {fields}"
+                ),
+            };
+            ("True", "Accepted", message)
         }
     };
     let programmed = match outcome {
@@ -205,6 +212,18 @@ mod tests {
             ),
             None,
             "nothing new"
+        );
+    }
+
+    #[test]
+    fn fields_that_nobody_reads_are_named() {
+        let mut plan = plan(true, &json!({}));
+        plan.gateway.passed_over = vec!["listeners[0].prot".to_owned()];
+        let status = status(&plan, Outcome::Applied, "cluster.local", "T").unwrap();
+        assert_eq!(said(&status)[0], "Accepted True Accepted");
+        assert_eq!(
+            status["conditions"][0]["message"],
+            "Resource accepted; passed over, because it is not known here: listeners[0].prot"
         );
     }
 

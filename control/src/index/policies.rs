@@ -48,7 +48,9 @@ impl Index {
             self.wish(
                 Kind::AuthorizationPolicy,
                 policy.source,
-                translated.verdict.map(|v| v.instead(&stays(good))),
+                translated
+                    .verdict
+                    .map(|v| v.without(&policy.passed_over).instead(&stays(good))),
             );
             return;
         }
@@ -75,6 +77,7 @@ impl Index {
             }
             _ => (authorization, verdict),
         };
+        let verdict = verdict.map(|verdict| verdict.without(&policy.passed_over));
         let before = old.and_then(|old| old.for_waypoints.clone());
         if before != for_waypoints {
             for (_, targets) in before.iter().chain(&for_waypoints) {
@@ -125,6 +128,7 @@ impl Index {
             providers,
             tracers,
             loggers,
+            defaults,
             unused,
         } = match config.map(|config| (config.key, config.config)) {
             None => Config::default(),
@@ -147,6 +151,11 @@ impl Index {
         if *self.mesh.loggers != loggers {
             self.mesh.loggers = Arc::new(loggers);
             self.mark_telemetries(|spec| !spec.access_logging.is_empty());
+        }
+        if *self.mesh.defaults != defaults {
+            self.mesh.defaults = Arc::new(defaults);
+            let all = self.l7.made.keys().cloned().map(Output::Waypoint);
+            self.dirty.extend(all);
         }
         if *self.mesh.providers == providers {
             return;
@@ -183,6 +192,7 @@ impl Index {
         let key = policy.source.key.clone();
         let generation = policy.source.generation;
         let source = policy.source.clone();
+        let passed_over = std::mem::take(&mut policy.passed_over);
         let problems: BTreeSet<String> = std::mem::take(&mut policy.problems).into_iter().collect();
         let old = self.peers.get(&key);
         let mut good = problems.is_empty().then_some(generation);
@@ -213,6 +223,7 @@ impl Index {
             self.mark_dependents_of_peer(&key);
             self.dirty.extend([Output::Peer(key), Output::StaticStrict]);
         }
+        let verdict = verdict.without(&passed_over);
         self.wish(Kind::PeerAuthentication, source, Some(verdict));
     }
 

@@ -24,6 +24,8 @@ pub struct AuthorizationPolicy {
     pub spec: Result<Spec, String>,
     /// Logged only.
     pub dry_run: Result<bool, String>,
+    /// Its fields that nobody reads.
+    pub passed_over: Vec<String>,
 }
 
 /// `spec`.
@@ -156,22 +158,18 @@ impl Spec {
 
 impl std::convert::From<&DynamicObject> for AuthorizationPolicy {
     fn from(object: &DynamicObject) -> Self {
+        let mut passed_over = Vec::new();
         Self {
             source: source(object),
-            spec: spec(object),
+            spec: spec_noting(object, &mut passed_over),
             dry_run: dry_run(object),
+            passed_over,
         }
     }
 }
 
-/// A YAML `spec:` with nothing under it is an empty specification: allow nothing.
-pub(super) fn spec<T: serde::de::DeserializeOwned + Default>(
-    object: &DynamicObject,
-) -> Result<T, String> {
-    spec_noting(object, &mut Vec::new())
-}
-
-/// The same; says which of its fields nobody reads.
+/// A YAML `spec:` with nothing under it is an empty specification: allow nothing. Says which of its fields
+/// nobody reads.
 pub(super) fn spec_noting<T: serde::de::DeserializeOwned + Default>(
     object: &DynamicObject,
     passed_over: &mut Vec<String>,

@@ -6,7 +6,7 @@ use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::authorization_policy::{source, spec};
+use super::authorization_policy::{source, spec_noting};
 use super::{Labels, PolicySource};
 
 /// The class of waypoints.
@@ -39,6 +39,8 @@ pub struct Gateway {
     pub listeners_status: Vec<Value>,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Fields of `spec` that nobody reads.
+    pub passed_over: Vec<String>,
 }
 
 /// Where a Gateway is reached.
@@ -192,12 +194,13 @@ impl Gateway {
 impl From<&DynamicObject> for Gateway {
     fn from(object: &DynamicObject) -> Self {
         let list = |path| object.data.pointer(path).and_then(Value::as_array);
+        let mut passed_over = Vec::new();
         Self {
             source: source(object),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             labels: object.metadata.labels.clone().unwrap_or_default(),
             annotations: object.metadata.annotations.clone().unwrap_or_default(),
-            spec: spec(object),
+            spec: spec_noting(object, &mut passed_over),
             addresses: list("/status/addresses")
                 .into_iter()
                 .flatten()
@@ -205,6 +208,7 @@ impl From<&DynamicObject> for Gateway {
                 .collect(),
             listeners_status: list("/status/listeners").cloned().unwrap_or_default(),
             terminating: object.metadata.deletion_timestamp.is_some(),
+            passed_over,
         }
     }
 }

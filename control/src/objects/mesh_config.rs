@@ -1,9 +1,10 @@
 //! The mesh's configuration in Istio's form (key `mesh` of the ConfigMap `istio`), as far as control
 //! uses it: the services that AuthorizationPolicies with action CUSTOM ask, those that spans are told to,
-//! and forms of access logs. What else it holds is for istiod, or is control's own flags here; it is named, so that
-//! nobody waits for it in vain.
+//! forms of access logs, and what is counted, logged and traced where no Telemetry says it. What else it holds is for
+//! istiod, or is control's own flags here; it is named, so that nobody waits for it in vain.
 
 mod authz;
+mod defaults;
 mod logger;
 mod tracer;
 
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use self::authz::{Body, Common, Grpc, Http, Provider};
+pub use self::defaults::{Defaults, Providers as DefaultProviders, Tracing as DefaultTracing};
 pub use self::logger::{FileLog, LogFormat};
 pub use self::tracer::{OpenTelemetry, OverGrpc, OverHttp, Tracer, Zipkin};
 use super::Key;
@@ -24,6 +26,10 @@ pub const NAME: &str = "istio";
 const MESH: &str = "mesh";
 /// The longest name of a provider, as istiod takes them: it becomes a part of others.
 const LONGEST: usize = 63;
+/// The access log that is always there, unless a provider is called so: Istio's own line.
+pub const ENVOY: &str = "envoy";
+/// The provider of metrics, the one that there is.
+pub const PROMETHEUS: &str = "prometheus";
 /// Kinds of provider that Istio knows and control has no use for.
 const OTHERS: [&str; 10] = [
     "lightstep",
@@ -65,6 +71,8 @@ pub struct Config {
     pub tracers: Tracers,
     /// How requests may be logged.
     pub loggers: Loggers,
+    /// What holds where no Telemetry says another.
+    pub defaults: Defaults,
     /// What in it control does not use.
     pub unused: Vec<String>,
 }
@@ -87,6 +95,7 @@ pub fn read(text: &str) -> Result<Config, String> {
     let fields: Option<Map<String, Value>> =
         serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
     let mut config = Config::default();
+    let mut defaults = defaults::Reading::default();
     for (name, value) in fields.unwrap_or_default() {
         match name.as_str() {
             "extensionProviders" => {
@@ -96,10 +105,41 @@ pub fn read(text: &str) -> Result<Config, String> {
                     provider(&mut config, one).map_err(of(&place))?;
                 }
             }
+            _ if defaults.take(&name, &value, &mut config.unused) => {}
             _ => config.unused.push(name),
         }
     }
+    config.defaults = defaults.done(&mut config.unused);
+    let unknown = unknown(&config);
+    config.unused.extend(unknown);
     Ok(config)
+}
+
+/// Default providers that there are none of.
+fn unknown(config: &Config) -> Vec<String> {
+    let defaults = &config.defaults.providers;
+    let logs = defaults.access_logging.iter();
+    let logs = logs.filter(|name| *name != ENVOY && !config.loggers.contains_key(*name));
+    let logs = logs.map(|name| {
+        format!(
+            "accessLogging: there is no envoyFileAccessLog {name:?} among the extensionProviders"
+        )
+    });
+    let metrics = defaults.metrics.iter().filter(|name| *name != PROMETHEUS);
+    let metrics = metrics.map(|name| {
+        format!("metrics: {name:?} is not served: metrics are for {PROMETHEUS:?} alone")
+    });
+    let spans = defaults.tracing.first().into_iter();
+    let spans = spans
+        .filter(|name| !config.tracers.contains_key(*name))
+        .map(|name| {
+            format!(
+                "tracing: there is no opentelemetry or zipkin {name:?} among the extensionProviders"
+            )
+        });
+    let all = logs.chain(metrics).chain(spans);
+    all.map(|problem| format!("defaultProviders.{problem}"))
+        .collect()
 }
 
 fn provider(config: &mut Config, mut fields: Map<String, Value>) -> Result<(), String> {

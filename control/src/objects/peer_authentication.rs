@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::core::DynamicObject;
 use serde::Deserialize;
 
-use super::authorization_policy::{Selector, source, spec};
+use super::authorization_policy::{Selector, source, spec_noting};
 use super::{Labels, PolicySource};
 
 /// A policy as read. Unlike an AuthorizationPolicy it is parsed whole, since other policies
@@ -18,6 +18,8 @@ pub struct PeerAuthentication {
     pub rule: PeerRule,
     /// What in it is wrong, if anything; `rule` is then read in the stricter way.
     pub problems: Vec<String>,
+    /// Its fields that nobody reads.
+    pub passed_over: Vec<String>,
 }
 
 /// What a PeerAuthentication says.
@@ -61,8 +63,8 @@ struct MutualTls {
 
 impl From<&DynamicObject> for PeerAuthentication {
     fn from(object: &DynamicObject) -> Self {
-        let mut problems = Vec::new();
-        let rule = match spec::<Spec>(object) {
+        let (mut problems, mut passed_over) = (Vec::new(), Vec::new());
+        let rule = match spec_noting::<Spec>(object, &mut passed_over) {
             Ok(spec) => spec.into_rule(&mut problems),
             Err(problem) => {
                 problems.push(problem);
@@ -77,6 +79,7 @@ impl From<&DynamicObject> for PeerAuthentication {
             source: source(object),
             rule,
             problems,
+            passed_over,
         }
     }
 }

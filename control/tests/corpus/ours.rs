@@ -22,6 +22,7 @@ pub(crate) fn resources(set: &Set) -> Resources {
         providers: Arc::new(mesh.providers),
         tracers: Arc::new(mesh.tracers),
         loggers: Arc::new(mesh.loggers),
+        defaults: Arc::new(mesh.defaults),
         ..Mesh::default()
     });
     for object in set.objects() {

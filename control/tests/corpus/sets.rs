@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The themes, a file of sets each.
-pub(crate) const THEMES: [&str; 10] = [
+pub(crate) const THEMES: [&str; 11] = [
     "authorization",
     "custom",
     "authentication",
@@ -19,6 +19,7 @@ pub(crate) const THEMES: [&str; 10] = [
     "gateway-api",
     "telemetry",
     "places",
+    "mesh-config",
 ];
 /// The namespace of all objects, in the files and in what is compared.
 pub(crate) const NAMESPACE: &str = "shop";
@@ -32,6 +33,8 @@ pub(crate) struct Set {
     pub(crate) alone: bool,
     /// Whether it needs the mesh configuration of `mesh.yaml`.
     pub(crate) providers: bool,
+    /// What the mesh configuration says beside that.
+    pub(crate) mesh: String,
     /// The documents as text.
     text: String,
 }
@@ -45,6 +48,8 @@ struct Written {
     alone: bool,
     #[serde(default)]
     providers: bool,
+    #[serde(default)]
+    mesh: String,
     #[serde(default)]
     each: Vec<String>,
     objects: String,
@@ -70,6 +75,7 @@ pub(crate) fn sets(theme: &str) -> Vec<Set> {
                 name: one.name,
                 alone: one.alone,
                 providers: one.providers,
+                mesh: one.mesh,
                 text: one.objects,
             });
             continue;
@@ -79,6 +85,7 @@ pub(crate) fn sets(theme: &str) -> Vec<Set> {
                 name: format!("{}[{text}]", one.name),
                 alone: one.alone,
                 providers: one.providers,
+                mesh: one.mesh.replace("$1", text),
                 text: one.objects.replace("$1", text),
             });
         }
@@ -90,8 +97,8 @@ impl Set {
     /// The mesh configuration beside what every installation has.
     pub(crate) fn mesh(&self) -> String {
         match self.providers {
-            true => read("mesh.yaml"),
-            false => String::new(),
+            true => read("mesh.yaml") + &self.mesh,
+            false => self.mesh.clone(),
         }
     }
 

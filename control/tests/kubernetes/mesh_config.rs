@@ -28,6 +28,12 @@ fn control_reads_what_the_chart_makes_of_its_value() {
         of("[4].name=short"),
         of("[4].envoyFileAccessLog.path=/dev/stdout"),
         of("[4].envoyFileAccessLog.logFormat.labels.code=%RESPONSE_CODE%"),
+        "meshConfig.defaultProviders.tracing[0]=otel".to_owned(),
+        "meshConfig.accessLogFile=/dev/stdout".to_owned(),
+        "meshConfig.accessLogEncoding=JSON".to_owned(),
+        "meshConfig.enableTracing=false".to_owned(),
+        "meshConfig.defaultConfig.tracing.sampling=12".to_owned(),
+        "meshConfig.defaultConfig.tracing.customTags.a.literal.value=b".to_owned(),
     ];
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let objects = install::rendered(&values).unwrap().into_iter();
@@ -52,6 +58,12 @@ fn control_reads_what_the_chart_makes_of_its_value() {
     assert_eq!(config.tracers["zipkin"].place(), (host, 9411));
     let format = config.loggers["short"].log_format.as_ref().unwrap();
     assert_eq!(format.labels.as_ref().unwrap()["code"], "%RESPONSE_CODE%");
+    let defaults = &config.defaults;
+    assert_eq!(defaults.providers.tracing, ["otel"]);
+    assert_eq!(defaults.log_file, "/dev/stdout");
+    assert!(defaults.log_format.is_some() && !defaults.traces);
+    assert!((defaults.tracing.sampling - 12.0).abs() < f64::EPSILON);
+    assert!(defaults.tracing.custom_tags["a"].literal.is_some());
     let without = install::rendered(&[]).unwrap();
     let map = without.iter().find(|object| object["kind"] == "ConfigMap");
     assert_eq!(map, None, "one that is there already is left alone");

@@ -1,6 +1,7 @@
 //! Wrong objects and right ones.
 
 mod fields;
+mod misspelt;
 
 use super::*;
 

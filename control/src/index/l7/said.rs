@@ -109,13 +109,22 @@ impl Index {
     /// A status is written once there was something to say, and again when there is nothing any more.
     pub(in crate::index) fn wish_of(&mut self, object: &(Kind, Key)) {
         let (kind, key) = object;
-        let mut passed_over: &[String] = &[];
+        if *kind == Kind::MeshConfig {
+            // It has no status.
+            for problem in self.l7.said.problems(object) {
+                tracing::warn!(config_map = %key, %problem, "the mesh configuration asks for what can't be done");
+            }
+            return;
+        }
+        let passed_over: &[String];
         let (source, route) = match kind {
             Kind::AuthorizationPolicy => {
                 let policy = self
                     .policies
                     .get(key)
                     .filter(|policy| policy.for_waypoints.is_some());
+                let of_waypoints = policy.and_then(|policy| policy.for_waypoints.as_ref());
+                passed_over = of_waypoints.map_or(&[], |(policy, _)| &policy.passed_over);
                 (policy.map(|policy| policy.source.clone()), None)
             }
             _ => {

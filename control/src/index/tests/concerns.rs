@@ -565,7 +565,9 @@ fn the_mesh_configuration_concerns_where_a_policy_asks() {
     index.apply(config(provider));
     assert_eq!(recomputed(index), ["shop/x"]);
     assert_eq!(said(index), "in force at waypoints");
-    index.apply(config(&format!("{provider}\naccessLogFile: /dev/stdout\n")));
+    index.apply(config(&format!(
+        "{provider}\nrootNamespace: istio-system\n"
+    )));
     assert_eq!(recomputed(index), [] as [&str; 0], "of no concern");
     // Nobody asks over HTTP about opaque connections.
     let uses = json!({"istio.io/use-waypoint": "x", "istio.io/use-waypoint-namespace": "shop"});
@@ -634,6 +636,47 @@ fn the_mesh_configuration_concerns_where_requests_are_logged() {
     assert_eq!(recomputed(index), ["shop/x"]);
     index.apply(config("%DURATION%"));
     assert!(recomputed(index).is_empty(), "the same again");
+}
+
+#[test]
+fn what_the_mesh_configuration_says_of_telemetry_concerns_every_waypoint() {
+    let mut index = world();
+    let index = &mut index;
+    let config = |mesh: &str| {
+        object(
+            json!({"kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+        )
+    };
+    recomputed(index);
+    for mesh in [
+        "accessLogFile: /dev/stdout",
+        "{accessLogFile: /dev/stdout, accessLogFormat: '%PROTOCOL%'}",
+        "defaultProviders: {accessLogging: [envoy]}",
+        "enableTracing: false",
+        "defaultConfig: {tracing: {sampling: 7}}",
+        "",
+    ] {
+        index.apply(config(mesh));
+        assert_eq!(recomputed(index), ["bank/w", "shop/w", "shop/x"], "{mesh}");
+        index.apply(config(mesh));
+        assert!(recomputed(index).is_empty(), "{mesh}, again");
+    }
+    // A default provider's service is looked at like any destination.
+    let tracer = "extensionProviders: [{name: otel, zipkin: {service: f.shop.svc.cluster.local, port: 80}}]\ndefaultProviders: {tracing: [otel]}";
+    index.apply(config(tracer));
+    recomputed(index);
+    let object = (Kind::MeshConfig, Key::new("istio-system", "istio"));
+    assert!(!index.l7.problems().contains_key(&object));
+    index.apply(Change::Removed(Kind::Service, Key::new("shop", "f")));
+    assert_eq!(recomputed(index), ["bank/w", "shop/w", "shop/x"]);
+    let said = index.l7.problems().remove(&object).unwrap();
+    let said: Vec<&String> = said.iter().collect();
+    assert_eq!(
+        said,
+        [
+            "tracing.providers: \"otel\": no service f.shop.svc.cluster.local with port 80 is known; nothing is traced"
+        ]
+    );
 }
 
 #[test]

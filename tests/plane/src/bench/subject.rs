@@ -100,10 +100,10 @@ pub fn istiod(server: &ApiServer, settings: &[(&str, &str)], mesh: &str) -> Resu
     let (grpc, readiness, monitoring, webhook) = (local()?, local()?, local()?, local()?);
     let folder = server.folder().join("istiod");
     std::fs::create_dir_all(&folder)?;
-    let text = format!(
-        "trustDomain: cluster.local\nrootNamespace: istio-system\n\
-         defaultProviders: {{metrics: [prometheus]}}\n{mesh}"
-    );
+    let mut text = format!("trustDomain: cluster.local\nrootNamespace: istio-system\n{mesh}");
+    if !mesh.contains("defaultProviders:") {
+        text += "\ndefaultProviders: {metrics: [prometheus]}\n";
+    }
     let mesh = folder.join("mesh.yaml");
     std::fs::write(&mesh, text)?;
     let mut command = Command::new(binary);

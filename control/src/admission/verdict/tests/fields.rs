@@ -163,7 +163,7 @@ fn whole() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 /// Where each value is: as a pointer (RFC 6901), and as it is said.
-fn places(value: &Value, pointer: &str, said: &str, all: &mut Vec<(String, String)>) {
+pub(super) fn places(value: &Value, pointer: &str, said: &str, all: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {

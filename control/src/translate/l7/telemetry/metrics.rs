@@ -7,10 +7,9 @@ use prost::Message;
 use super::super::api::{Any, Duration, duration};
 use super::super::view::View;
 use super::{At, applicable, names, problem};
+use crate::objects::mesh_config::PROMETHEUS;
 use crate::objects::telemetry::{MetricSelector, TagOperation, TagOverride};
 
-/// The one provider there is.
-const PROMETHEUS: &str = "prometheus";
 /// Metrics as the API calls them, and as they are called where they are read.
 const METRICS: [(&str, &str); 10] = [
     ("GRPC_REQUEST_MESSAGES", "request_messages_total"),
@@ -69,13 +68,16 @@ pub(in super::super) fn statistics(view: &View<'_>, at: At<'_>) -> Option<Any> {
         .clone()
         .filter_map(|(_, one)| names(&one.providers))
         .next_back();
-    let counted = in_scope.is_none_or(|names| names.contains(&PROMETHEUS));
-    let mut parent = vec![PROMETHEUS];
+    let default = view.mesh.defaults.providers.metrics.iter();
+    let mut parent: Vec<&str> = default.map(String::as_str).collect();
+    let counted = in_scope.unwrap_or_else(|| parent.clone());
+    let counted = counted.contains(&PROMETHEUS);
     let (mut interval, mut nothing) = (None, false);
     let mut changed: BTreeMap<&str, Changed<'_>> = BTreeMap::new();
     for (key, metrics) in all {
-        parent = names(&metrics.providers).unwrap_or(parent);
-        for other in parent.iter().filter(|name| **name != PROMETHEUS) {
+        let named = names(&metrics.providers);
+        let others = named.iter().flatten().filter(|name| **name != PROMETHEUS);
+        for other in others {
             problem(
                 view,
                 key,
@@ -84,6 +86,7 @@ pub(in super::super) fn statistics(view: &View<'_>, at: At<'_>) -> Option<Any> {
                 ),
             );
         }
+        parent = named.unwrap_or(parent);
         if !parent.contains(&PROMETHEUS) {
             continue;
         }

@@ -11,8 +11,9 @@ use super::super::api::{
 };
 use super::super::view::{View, outbound};
 use super::{At, applicable, problem};
-use crate::objects::mesh_config::Tracer;
+use crate::objects::mesh_config::{self, Tracer};
 use crate::objects::telemetry::CustomTag;
+use crate::objects::{Key, Kind};
 
 /// The share of requests where nobody says another, in percent, as in istiod.
 const SHARE: f64 = 1.0;
@@ -27,31 +28,45 @@ pub(in super::super) struct Traced {
     pub(in super::super) by_request_id: bool,
 }
 
-/// What is traced there. Where no Telemetry speaks of it, spans would be told to nobody, but say what
-/// they would.
+/// What is traced there. Where neither a Telemetry nor the mesh's default provider speaks of it, spans would be
+/// told to nobody, but say what they would.
 pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
     let all = applicable(view, at);
-    let all = all
+    let mut all = all
         .iter()
-        .flat_map(|(key, one)| one.tracing.iter().map(move |tracing| (*key, tracing)));
-    let mut said = all.filter(|(_, one)| one.r#match.mode.here()).peekable();
+        .flat_map(|(key, one)| one.tracing.iter().map(move |tracing| (*key, tracing)))
+        .peekable();
+    let defaults = &view.mesh.defaults;
+    let default = defaults.providers.tracing.first();
+    let speaks = all.peek().is_some() || default.is_some();
+    let said = all.filter(|(_, one)| one.r#match.mode.here());
+    let mesh = &defaults.tracing;
     let mut config = hcm::http_connection_manager::Tracing {
         client_sampling: share(100.0),
-        random_sampling: share(SHARE),
+        random_sampling: share(match mesh.sampling {
+            own if own > 0.0 && own <= 100.0 => own,
+            _ => SHARE,
+        }),
         overall_sampling: share(100.0),
+        max_path_tag_length: number_said(mesh.max_path_tag_length),
         ..Default::default()
     };
     let mut traced = Traced {
         config: None,
         by_request_id: true,
     };
-    let (mut to, mut disabled, mut of_istio, mut own) = (None, false, true, None);
-    let speaks = said.peek().is_some();
+    if !speaks && !defaults.traces {
+        return traced;
+    }
+    let of_mesh_config = Key::new(view.mesh.root_namespace.as_str(), mesh_config::NAME);
+    let mut to = default.map(|name| (Kind::MeshConfig, &of_mesh_config, name.as_str()));
+    let (mut disabled, mut own) = (false, None);
+    let mut of_istio = speaks || mesh.enable_istio_tags.unwrap_or(true);
     for (key, one) in said {
         to = one
             .providers
             .first()
-            .map(|provider| (key, provider.name.as_str()))
+            .map(|provider| (Kind::Telemetry, key, provider.name.as_str()))
             .or(to);
         disabled = one.disable_span_reporting.unwrap_or(disabled);
         own = one.custom_tags.as_ref().map(|tags| (key, tags)).or(own);
@@ -79,17 +94,17 @@ pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
         }
     }
     if speaks {
-        let Some((key, name)) = to.filter(|_| !disabled) else {
+        let Some((kind, key, name)) = to.filter(|_| !disabled) else {
             return traced;
         };
         match provider(view, name) {
             Ok((provider, limit)) => {
                 config.provider = Some(provider);
-                config.max_path_tag_length = number_said(limit);
+                config.max_path_tag_length = number_said(limit).or(config.max_path_tag_length);
             }
             Err(why) => {
-                problem(
-                    view,
+                view.problem(
+                    kind,
                     key,
                     format!("tracing.providers: {name:?}: {why}; nothing is traced"),
                 );
@@ -99,18 +114,21 @@ pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
     }
     let mut tags = if of_istio { of_mesh(view) } else { Vec::new() };
     tags.extend(of_peers());
-    if let Some((key, own)) = own {
-        for (name, tag) in own {
-            match custom(tag) {
-                Some(kind) => tags.push(self::tag(name, kind)),
-                None => problem(
-                    view,
-                    key,
-                    format!(
+    let own = own.filter(|(_, own)| !own.is_empty());
+    let own = own.map_or(
+        (Kind::MeshConfig, &of_mesh_config, &mesh.custom_tags),
+        |(key, own)| (Kind::Telemetry, key, own),
+    );
+    for (name, tag) in own.2 {
+        match custom(tag) {
+            Some(kind) => tags.push(self::tag(name, kind)),
+            None => view.problem(
+                own.0,
+                own.1,
+                format!(
                         "tracing.customTags: {name:?} is none of literal, environment, header and formatter"
-                    ),
                 ),
-            }
+            ),
         }
     }
     tags.sort_by(|a, b| a.tag.cmp(&b.tag));
@@ -122,7 +140,9 @@ pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
 /// The services that spans are told to here, by host name.
 pub(in super::super) fn tracers(view: &View<'_>) -> Vec<String> {
     let all = view.telemetries.iter().flat_map(|(_, one)| &one.tracing);
-    let named = all.filter_map(|one| view.mesh.tracers.get(&one.providers.first()?.name));
+    let named = all.filter_map(|one| Some(&one.providers.first()?.name));
+    let named = named.chain(view.mesh.defaults.providers.tracing.first());
+    let named = named.filter_map(|name| view.mesh.tracers.get(name));
     named.map(|tracer| tracer.place().0.to_owned()).collect()
 }
 
