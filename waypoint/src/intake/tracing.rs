@@ -48,7 +48,7 @@ pub(super) fn of(
         upstream_operation,
         no_context_propagation,
     } = tracing;
-    unserved!(notes, "Tracing": verbose, operation, upstream_operation, no_context_propagation);
+    unserved!(notes, "Tracing": verbose, operation, upstream_operation);
     let share = |share: Option<_>, field: &str| match share {
         None => Ok(Fraction::ALWAYS),
         Some(share) => text::percent(share).at(field),
@@ -67,6 +67,7 @@ pub(super) fn of(
         tags: tags.into_iter().flatten().collect(),
         path_limit: plain::number(max_path_tag_length).unwrap_or(PATH) as usize,
         upstream_spans: plain::on_or(spawn_upstream_span, upstream_spans),
+        propagates: !no_context_propagation,
     })
 }
 

@@ -105,6 +105,8 @@ pub struct Tracing {
     pub path_limit: usize,
     /// A span of its own for each upstream attempt.
     pub upstream_spans: bool,
+    /// The next hop is told of the trace; where it isn't, the client's own headers go on as they came.
+    pub propagates: bool,
 }
 
 /// How a route's requests are traced, in place of what their chain says.

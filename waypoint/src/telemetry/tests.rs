@@ -55,6 +55,7 @@ fn chain_to(
             tags: Vec::new(),
             path_limit: 256,
             upstream_spans: false,
+            propagates: true,
         })
     });
     Arc::new(HttpChain {
@@ -167,6 +168,33 @@ fn traces_begin_or_go_on_and_are_told() {
             "{told}"
         );
         assert!(!out.contains_key("traceparent"));
+    }
+}
+
+#[test]
+fn the_next_hop_is_not_told_of_a_trace_where_nobody_may_be() {
+    let telemetry = Telemetry::default();
+    let worker = telemetry.worker();
+    let chain = chain(Vec::new(), Some(Fraction::ALWAYS));
+    let mut silent = Arc::into_inner(chain).unwrap();
+    let tracing = silent.tracing.take().and_then(Arc::into_inner).unwrap();
+    silent.tracing = Some(Arc::new(Tracing {
+        propagates: false,
+        upstream_spans: true,
+        ..tracing
+    }));
+    let silent = Arc::new(silent);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for asked in [headers(&[]), headers(&[("traceparent", parent)])] {
+        let mut of = exchange();
+        worker.begin(&silent, &mut of, &asked);
+        assert!(of.span.as_ref().unwrap().sampled);
+        // What the client said goes on as it came.
+        let mut out = asked.clone();
+        worker.inject(&of, &mut out);
+        worker.attempt(&silent, &mut of, &mut out);
+        assert!(of.attempt.is_some());
+        assert_eq!(out, asked);
     }
 }
 

@@ -40,6 +40,10 @@ impl Span {
     /// sampled as it was decided there; a new one by chance.
     pub fn start(tracing: &Tracing, headers: &HeaderMap, rng: &mut impl Rng) -> Self {
         let id = rng.random_range(1..=u64::MAX);
+        let told = |forms| match tracing.propagates {
+            true => forms,
+            false => Forms::default(),
+        };
         if let Some(parent) = extract(headers) {
             return Self {
                 trace: parent.trace,
@@ -50,7 +54,7 @@ impl Span {
                     None => by_chance(&shares(tracing), headers, rng),
                 },
                 state: parent.state,
-                forms: parent.forms,
+                forms: told(parent.forms),
             };
         }
         let zipkin = |provider: &crate::model::log::TraceProvider| {
@@ -62,10 +66,10 @@ impl Span {
             parent: None,
             sampled: by_chance(&shares(tracing), headers, rng),
             state: None,
-            forms: match tracing.provider.as_deref().is_some_and(zipkin) {
+            forms: told(match tracing.provider.as_deref().is_some_and(zipkin) {
                 true => Forms::B3_MULTI,
                 false => Forms::W3C,
-            },
+            }),
         }
     }
 

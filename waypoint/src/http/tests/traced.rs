@@ -78,6 +78,7 @@ fn tracing() -> Tracing {
         ],
         path_limit: 256,
         upstream_spans: true,
+        propagates: true,
     }
 }
 

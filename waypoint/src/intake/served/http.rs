@@ -161,13 +161,8 @@ pub(super) const ROWS: &[Row] = &[
     (
         Counted,
         "Tracing",
-        &[
-            "verbose",
-            "operation",
-            "upstream_operation",
-            "no_context_propagation",
-        ],
-        "spans are named by the route, and trace headers are always passed on",
+        &["verbose", "operation", "upstream_operation"],
+        "spans are named by the route",
     ),
     (
         Counted,

@@ -306,3 +306,15 @@ fn attempts_have_spans_where_the_manager_or_else_the_router_wants_them() {
         assert_eq!(compiled.upstream_spans, expected, "{said:?} {by_router}");
     }
 }
+
+#[test]
+fn who_is_behind_is_told_of_traces_unless_that_is_turned_off() {
+    for no_context_propagation in [false, true] {
+        let tracing = hcm::Tracing {
+            no_context_propagation,
+            ..Default::default()
+        };
+        let compiled = of(tracing, false, &mut Notes::default()).unwrap();
+        assert_eq!(compiled.propagates, !no_context_propagation);
+    }
+}

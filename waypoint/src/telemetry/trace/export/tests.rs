@@ -26,6 +26,7 @@ fn tracing(protocol: TraceProtocol) -> Tracing {
         tags: Vec::new(),
         path_limit: 256,
         upstream_spans: false,
+        propagates: true,
     }
 }
 
