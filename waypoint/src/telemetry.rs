@@ -148,6 +148,11 @@ impl Worker {
         self.shared.spans.export(caller).await;
     }
 
+    /// A connection came to nothing in its handshake.
+    pub fn without_handshake(&self, late: bool) {
+        self.shared.connections.without_handshake(late);
+    }
+
     /// A request's head is there, with its `x-request-id`: what logs will want of it is kept, and
     /// its trace begins or goes on. Once, before filters and routing.
     pub fn begin(&self, chain: &Arc<HttpChain>, exchange: &mut Exchange, headers: &HeaderMap) {

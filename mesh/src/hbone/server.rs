@@ -81,6 +81,12 @@ impl AcceptError {
             _ => None,
         }
     }
+
+    /// Whether the peer only took too long.
+    #[must_use]
+    pub fn is_lateness(&self) -> bool {
+        matches!(self, Self::Silent) || self.refusal() == Some(TlsRefusal::TimedOut)
+    }
 }
 
 /// Accepts a connection on behalf of `certificate`'s workload. While `watch` is closing, no new

@@ -1,6 +1,8 @@
 //! One HTTP connection: which protocol it speaks, how hyper is set up for it, and what its requests
 //! share. How it ends is `lifetime`'s.
 
+mod late;
+mod lent;
 mod lifetime;
 
 use std::cell::{Cell, RefCell};
@@ -33,7 +35,9 @@ use crate::model::http::{Codec, HttpChain};
 use crate::model::listener::{ChainKind, Protocol};
 use crate::telemetry::{Exchange, Flags, Marks};
 use crate::worker::Connection;
-use lifetime::drive;
+use late::Late;
+use lent::{Back, Lent};
+use lifetime::{Ended, drive};
 
 /// Bytes that a client may send on one stream before they have been passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -80,6 +84,8 @@ pub(super) struct Http {
     pub(super) closing: Cell<bool>,
     /// The head as it came, with HTTP/1.
     pub(super) raw: Option<Arc<Raw>>,
+    /// Where the connection's bytes come back to, with HTTP/1.
+    back: Option<Arc<Back>>,
 }
 
 /// Serves a connection to its end.
@@ -100,16 +106,28 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         rested: Cell::new(Instant::now()),
         closing: Cell::new(false),
         raw: (version == Version::Http1).then(Arc::default),
+        back: (version == Version::Http1).then(Arc::default),
     });
-    let served = match version {
+    let ended = match version {
         Version::Http1 => http1(&http, &chain, io).await,
         Version::Http2 => http2(&http, &chain, io).await,
     };
-    if let Err(error) = served {
-        if error.is_parse() {
-            http.note_refused(&error);
+    let remote = http.connection.down.remote;
+    match ended {
+        Ended::Served(Ok(())) => {}
+        Ended::Served(Err(error)) => {
+            if error.is_parse() {
+                http.note_malformed(&error);
+            }
+            debug!(%remote, %error, "an HTTP connection broke");
         }
-        debug!(remote = %http.connection.down.remote, %error, "an HTTP connection broke");
+        Ended::Late(late) => {
+            debug!(%remote, "a head did not become whole: {}", late.body());
+            http.note_refused(Late::STATUS, late.flags(), late.details());
+            if let Some(io) = http.back.as_ref().and_then(|back| back.take()) {
+                late.answer(io).await;
+            }
+        }
     }
 }
 
@@ -157,12 +175,13 @@ async fn version(
     Some((io, version))
 }
 
-async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> {
+async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> Ended {
     let limits = &chain.limits;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_headers)
+        // hyper's would count from the end of the request before, and close what only rests.
+        .header_read_timeout(None)
         .preserve_header_case(chain.http1.keep_case)
         .half_close(false)
         .max_buf_size(HTTP1_BUFFER.max(limits.max_header_bytes as usize))
@@ -175,13 +194,14 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> 
     }
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
+    let io = Lent::new(io, http.back.clone().unwrap_or_default());
     let io = Tapped::new(io, http.raw.clone().unwrap_or_default());
     let connection = builder.serve_connection(TokioIo::new(io), service);
     // Which upgrades are allowed is each route's to say.
     drive(http, limits, pin!(connection.with_upgrades())).await
 }
 
-async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> hyper::Result<()> {
+async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> Ended {
     let (limits, options) = (&chain.limits, &chain.http2);
     let mut builder = http2::Builder::new(Here);
     builder
@@ -259,7 +279,7 @@ impl Http {
     }
 
     /// Writes down a request that is none: hyper has answered it.
-    fn note_refused(&self, error: &hyper::Error) {
+    fn note_malformed(&self, error: &hyper::Error) {
         let (status, details) = match error.is_parse_too_large() {
             true => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -267,13 +287,18 @@ impl Http {
             ),
             false => (StatusCode::BAD_REQUEST, "http1.codec_error"),
         };
+        self.note_refused(status, Flags::DOWNSTREAM_PROTOCOL_ERROR, details);
+    }
+
+    /// Writes down what never became a request.
+    fn note_refused(&self, status: StatusCode, flags: Flags, details: &'static str) {
         let now = std::time::Instant::now();
         let marks = Marks::new(now, std::time::SystemTime::now());
         let method = Method::from_bytes(b"-").unwrap_or_default();
         let down = self.connection.down.clone();
         let mut exchange = Exchange::new(down, marks, method, hyper::Version::HTTP_11);
         exchange.status = Some(status);
-        exchange.flags |= Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        exchange.flags |= flags;
         exchange.details = details.into();
         exchange.marks.end = Some(now);
         let chain = &self.view.borrow().chain;

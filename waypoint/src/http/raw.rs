@@ -3,7 +3,7 @@
 //! them in another way. Bytes are kept only while a head is awaited, and looked at only where there
 //! may be something to find.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mesh::tap::Tap;
 use parking_lot::Mutex;
@@ -18,6 +18,10 @@ const LONGEST: usize = 64 << 10;
 pub(super) struct Raw {
     /// A request is being served: what comes now is its body.
     busy: AtomicBool,
+    /// A head has begun and is not whole.
+    begun: AtomicBool,
+    /// Heads that became whole.
+    whole: AtomicU32,
     bytes: Mutex<Vec<u8>>,
 }
 
@@ -26,11 +30,19 @@ impl Raw {
     /// whether hyper found a transfer encoding, without which a length is in nobody's way.
     pub(super) fn begin(&self, encoded: bool) -> Quirks {
         self.busy.store(true, Ordering::Relaxed);
+        self.begun.store(false, Ordering::Relaxed);
+        self.whole.fetch_add(1, Ordering::Relaxed);
         let mut bytes = self.bytes.lock();
         let quirks = Quirks::of(&bytes, encoded);
         bytes.clear();
         bytes.shrink_to(4096);
         quirks
+    }
+
+    /// The number of the head that has begun and is not whole, where one has.
+    pub(super) fn unfinished(&self) -> Option<u32> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        begun.then(|| self.whole.load(Ordering::Relaxed))
     }
 
     /// The request is over: the next head is awaited.
@@ -44,6 +56,10 @@ impl Tap for Raw {
     fn read(&self, read: &[u8]) {
         if self.busy.load(Ordering::Relaxed) {
             return;
+        }
+        // Empty lines in front of a request are none of it.
+        if read.iter().any(|byte| !b"\r\n".contains(byte)) {
+            self.begun.store(true, Ordering::Relaxed);
         }
         let mut bytes = self.bytes.lock();
         let room = LONGEST.saturating_sub(bytes.len());
@@ -109,6 +125,24 @@ mod tests {
         assert_eq!(quirks("GET /a#b HTTP/1.1\r\nx: #\r\n\r\n"), (true, false));
         assert_eq!(quirks("GET /a HTTP/1.1\nx: #\n\n"), (false, false));
         assert_eq!(quirks(""), (false, false));
+    }
+
+    #[test]
+    fn a_head_is_unfinished_from_its_first_byte_until_it_is_whole() {
+        let raw = Raw::default();
+        assert_eq!(raw.unfinished(), None);
+        raw.read(b"\r\n");
+        assert_eq!(raw.unfinished(), None);
+        raw.read(b"G");
+        assert_eq!(raw.unfinished(), Some(0));
+        raw.read(b"ET / HTTP/1.1\r\n\r\n");
+        raw.begin(false);
+        raw.read(b"body");
+        assert_eq!(raw.unfinished(), None);
+        raw.end();
+        assert_eq!(raw.unfinished(), None);
+        raw.read(b"P");
+        assert_eq!(raw.unfinished(), Some(1));
     }
 
     #[test]

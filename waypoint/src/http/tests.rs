@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod plain;
+mod slow;
 mod traced;
 mod web;
 mod world;

@@ -37,10 +37,12 @@ pub(super) async fn accept(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             debug!(chain = %chain.name, remote = %down.remote, %error, "TLS failed");
+            local.telemetry.without_handshake(false);
             return None;
         }
         Err(_) => {
             debug!(chain = %chain.name, remote = %down.remote, "TLS took too long");
+            local.telemetry.without_handshake(true);
             return None;
         }
     };

@@ -62,6 +62,7 @@ pub(super) async fn serve(
         Ok(connection) => connection,
         Err(error) => {
             debug!(%remote, %error, "a tunnel was not accepted");
+            local.telemetry.without_handshake(error.is_lateness());
             return;
         }
     };

@@ -1,4 +1,5 @@
-//! How many connections of clients are open, and how many were turned away at the door.
+//! How many connections of clients are open, how many were turned away at the door, and how many came
+//! to nothing there.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub struct Connections {
     open: AtomicUsize,
     refused: AtomicU64,
+    handshakes_late: AtomicU64,
+    handshakes_failed: AtomicU64,
 }
 
 impl Connections {
@@ -25,6 +28,15 @@ impl Connections {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The handshake of one, of TLS or of the tunnel in it, took too long, or failed.
+    pub fn without_handshake(&self, late: bool) {
+        let counter = match late {
+            true => &self.handshakes_late,
+            false => &self.handshakes_failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many are open.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -37,7 +49,7 @@ impl Connections {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Appends both under Envoy's names.
+    /// Appends all under Envoy's names.
     pub(super) fn encode(&self, out: &mut String) {
         for (name, kind, help, value) in [
             (
@@ -51,6 +63,18 @@ impl Connections {
                 "counter",
                 "Connections that were turned away because there were as many as there may be",
                 self.refused(),
+            ),
+            (
+                "envoy_listener_downstream_cx_transport_socket_connect_timeout",
+                "counter",
+                "Connections whose handshake was not over in time",
+                self.handshakes_late.load(Ordering::Relaxed),
+            ),
+            (
+                "envoy_listener_ssl_connection_error",
+                "counter",
+                "Connections whose handshake failed",
+                self.handshakes_failed.load(Ordering::Relaxed),
             ),
         ] {
             out.push_str(&format!(

@@ -17,6 +17,7 @@ const KNOWN: usize = 4096;
 pub(super) struct Families {
     downstream: Family<Counter>,
     downstream_class: Family<Counter>,
+    timeouts: [Family<Counter>; 3],
     upstream: Family<Counter>,
     upstream_class: Family<Counter>,
     retries: Family<Counter>,
@@ -28,8 +29,30 @@ pub(super) struct Families {
 pub(super) struct Requests {
     all: Option<Arc<Counter>>,
     classes: [Option<Arc<Counter>>; 5],
+    /// In the order of [`TIMEOUTS`].
+    timeouts: [Option<Arc<Counter>>; 3],
     retries: Option<Arc<Counter>>,
 }
+
+/// Limits of time that requests came to: a counter's name, what it says, and the details of an answer
+/// that it counts.
+const TIMEOUTS: [(&str, &str, &str); 3] = [
+    (
+        "envoy_http_downstream_rq_header_timeout",
+        "Requests whose head did not come in time",
+        "request_header_timeout",
+    ),
+    (
+        "envoy_http_downstream_rq_timeout",
+        "Requests that did not come in time as a whole",
+        "request_overall_timeout",
+    ),
+    (
+        "envoy_http_downstream_rq_idle_timeout",
+        "Requests that ended because nothing moved",
+        "stream_idle_timeout",
+    ),
+];
 
 /// The clusters that a worker met.
 #[derive(Debug, Default)]
@@ -45,6 +68,7 @@ impl Default for Families {
                 "envoy_http_downstream_rq_xx",
                 "Requests of clients by the class of the answer's status",
             ),
+            timeouts: TIMEOUTS.map(|(name, help, _)| Family::new(name, help)),
             upstream: Family::new("envoy_cluster_upstream_rq_total", "Requests to a cluster"),
             upstream_class: Family::new(
                 "envoy_cluster_upstream_rq_xx",
@@ -67,6 +91,9 @@ impl Families {
     pub(super) fn encode(&self, out: &mut String) {
         self.downstream.encode(out);
         self.downstream_class.encode(out);
+        for family in &self.timeouts {
+            family.encode(out);
+        }
         self.upstream.encode(out);
         self.upstream_class.encode(out);
         self.retries.encode(out);
@@ -79,6 +106,10 @@ impl Families {
         Requests {
             all: self.downstream.of(&set(&[(name, prefix)])),
             classes: classes(&self.downstream_class, name, prefix),
+            timeouts: self
+                .timeouts
+                .each_ref()
+                .map(|family| family.of(&set(&[(name, prefix)]))),
             retries: None,
         }
     }
@@ -99,6 +130,7 @@ impl Families {
         Requests {
             all: self.upstream.of(&set(&[(name, value)])),
             classes: classes(&self.upstream_class, name, value),
+            timeouts: [None, None, None],
             retries: self.retries.of(&set(&[(name, value)])),
         }
     }
@@ -136,6 +168,14 @@ impl Requests {
             .and_then(|at| self.classes.get(at))
         {
             add(counter, 1);
+        }
+        // Those come with 408, or with 504 where the request was there as a whole.
+        if matches!(class, 4 | 5)
+            && let Some(at) = TIMEOUTS
+                .iter()
+                .position(|(.., details)| *details == exchange.details)
+        {
+            add(&self.timeouts[at], 1);
         }
         let retries = exchange.upstream.attempts.saturating_sub(1);
         if retries > 0 {

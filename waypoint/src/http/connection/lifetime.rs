@@ -18,6 +18,8 @@ use mesh::cork::Corked;
 use mesh::tap::Tapped;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::late::{HeadClock, Late};
+use super::lent::Lent;
 use super::{Here, Http};
 use crate::http::body::ResponseBody;
 use crate::http::raw::Raw;
@@ -25,20 +27,41 @@ use crate::listen::io::Io;
 use crate::model::http::HttpLimits;
 use crate::worker::LINGER;
 
+/// How a connection ended.
+pub(super) enum Ended {
+    /// As HTTP has it, or it broke.
+    Served(hyper::Result<()>),
+    /// A head didn't become whole in time.
+    Late(Late),
+}
+
 /// Drives a connection, and asks it to end when its time has come.
 pub(super) async fn drive(
     http: &Rc<Http>,
     limits: &HttpLimits,
     mut connection: Pin<&mut impl Graceful>,
-) -> hyper::Result<()> {
+) -> Ended {
     let mut lifetime = Lifetime::new(limits);
+    let mut head = HeadClock::new(limits);
     std::future::poll_fn(|cx| {
         if !lifetime.ending && lifetime.is_over(http, cx) {
             lifetime.ending = true;
             http.closing.set(true);
             connection.as_mut().end();
         }
-        connection.as_mut().poll(cx)
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ended::Served(served));
+        }
+        match &http.raw {
+            Some(raw) => head.poll(raw, cx).map(|late| {
+                // Whoever answers gets the connection when hyper lets go of it.
+                if let Some(back) = &http.back {
+                    back.want();
+                }
+                Ended::Late(late)
+            }),
+            None => Poll::Pending,
+        }
     })
     .await
 }
@@ -48,7 +71,7 @@ pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tapped<Io, Arc<Raw>>>, S>
+impl<S> Graceful for http1::UpgradeableConnection<TokioIo<Tapped<Lent, Arc<Raw>>>, S>
 where
     S: hyper::service::Service<
             Request<Incoming>,

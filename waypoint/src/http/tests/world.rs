@@ -45,6 +45,7 @@ pub(super) struct World {
     pub(super) workers: Rc<Workers>,
     pub(super) listeners: AskToDrain,
     /// Dropping it says nothing: tunnels go on.
+    telemetry: Telemetry,
     _signal: drain::Signal,
     clusters: Box<dyn Fn() -> Vec<ClusterEntry>>,
     version: std::cell::Cell<u64>,
@@ -87,12 +88,13 @@ impl World {
         drop(free);
         let current = Current::default();
         let (signal, watch) = drain::new();
+        let telemetry = Telemetry::default();
         let parts = Parts {
             current: current.clone(),
             upstream: upstream::Shared::default(),
             own: None,
             secrets: Secrets::default(),
-            telemetry: Telemetry::default(),
+            telemetry: telemetry.clone(),
             watch,
         };
         let seats = Seats::new(NonZeroUsize::MAX, Telemetry::default().connections());
@@ -105,6 +107,7 @@ impl World {
             current,
             workers,
             listeners,
+            telemetry,
             _signal: signal,
             clusters: Box::new(clusters),
             version: std::cell::Cell::new(0),
@@ -134,6 +137,13 @@ impl World {
             }
         };
         tokio::time::timeout(PATIENCE, closed).await.unwrap();
+    }
+
+    /// All metrics.
+    pub(super) fn metrics(&self) -> String {
+        let mut metrics = String::new();
+        self.telemetry.encode(&mut metrics);
+        metrics
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
