@@ -2,6 +2,9 @@
 //! → pod. The waypoint follows a control plane that gives it istiod's graph, and its certificate comes
 //! from the lab's authority.
 
+#[path = "lab/custom.rs"]
+mod custom;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
@@ -43,6 +46,15 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Result<Self> {
+        let scene = Self::stand(80).await?;
+        scene.allow("GET")?;
+        scene.ready().await?;
+        scene.require().await?;
+        Ok(scene)
+    }
+
+    /// All of it, with `shop` at this port; the waypoint is told nothing yet.
+    async fn stand(port: u16) -> Result<Self> {
         let lab = Lab::start().await?;
         let (client, other, server, way) = tokio::try_join!(
             lab.pod("client").start(),
@@ -53,15 +65,15 @@ impl Scene {
                 .identity("bookinfo", "waypoint")
                 .start(),
         )?;
-        let shop = lab.service("shop", &[(80, PORT)], &[&server]).await?;
-        let shop = SocketAddr::new(shop.v4.into(), 80);
+        let shop = lab.service("shop", &[(port, PORT)], &[&server]).await?;
+        let shop = SocketAddr::new(shop.v4.into(), port);
         lab.service("way", &[(HBONE, HBONE)], &[&way]).await?;
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let discovery = Discovery::serve(way.netns().listen(at)?)?;
         let scratch = tempfile::tempdir()?;
         let mut command = follower(discovery.at, lab.authority(), way.ip(), scratch.path())?;
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let scene = Self {
+        Ok(Self {
             waypoint: way.run(command)?,
             lab,
             client,
@@ -71,11 +83,7 @@ impl Scene {
             way,
             discovery,
             _scratch: scratch,
-        };
-        scene.allow("GET")?;
-        scene.ready().await?;
-        scene.require().await?;
-        Ok(scene)
+        })
     }
 
     /// The waypoint lets `client` call `shop` with this method, and nobody else anything.
