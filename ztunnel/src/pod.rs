@@ -158,7 +158,9 @@ impl Keeper {
         self.identities.came(&info);
         let (stop, drain) = self.drain.child();
         let pod = Arc::new(info.clone());
-        let accept = |listener| Accept::new(listener, drain.clone(), self.shared.world.clone());
+        let (process, world) = (&self.drain, &self.shared.world);
+        let accept =
+            |listener| Accept::new(listener, drain.clone(), process.clone(), world.clone());
         let outbound = Outbound::new(uid, Arc::clone(&pod), sockets.netns.clone(), &self.shared);
         tokio::spawn(
             accept(sockets.outbound)

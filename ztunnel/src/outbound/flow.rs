@@ -1,6 +1,6 @@
 //! The way of one connection out of a pod, top to bottom: original destination → who calls? → route
 //! → permit to use the pod's identity → tunnel or plain → copy. A waypoint's pod that is just gone is
-//! replaced by another.
+//! replaced by another; a pod that left the mesh while it was called is called as it takes calls now.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -103,6 +103,7 @@ async fn connect(
     record.source = Some(Arc::clone(&own));
     record.source_identity = Some(own.identity.clone());
     let mut failed = Failed::default();
+    let mut asked_again = false;
     loop {
         let Some((permit, route)) = decide(out, &own, original, &failed)? else {
             failed.no_other()?;
@@ -110,6 +111,7 @@ async fn connect(
         };
         learn(record, &route);
         let hop = waypoint(&route);
+        let called = called_itself(&route);
         let dialled = dial::dial(out, &own, client, permit.clone(), route);
         let dialled = match hop {
             Some(hop) if failed.may_go_on() => timeout(HASTE, dialled)
@@ -119,9 +121,38 @@ async fn connect(
         };
         match dialled {
             Ok(upstream) => return Ok((permit, upstream)),
-            Err(error) => failed.note(hop, error)?,
+            Err(error) => match called {
+                Some(called)
+                    if !asked_again && error.is_of_the_hop() && has_changed(out, &called) =>
+                {
+                    let uid = &called.uid;
+                    tracing::debug!(%uid, %error, "it takes connections in another way by now");
+                    asked_again = true;
+                }
+                _ => failed.note(hop, error)?,
+            },
         }
     }
+}
+
+/// The workload at whose own pod a tunnel ends.
+fn called_itself(route: &Route) -> Option<Arc<Workload>> {
+    match route {
+        Route::Hbone {
+            destination,
+            via_waypoint: false,
+            ..
+        } => Some(Arc::clone(destination)),
+        _ => None,
+    }
+}
+
+/// Whether a workload left the mesh, or is gone, since it was called. What it was called with then
+/// reached nobody, and may go another way.
+fn has_changed(out: &Parts, called: &Workload) -> bool {
+    let world = out.shared.world.read();
+    let now = world.workload(&called.uid);
+    now.is_none_or(|now| now.tunnel != called.tunnel)
 }
 
 /// The pods of a waypoint that did not take the connection. Nothing of the application was sent to

@@ -1,5 +1,5 @@
 //! Accepting on one of a pod's listeners: holds until the first workloads and policies have come,
-//! bounds the connections, and stops when the pod is let go.
+//! bounds the connections, and stops a little after the pod is let go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,32 @@ use crate::capture::{Captured, Listener};
 const CONNECTIONS: usize = 16_384;
 /// The pause after accepting failed, which it does when the process is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a pod that is let go is still listened for. A handshake that had begun before ends at our
+/// listener, after a round trip and perhaps after the kernel's first repetition (1 s); without the
+/// listener its client would be reset. Peers that have not heard yet that the pod has left call here too.
+const HANDSHAKES: Duration = Duration::from_millis(1500);
 
 /// A listener and what stops it.
 pub(super) struct Accept {
     listener: Listener,
     drain: Watch,
+    /// That of the process.
+    process: Watch,
     world: SharedWorld,
     free: Arc<Semaphore>,
 }
 
 impl Accept {
-    pub(super) fn new(listener: Listener, drain: Watch, world: SharedWorld) -> Self {
+    pub(super) fn new(
+        listener: Listener,
+        drain: Watch,
+        process: Watch,
+        world: SharedWorld,
+    ) -> Self {
         Self {
             listener,
             drain,
+            process,
             world,
             free: Arc::new(Semaphore::new(CONNECTIONS)),
         }
@@ -48,7 +60,20 @@ impl Accept {
         while let Some(captured) = self.next().await {
             self.spawn(captured, &carry).await;
         }
-        // The kernel completed these before the pod was let go; nobody else will take them.
+        let handshakes = tokio::time::sleep(HANDSHAKES);
+        tokio::pin!(handshakes);
+        loop {
+            tokio::select! {
+                () = &mut handshakes => break,
+                // Another process has these listeners, or none: nobody waits for this one to end.
+                () = self.process.closing() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok(captured) => self.spawn(captured, &carry).await,
+                    Err(_) => break,
+                },
+            }
+        }
+        // The kernel completed these; nobody else will take them.
         while let Some(Ok(captured)) = self.listener.accept().now_or_never() {
             self.spawn(captured, &carry).await;
         }

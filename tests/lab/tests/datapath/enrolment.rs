@@ -1,8 +1,14 @@
 //! Joining and leaving the mesh: only new connections change their way, open ones go on byte for byte.
 
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lab::{Direction, End, Lab, Verdict, patience};
+use lab::{Direction, End, Lab, Pod, Verdict, patience};
+use mesh::file::format::TunnelProtocol;
+use nix::libc;
+use socket2::{Domain, Socket, Type};
 
 use crate::story::{PORT, Pair, SOON, logged};
 
@@ -79,6 +85,86 @@ async fn a_transfer_under_way_is_intact_through_enrolment_and_release() {
         failed == 0 && tally.answered > 0,
         "no request may fail while pods come and go: {tally:?}"
     );
+}
+
+/// Keeps the last part of a client's handshake back for a while (`TCP_DEFER_ACCEPT`, tcp(7)).
+#[expect(unsafe_code, reason = "no library of ours knows this option")]
+fn defer_accept(socket: &Socket) -> std::io::Result<()> {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the option is an integer of this size, and the socket is open.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Lets a pod go without telling anybody, as peers see it that have not heard yet.
+async fn let_go(lab: &Lab, node: usize, pod: &Pod) {
+    let (node, uid) = (Arc::clone(lab.node(node)), pod.uid().to_owned());
+    let removed = tokio::task::spawn_blocking(move || node.zds().remove(&uid));
+    removed.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_had_begun_when_a_pod_is_let_go_is_no_reset() {
+    let lab = Lab::start().await.unwrap();
+    let (client, server) = tokio::try_join!(
+        lab.pod("client").outside_the_mesh().start(),
+        lab.pod("server").on(lab.node(2)).serving(PORT).start(),
+    )
+    .unwrap();
+    // A client that waits to accept data keeps the last part of its handshake back for 200 ms, or
+    // until it has something to say: as if it were that far away.
+    let to = server.at(PORT).into();
+    let connecting = client.netns().enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        defer_accept(&socket)?;
+        socket.connect(&to)?;
+        std::io::Result::Ok(std::net::TcpStream::from(socket))
+    });
+    let mut tcp = connecting.unwrap().unwrap();
+    let_go(&lab, 2, &server).await;
+    tcp.set_read_timeout(Some(SOON)).unwrap();
+    let request = b"GET /who HTTP/1.1\r\nhost: lab\r\n\r\n";
+    let mut answer = [0; 12];
+    tcp.write_all(request).unwrap();
+    tcp.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_while_it_is_called_is_called_as_it_takes_calls_now() {
+    let Pair {
+        lab,
+        client,
+        server,
+    } = Pair::start().await;
+    let_go(&lab, 2, &server).await;
+    // Who listens where its tunnels ended says nothing, so that the call is under way for a while.
+    let free = || server.netns().listen(server.at(15008)).ok();
+    let silent = patience::some("the port of tunnels to be free", SOON, async || free());
+    let silent = silent.await.unwrap();
+    let (caller, to) = (client.clone(), server.at(PORT));
+    let called = tokio::spawn(async move { caller.get(to).within(SOON).await });
+    let (silent, call) = tokio::task::spawn_blocking(move || {
+        let call = silent.accept();
+        (silent, call)
+    })
+    .await
+    .unwrap();
+    server.speak(TunnelProtocol::None).await.unwrap();
+    drop((silent, call));
+    let verdict = called.await.unwrap();
+    assert!(verdict.answer().is_some(), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
