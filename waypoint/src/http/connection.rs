@@ -123,9 +123,14 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         }
         Ended::Late(late) => {
             debug!(%remote, "a head did not become whole: {}", late.body());
-            http.note_refused(Late::STATUS, late.flags(), late.details());
+            http.note_refused(
+                Late::STATUS,
+                late.flags(),
+                late.details(),
+                late.body().len(),
+            );
             if let Some(io) = http.back.as_ref().and_then(|back| back.take()) {
-                late.answer(io).await;
+                late.answer(&chain.server, io).await;
             }
         }
     }
@@ -287,11 +292,11 @@ impl Http {
             ),
             false => (StatusCode::BAD_REQUEST, "http1.codec_error"),
         };
-        self.note_refused(status, Flags::DOWNSTREAM_PROTOCOL_ERROR, details);
+        self.note_refused(status, Flags::DOWNSTREAM_PROTOCOL_ERROR, details, 0);
     }
 
-    /// Writes down what never became a request.
-    fn note_refused(&self, status: StatusCode, flags: Flags, details: &'static str) {
+    /// Writes down what never became a request, and was answered with so many bytes.
+    fn note_refused(&self, status: StatusCode, flags: Flags, details: &'static str, sent: usize) {
         let now = std::time::Instant::now();
         let marks = Marks::new(now, std::time::SystemTime::now());
         let method = Method::from_bytes(b"-").unwrap_or_default();
@@ -300,6 +305,7 @@ impl Http {
         exchange.status = Some(status);
         exchange.flags |= flags;
         exchange.details = details.into();
+        exchange.sent = sent as u64;
         exchange.marks.end = Some(now);
         let chain = &self.view.borrow().chain;
         let telemetry = &self.connection.local.telemetry;

@@ -173,6 +173,17 @@ pub enum ServerHeader {
     PassThrough,
 }
 
+impl ServerHeader {
+    /// What an answer of our own says.
+    #[must_use]
+    pub fn ours(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Overwrite(name) | Self::AppendIfAbsent(name) => Some(name),
+            Self::PassThrough => None,
+        }
+    }
+}
+
 /// Who the client is, and what is said of it to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Forwarded {

@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use crate::http::raw::Raw;
 use crate::listen::io::Io;
-use crate::model::http::HttpLimits;
+use crate::model::http::{HttpLimits, ServerHeader};
 use crate::telemetry::Flags;
 
 /// How long the answer, and the client's own end, are waited for: a close while bytes of the head are
@@ -98,13 +98,16 @@ impl Late {
     }
 
     /// Answers, and ends the connection.
-    pub(super) async fn answer(self, mut io: Io) {
+    pub(super) async fn answer(self, server: &ServerHeader, mut io: Io) {
         let (status, body) = (Self::STATUS, self.body());
         let date = httpdate::fmt_http_date(SystemTime::now());
+        let server = server.ours().and_then(|name| name.to_str().ok());
+        let server = server.map(|name| format!("server: {name}\r\n"));
         let answer = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\ncontent-type: text/plain\r\ndate: {date}\r\n\
-             connection: close\r\n\r\n{body}",
-            body.len()
+             {}connection: close\r\n\r\n{body}",
+            body.len(),
+            server.unwrap_or_default()
         );
         let farewell = async {
             io.write_all(answer.as_bytes()).await?;
