@@ -9,6 +9,7 @@ pub mod copy;
 pub mod cork;
 pub mod drain;
 pub mod duration;
+pub mod expression;
 pub mod file;
 pub mod hbone;
 pub mod identity;

@@ -84,8 +84,7 @@ fn request_headers<'o>(operator: &'o Operator, names: &mut Vec<&'o HeaderName>) 
             }));
         }
         Operator::Expression(expression) => {
-            let root = &expression.root;
-            root.each_operator(&mut |operator| request_headers(operator, names));
+            expression.each_operator(&mut |operator| request_headers(operator, names));
         }
         _ => {}
     }

@@ -172,9 +172,7 @@ impl Wanted {
     }
 
     fn expression(&mut self, expression: &Expression) {
-        expression
-            .root
-            .each_operator(&mut |operator| self.operator(operator));
+        expression.each_operator(&mut |operator| self.operator(operator));
     }
 
     fn operator(&mut self, operator: &Operator) {

@@ -122,8 +122,14 @@ fn what_is_wrong_is_named_by_field_and_reason() {
         (
             "Telemetry",
             TELEMETRY,
-            json!({"tracing": [{"disableContextPropagation": true}]}),
-            "tracing.disableContextPropagation is not served",
+            json!({"accessLogging": [{"filter": {"expression": "response.code >="}}]}),
+            "accessLogging.filter.expression: \"response.code >=\" is no expression: it ends where",
+        ),
+        (
+            "Telemetry",
+            TELEMETRY,
+            json!({"metrics": [{"overrides": [{"tagOverrides": {"a": {"value": "request.hots"}}}]}]}),
+            "metrics.overrides.tagOverrides[a].value: \"request.hots\" is not served: request.hots",
         ),
         (
             "WorkloadEntry",

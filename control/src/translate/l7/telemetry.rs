@@ -4,6 +4,7 @@
 //! the service's namespace's, and those that are attached to the waypoint or the service.
 //! (istio/istio, `pilot/pkg/model/telemetry.go`)
 
+mod expression;
 mod logs;
 mod metrics;
 mod tracing;

@@ -7,13 +7,10 @@ use crate::model::expression::Attribute;
 use crate::model::format::Operator;
 use crate::model::text::HeaderKey;
 
-/// Attributes that are maps of headers.
-pub(super) const HEADERS: [&str; 3] = ["request.headers", "response.headers", "response.trailers"];
-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The attribute of this name.
-pub(super) fn attribute(name: &str) -> Option<Attribute> {
+/// The attribute of this name, one of [`mesh::expression::ATTRIBUTES`].
+pub(crate) fn attribute(name: &str) -> Option<Attribute> {
     use Attribute::{Flags, Number, Port, Query, Span, Text, Truth};
 
     let request = |key| {

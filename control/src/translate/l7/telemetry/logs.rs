@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::super::view::View;
-use super::{At, applicable, names, problem};
+use super::{At, applicable, expression, names, problem};
 use crate::objects::mesh_config::{ENVOY, FileLog};
 use crate::objects::telemetry::AccessLogging;
 
@@ -81,6 +81,16 @@ fn said<'a>(view: &'a View<'_>, at: At<'_>) -> Vec<(&'a str, Option<Logged>)> {
                 "accessLogging.providers: {name:?}: the mesh configuration has no envoyFileAccessLog of this name; nothing is logged by it"
             ),
         );
+    }
+    for (key, level) in &levels {
+        let filters = level
+            .access_logging
+            .iter()
+            .filter_map(|one| one.filter.as_ref());
+        for why in filters.filter_map(|filter| expression::check(&filter.expression).err()) {
+            let what = format!("accessLogging.filter.expression: {why}; every line is written");
+            problem(view, key, what);
+        }
     }
     let by_provider = in_scope.into_iter().filter(|name| known(name));
     let by_provider = by_provider.filter_map(|provider| {

@@ -6,9 +6,9 @@ use prost::Message;
 
 use super::super::api::{Any, Duration, duration};
 use super::super::view::View;
-use super::{At, applicable, names, problem};
+use super::{At, applicable, expression, names, problem};
 use crate::objects::mesh_config::PROMETHEUS;
-use crate::objects::telemetry::{MetricSelector, TagOperation, TagOverride};
+use crate::objects::telemetry::{MetricSelector, MetricsOverride, TagOperation, TagOverride};
 
 /// Metrics as the API calls them, and as they are called where they are read.
 const METRICS: [(&str, &str); 10] = [
@@ -92,6 +92,12 @@ pub(in super::super) fn statistics(view: &View<'_>, at: At<'_>) -> Option<Any> {
         }
         interval = metrics.reporting_interval.or(interval);
         for one in &metrics.overrides {
+            for (label, why) in unfollowed(one) {
+                let what = format!(
+                    "metrics.overrides.tagOverrides[{label}].value: {why}; the label stays as it is"
+                );
+                problem(view, key, what);
+            }
             if !one.r#match.mode.here() {
                 continue;
             }
@@ -130,6 +136,14 @@ pub(in super::super) fn statistics(view: &View<'_>, at: At<'_>) -> Option<Any> {
             value: config.encode_to_vec(),
         }
     })
+}
+
+/// Labels whose values a waypoint can't make, and why.
+fn unfollowed(of: &MetricsOverride) -> Vec<(&str, String)> {
+    let set = of.tag_overrides.iter();
+    let set = set.filter(|(_, tag)| tag.operation == TagOperation::Upsert);
+    set.filter_map(|(name, tag)| Some((name.as_str(), expression::check(&tag.value).err()?)))
+        .collect()
 }
 
 fn config((name, changed): (&str, Changed<'_>)) -> MetricConfig {
