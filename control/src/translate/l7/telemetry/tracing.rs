@@ -84,14 +84,9 @@ pub(in super::super) fn traced(view: &View<'_>, at: At<'_>) -> Traced {
             .use_request_id_for_trace_sampling
             .unwrap_or(traced.by_request_id);
         of_istio = one.enable_istio_tags.unwrap_or(of_istio);
-        if one.disable_context_propagation == Some(true) {
-            problem(
-                view,
-                key,
-                "tracing.disableContextPropagation is not served: trace headers are passed on"
-                    .to_owned(),
-            );
-        }
+        config.no_context_propagation = one
+            .disable_context_propagation
+            .unwrap_or(config.no_context_propagation);
     }
     if speaks {
         let Some((kind, key, name)) = to.filter(|_| !disabled) else {
