@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -14,12 +15,15 @@ const KEPT: usize = 50_000;
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    /// Pipes that have not ended.
+    open: Arc<AtomicUsize>,
 }
 
 impl Log {
     /// Collects from a pipe until it ends.
     pub fn collect(&self, pipe: impl Read + Send + 'static) {
-        let lines = Arc::clone(&self.lines);
+        let (lines, open) = (Arc::clone(&self.lines), Arc::clone(&self.open));
+        open.fetch_add(1, Ordering::Relaxed);
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let mut lines = lines.lock();
@@ -28,7 +32,14 @@ impl Log {
                 }
                 lines.push(line);
             }
+            open.fetch_sub(1, Ordering::Release);
         });
+    }
+
+    /// Whether all pipes have ended: nothing more will come.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
     }
 
     /// All lines so far.

@@ -81,12 +81,7 @@ impl Recipe {
             .await
             .with_context(|| format!("its log:\n{}", log.tail(20)))?;
         // The pipes end with the process; the collecting threads need a moment to reach their end.
-        let mut before = usize::MAX;
-        patience::until("the log to be complete", limit, || {
-            let now = log.lines().len();
-            std::mem::replace(&mut before, now) == now
-        })
-        .await?;
+        patience::until("the log to be complete", limit, || log.is_complete()).await?;
         Ok((status, log.tail(usize::MAX)))
     }
 
