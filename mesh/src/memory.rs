@@ -4,6 +4,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod limit;
 mod program;
 
 use std::cell::Cell;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
+pub use limit::limit;
 pub use program::unmap;
 
 /// How often a thread looks.

@@ -72,7 +72,7 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
     let files = open_files::raise_to_hard().context("cannot raise the limit of open files")?;
     let most = flags.common.max_connections;
     let seats = Seats::new(
-        most.unwrap_or_else(|| seats::of_files(files)),
+        most.unwrap_or_else(|| seats::of(files, memory::limit())),
         telemetry.connections(),
     );
     let workers =

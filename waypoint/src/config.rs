@@ -113,7 +113,7 @@ pub struct Common {
     #[arg(long, env = "ISTIO_CPU_LIMIT", global = true, hide = true)]
     pub cpu_limit: Option<NonZeroUsize>,
     /// Connections of clients that may be open at a time; further ones are closed at once. Half of
-    /// the files that the process may open unless set.
+    /// the files that the process may open unless set, and one for each 128 KiB of its memory limit.
     #[arg(long, env = "MAX_CONNECTIONS", global = true)]
     pub max_connections: Option<NonZeroUsize>,
     /// Address of the admin interface.
