@@ -190,3 +190,6 @@ async fn obey(parts: Parts, mut orders: mpsc::Receiver<Order>, carries_spans: bo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

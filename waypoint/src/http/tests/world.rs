@@ -44,8 +44,8 @@ pub(super) struct World {
     pub(super) current: Current,
     pub(super) workers: Rc<Workers>,
     pub(super) listeners: AskToDrain,
-    /// Dropping it says nothing: tunnels go on.
     telemetry: Telemetry,
+    /// Dropping it says nothing: tunnels go on.
     _signal: drain::Signal,
     clusters: Box<dyn Fn() -> Vec<ClusterEntry>>,
     version: std::cell::Cell<u64>,

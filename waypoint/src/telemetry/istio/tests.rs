@@ -65,6 +65,91 @@ fn a_request_is_counted_with_every_label() {
     assert!(!text.contains("messages_total{"), "only gRPC has messages");
 }
 
+/// What Istio's public dashboards (mesh, service, workload, performance; manifests/addons/dashboards of
+/// istio/istio, September 2026) ask of a waypoint: series, and the labels that they choose or group by.
+/// Durations in seconds are asked for beside those in milliseconds, for proxies that have only these.
+const DASHBOARDS: &[(&[&str], &[&str])] = &[
+    (
+        &["istio_requests_total"],
+        &[
+            "reporter",
+            "response_code",
+            "connection_security_policy",
+            "destination_cluster",
+            "destination_principal",
+            "destination_service",
+            "destination_workload",
+            "destination_workload_namespace",
+            "source_cluster",
+            "source_workload",
+            "source_workload_namespace",
+        ],
+    ),
+    (
+        &[
+            "istio_request_duration_milliseconds_bucket",
+            "istio_request_bytes_bucket",
+            "istio_response_bytes_bucket",
+        ],
+        &[
+            "le",
+            "reporter",
+            "connection_security_policy",
+            "destination_service",
+            "destination_workload",
+            "destination_workload_namespace",
+            "source_workload",
+            "source_workload_namespace",
+        ],
+    ),
+    (
+        &["istio_request_bytes_sum", "istio_response_bytes_sum"],
+        &["reporter", "source_workload", "source_workload_namespace"],
+    ),
+    (
+        &[
+            "istio_tcp_sent_bytes_total",
+            "istio_tcp_received_bytes_total",
+        ],
+        &[
+            "reporter",
+            "connection_security_policy",
+            "destination_cluster",
+            "destination_service",
+            "destination_workload",
+            "destination_workload_namespace",
+            "source_cluster",
+            "source_workload",
+            "source_workload_namespace",
+        ],
+    ),
+];
+
+#[test]
+fn istios_dashboards_find_every_series_and_label() {
+    let (families, mut cache) = (Families::default(), Cache::default());
+    let (filter, peers) = (Arc::new(waypoint()), Current::default());
+    let exchange = exchange();
+    let found = cache.of(&families, &filter, &exchange, &peers);
+    found.count(&exchange);
+    let connection = connection();
+    families.opened(&connection, &peers);
+    families.moved(&connection, &peers, 3, 4);
+    let text = encoded(&families);
+    for (series, labels) in DASHBOARDS {
+        for name in *series {
+            let line = line(&text, &format!("{name}{{"));
+            assert!(line.contains("reporter=\"waypoint\""), "{line}");
+            for label in *labels {
+                let value = line.split_once(&format!("{label}=\""));
+                // An empty label is no label to Prometheus.
+                let value = value.and_then(|(_, rest)| rest.chars().next());
+                assert!(value.is_some_and(|first| first != '"'), "{label} of {line}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_differs_is_counted_apart_and_what_doesnt_is_found_again() {
     let (families, mut cache) = (Families::default(), Cache::default());
