@@ -1,7 +1,10 @@
 //! The small writes of one turn, written at once. `h2` writes and flushes every DATA frame of 256
 //! bytes or more by itself, a system call (and within TLS a record) for each message of each stream.
-//! Behind a cork they wait until whoever drives the connection has had its turn. What is large goes
-//! out at once, with what waits in front of it. Knows nothing of HTTP.
+//! Behind a cork they wait until whoever drives the connection has had its turn, or until all
+//! connections of the thread have had theirs (`round`). What is large goes out at once, with what
+//! waits in front of it. Knows nothing of HTTP.
+
+mod round;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -12,6 +15,8 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use round::{Left, in_rounds, rounds};
 
 /// Most bytes that wait: a TLS record.
 const MOST: usize = 16 << 10;
@@ -36,21 +41,44 @@ struct State<T> {
     unflushed: bool,
     /// Who drives the connection: to be woken when the bytes can go on.
     driver: Waker,
+    /// The driver waits for that: it will be the one who goes on.
+    blocked: bool,
     /// How letting out failed; told at the next write.
     broken: Option<io::Error>,
+    lets_out: LetsOut,
 }
 
-/// Puts a cork on a connection. Whoever drives it calls [`Outlet::drive`] or [`Outlet::let_out`].
+/// Who lets out what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LetsOut {
+    /// An [`Outlet`].
+    Outlet,
+    /// The next round of the thread; `told` once it knows that something waits.
+    Round { told: bool, left: Left },
+    /// Nobody: nothing waits.
+    Nobody,
+}
+
+/// Puts a cork on a connection. Whoever drives it calls [`Outlet::drive`] or [`Outlet::let_out`]; where
+/// the thread has rounds, these let out what waits.
 pub fn cork<T>(io: T) -> (Corked<T>, Outlet<T>) {
-    let state = State {
-        io,
-        waiting: BytesMut::new(),
-        unflushed: false,
-        driver: Waker::noop().clone(),
-        broken: None,
-    };
-    let shared = Arc::new(Mutex::new(state));
-    (Corked(shared.clone()), Outlet(shared))
+    let corked = Corked::new(io, round::next(Left::Sent).unwrap_or(LetsOut::Outlet));
+    let outlet = Outlet(corked.0.clone());
+    (corked, outlet)
+}
+
+impl<T> Corked<T> {
+    fn new(io: T, lets_out: LetsOut) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            io,
+            waiting: BytesMut::new(),
+            unflushed: false,
+            driver: Waker::noop().clone(),
+            blocked: false,
+            broken: None,
+            lets_out,
+        })))
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Outlet<T> {
@@ -68,16 +96,11 @@ impl<T: AsyncWrite + Unpin> Outlet<T> {
     /// Lets out what waits, as far as it can go now. The driver is woken when the rest can.
     pub fn let_out(&self) {
         let state = &mut *self.0.lock();
-        if !state.unflushed {
+        if state.lets_out != LetsOut::Outlet {
             return;
         }
         let driver = state.driver.clone();
-        if let Poll::Ready(Err(error)) = state.poll_out(&mut Context::from_waker(&driver)) {
-            state.unflushed = false;
-            state.waiting = BytesMut::new();
-            state.broken = Some(error);
-            driver.wake();
-        }
+        state.let_out(&mut Context::from_waker(&driver));
     }
 }
 
@@ -88,6 +111,19 @@ impl<T> Clone for Outlet<T> {
 }
 
 impl<T: AsyncWrite + Unpin> State<T> {
+    /// Lets out what can go now; `cx` is woken when the rest can.
+    fn let_out(&mut self, cx: &mut Context<'_>) {
+        if !self.unflushed {
+            return;
+        }
+        if let Poll::Ready(Err(error)) = self.poll_out(cx) {
+            self.unflushed = false;
+            self.waiting = BytesMut::new();
+            self.broken = Some(error);
+            self.driver.wake_by_ref();
+        }
+    }
+
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
@@ -162,13 +198,35 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
+impl<T: AsyncWrite + Unpin + Send + 'static> Corked<T> {
+    fn write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock();
+        match state.lets_out {
+            LetsOut::Outlet | LetsOut::Round { told: true, .. } => {}
+            LetsOut::Nobody => return Pin::new(&mut state.io).poll_write_vectored(cx, slices),
+            LetsOut::Round { .. } if state.waiting.capacity() > 0 => {}
+            LetsOut::Round { .. } => state.waiting = round::buffer(),
+        }
+        let done = state.poll_write(cx, slices);
+        state.blocked = done.is_pending();
+        if state.unflushed
+            && let LetsOut::Round { told, .. } = &mut state.lets_out
+            && !std::mem::replace(told, true)
+        {
+            drop(state);
+            round::wait(self.0.clone());
+        }
+        done
+    }
+}
+
+impl<T: AsyncWrite + Unpin + Send + 'static> AsyncWrite for Corked<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_write(cx, &[IoSlice::new(bytes)])
+        self.write(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -176,23 +234,42 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.lock().poll_write(cx, slices)
+        self.write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    /// Put off until the driver's turn is over.
+    /// Put off until the driver's turn, or the thread's round, is over.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.lock().note(cx))
+        let mut state = self.0.lock();
+        state.note(cx)?;
+        match state.lets_out {
+            LetsOut::Nobody => Pin::new(&mut state.io).poll_flush(cx),
+            LetsOut::Outlet | LetsOut::Round { .. } => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.0.lock();
         state.note(cx)?;
-        ready!(state.poll_out(cx))?;
+        let out = state.poll_out(cx);
+        state.blocked = out.is_pending();
+        ready!(out)?;
         Pin::new(&mut state.io).poll_shutdown(cx)
+    }
+}
+
+impl<T> Drop for Corked<T> {
+    fn drop(&mut self) {
+        let state = &mut *self.0.lock();
+        if let LetsOut::Round { left, .. } = state.lets_out
+            && left == Left::Forgotten
+        {
+            state.unflushed = false;
+            state.waiting = BytesMut::new();
+        }
     }
 }
 

@@ -206,12 +206,16 @@ fn lossy<'h>(
 /// Splits a path from its query (kept with its question mark); a fragment is left out.
 #[must_use]
 pub fn split_path(path: &str) -> (&str, &str) {
-    let end = path.find('#').unwrap_or(path.len());
-    let whole = &path[..end];
-    match whole.find('?') {
-        Some(at) => whole.split_at(at),
-        None => (whole, ""),
-    }
+    // Byte by byte: paths are short, and most have neither.
+    let marks = |from: usize, wanted: &[u8]| {
+        let found = path.as_bytes()[from..]
+            .iter()
+            .position(|byte| wanted.contains(byte));
+        found.map_or(path.len(), |at| from + at)
+    };
+    let only = marks(0, b"?#");
+    let end = marks(only, b"#");
+    (&path[..only], &path[only..end])
 }
 
 /// A number as Envoy's matcher reads it: an optional sign and digits, nothing else.

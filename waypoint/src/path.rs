@@ -22,6 +22,9 @@ pub enum Normalised<'a> {
 /// upstreams differ in what they make of it.
 #[must_use]
 pub fn normalise<'a>(path: &'a str, how: &PathNormalisation) -> Normalised<'a> {
+    if is_plain(path) {
+        return Normalised::Path(Cow::Borrowed(path));
+    }
     if path.contains('#') || !path.is_ascii() {
         return Normalised::Refused;
     }
@@ -55,6 +58,24 @@ pub fn normalise<'a>(path: &'a str, how: &PathNormalisation) -> Normalised<'a> {
         Cow::Owned(new) if redirect => Normalised::Redirect(new + rest),
         Cow::Owned(new) => Normalised::Path(Cow::Owned(new + rest)),
     }
+}
+
+/// Whether nothing of a path can change, however paths are normalised: it has no query, only
+/// characters that are always spelt as they are, and no segment that is empty or begins with a dot.
+/// One look at each byte, which is enough for most paths.
+fn is_plain(path: &str) -> bool {
+    let Some(rest) = path.as_bytes().strip_prefix(b"/") else {
+        return false;
+    };
+    let mut begins = true;
+    rest.iter().all(|byte| {
+        let first = std::mem::replace(&mut begins, *byte == b'/');
+        match byte {
+            b'/' | b'.' => !first,
+            b'-' | b'_' | b'~' => true,
+            byte => byte.is_ascii_alphanumeric(),
+        }
+    })
 }
 
 fn has_escaped_slash(path: &str) -> bool {

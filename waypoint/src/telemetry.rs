@@ -325,7 +325,7 @@ impl Worker {
 
 /// Trailers count before the head, and come after it.
 fn note_grpc_status(exchange: &mut Exchange, headers: &HeaderMap) {
-    if let Some(value) = headers.get("grpc-status") {
+    if let Some(value) = headers.get(crate::grpc::STATUS) {
         let status = value
             .to_str()
             .ok()

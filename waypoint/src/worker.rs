@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
-use mesh::memory;
+use mesh::{cork, memory};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -150,6 +150,7 @@ impl Worker {
                     return;
                 };
                 runtime.spawn_local(memory::tend());
+                runtime.spawn_local(cork::rounds());
                 // One thread is enough for what all of them tell.
                 runtime.spawn_local(obey(parts, incoming, number == 0));
                 // Either word is the same: the other side is gone.

@@ -194,7 +194,7 @@ impl ResponseBody {
     fn finish(&mut self) {
         self.kind = Kind::Empty;
         if let Some(landing) = self.landing.take() {
-            landing.complete();
+            landing.land();
         }
     }
 

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh::cork::cork;
+use mesh::cork::{Left, cork, in_rounds};
 use mesh::tap::Tapped;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -199,7 +199,10 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> Ended {
     }
     let shared = http.clone();
     let service = service_fn(move |request| answer(shared.clone(), request));
-    let io = Lent::new(io, http.back.clone().unwrap_or_default());
+    let io = Lent::new(
+        in_rounds(io, Left::Sent),
+        http.back.clone().unwrap_or_default(),
+    );
     let io = Tapped::new(io, http.raw.clone().unwrap_or_default());
     let connection = builder.serve_connection(TokioIo::new(io), service);
     // Which upgrades are allowed is each route's to say.

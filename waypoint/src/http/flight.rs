@@ -250,6 +250,13 @@ impl Landing {
         self.0.exchange.borrow_mut().marks.response_end = Some(now);
     }
 
+    /// The same, and that ends it.
+    pub(super) fn land(self) {
+        self.complete();
+        let marks = &mut self.0.exchange.borrow_mut().marks;
+        marks.end = marks.response_end;
+    }
+
     /// Why the answer ends before its time.
     pub(super) fn broke(&self, flag: Flags, details: &'static str) {
         let mut exchange = self.0.exchange.borrow_mut();
@@ -270,7 +277,8 @@ impl Drop for Landing {
         }
         (exchange.received, exchange.sent) = self.0.bytes();
         exchange.marks.request_end = self.0.request_done.get().map(Instant::into_std);
-        exchange.marks.end = Some(Instant::now().into_std());
+        let end = exchange.marks.end;
+        exchange.marks.end = end.or_else(|| Some(Instant::now().into_std()));
         local.telemetry.finish(&view.chain, &exchange);
     }
 }

@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderName};
 
 use super::request::Asked;
 use crate::connection::{Downstream, PeerCertificate};
-use crate::head::has_envoys;
 use crate::model::http::{ClientCert, ClientCertDetails, Forwarded, HttpChain};
 use crate::model::route::RouteTable;
 
@@ -48,36 +47,32 @@ pub(super) fn apply(
     let rules = &chain.forwarded;
     asked.remove_hop_by_hop();
     asked.join_cookies();
-    if !chain.proxy_100_continue {
-        // It is answered here, once the body is wanted.
-        asked.headers.remove(header::EXPECT);
-    }
     let headers = &mut asked.headers;
-    let envoys = has_envoys(headers);
-    if envoys {
+    let came = Came::with(headers);
+    if came.expect && !chain.proxy_100_continue {
+        // It is answered here, once the body is wanted.
+        headers.remove(header::EXPECT);
+    }
+    if came.envoys {
         headers.remove(INTERNAL);
     }
-    let mut client = None;
-    if rules.use_remote_address {
-        if rules.trusted_hops > 0 {
-            client = last(headers, rules.trusted_hops - 1);
-        }
-        if !rules.skip_append {
-            append_for(headers, rules, down);
-        }
-        if rules.trusted_hops == 0 || !headers.contains_key(PROTO) {
-            headers.insert(PROTO, HeaderValue::from_static(scheme(down)));
-        }
-    } else {
-        client = last(headers, rules.trusted_hops);
-        if !headers.contains_key(PROTO) {
-            headers.insert(PROTO, HeaderValue::from_static(scheme(down)));
-        }
+    let edge = rules.use_remote_address;
+    let hops = match edge {
+        true => rules.trusted_hops.checked_sub(1),
+        false => Some(rules.trusted_hops),
+    };
+    let client = hops
+        .filter(|_| came.forwarded_for)
+        .and_then(|hops| last(headers, hops));
+    if edge && !rules.skip_append {
+        append_for(headers, rules, down);
+    }
+    if !came.proto || (edge && rules.trusted_hops == 0) {
+        headers.insert(PROTO, HeaderValue::from_static(scheme(down)));
     }
     let client = client.map_or(down.remote, |ip| SocketAddr::new(ip, 0));
-    let edge = rules.use_remote_address;
     // Nobody here is known to be a proxy of our own, whose word on retries and limits would count.
-    if envoys {
+    if came.envoys {
         for name in &INTERNAL_ONLY {
             headers.remove(name);
         }
@@ -85,6 +80,10 @@ pub(super) fn apply(
     for name in &table.internal_only {
         headers.remove(name);
     }
+    let came = match table.internal_only.is_empty() {
+        true => came,
+        false => Came::with(headers),
+    };
     if edge && let Ok(value) = HeaderValue::try_from(client.ip().to_string()) {
         headers.insert(EXTERNAL_ADDRESS, value);
     }
@@ -96,16 +95,45 @@ pub(super) fn apply(
         (None, Some(b"http")) => "http",
         (None, _) => asked.scheme,
     };
-    request_id(headers, chain, edge);
+    request_id(headers, chain, edge, came.request_id);
     if let Some(via) = &chain.via
         && let Ok(via) = HeaderValue::from_str(via)
     {
         headers.append(header::VIA, via);
     }
-    if headers.contains_key(CLIENT_CERT) || down.peer.is_some() {
+    if came.client_cert || down.peer.is_some() {
         client_cert(headers, rules, down);
     }
     client
+}
+
+/// Which of the headers that count here a request came with. To look through the names once costs
+/// less than to look for each: most requests have none of them.
+#[derive(Debug, Default)]
+struct Came {
+    client_cert: bool,
+    envoys: bool,
+    expect: bool,
+    forwarded_for: bool,
+    proto: bool,
+    request_id: bool,
+}
+
+impl Came {
+    fn with(headers: &HeaderMap) -> Self {
+        let mut came = Self::default();
+        for name in headers.keys().map(HeaderName::as_str) {
+            match name.strip_prefix("x-") {
+                None => came.expect |= name == "expect",
+                Some("forwarded-client-cert") => came.client_cert = true,
+                Some("forwarded-for") => came.forwarded_for = true,
+                Some("forwarded-proto") => came.proto = true,
+                Some("request-id") => came.request_id = true,
+                Some(rest) => came.envoys |= rest.starts_with("envoy-"),
+            }
+        }
+        came
+    }
 }
 
 fn scheme(down: &Downstream) -> &'static str {
@@ -145,10 +173,10 @@ fn append_for(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {
     }
 }
 
-fn request_id(headers: &mut HeaderMap, chain: &HttpChain, edge: bool) {
+fn request_id(headers: &mut HeaderMap, chain: &HttpChain, edge: bool, came: bool) {
     let rules = chain.request_id;
     let anew = edge && !rules.keep_external;
-    if rules.generate && (anew || !headers.contains_key(REQUEST_ID)) {
+    if rules.generate && (anew || !came) {
         headers.insert(REQUEST_ID, uuid());
     }
 }

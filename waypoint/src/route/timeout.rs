@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::head::has_envoys;
 use crate::model::route::Forward;
 
 /// The client's limit for all attempts together, in milliseconds.
@@ -58,11 +59,13 @@ pub fn effective(
         }
     };
     let mut per_try = retry.and_then(|retry| retry.per_try_timeout);
-    if let Some(asked) = headers.remove(UPSTREAM_TIMEOUT).as_ref().and_then(millis) {
-        total = some(asked);
-    }
-    if let Some(asked) = headers.remove(PER_TRY_TIMEOUT).as_ref().and_then(millis) {
-        per_try = some(asked);
+    if has_envoys(headers) {
+        if let Some(asked) = headers.remove(UPSTREAM_TIMEOUT).as_ref().and_then(millis) {
+            total = some(asked);
+        }
+        if let Some(asked) = headers.remove(PER_TRY_TIMEOUT).as_ref().and_then(millis) {
+            per_try = some(asked);
+        }
     }
     if let (Some(one), Some(all)) = (per_try, total)
         && one >= all

@@ -46,7 +46,10 @@ pub(super) fn story(story: impl Future<Output = ()>) {
         .enable_all()
         .build()
         .unwrap();
-    let limited = async { tokio::time::timeout(Duration::from_secs(20), story).await };
+    let limited = async {
+        tokio::task::spawn_local(mesh::cork::rounds());
+        tokio::time::timeout(Duration::from_secs(20), story).await
+    };
     LocalSet::new()
         .block_on(&runtime, limited)
         .expect("the story ends in time");

@@ -347,7 +347,7 @@ fn is_of_the_endpoint(kind: &FailureKind) -> bool {
 /// An answer's status as outlier detection counts it: that of gRPC, where the head says it already.
 fn outcome(status: StatusCode, headers: &HeaderMap) -> StatusCode {
     let Some(grpc) = headers
-        .get("grpc-status")
+        .get(crate::grpc::STATUS)
         .and_then(|value| value.to_str().ok())
     else {
         return status;

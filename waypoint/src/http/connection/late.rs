@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use mesh::cork::Corked;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -98,7 +99,7 @@ impl Late {
     }
 
     /// Answers, and ends the connection.
-    pub(super) async fn answer(self, server: &ServerHeader, mut io: Io) {
+    pub(super) async fn answer(self, server: &ServerHeader, mut io: Corked<Io>) {
         let (status, body) = (Self::STATUS, self.body());
         let date = httpdate::fmt_http_date(SystemTime::now());
         let server = server.ours().and_then(|name| name.to_str().ok());

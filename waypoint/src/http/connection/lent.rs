@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use mesh::cork::Corked;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -15,7 +16,7 @@ use crate::listen::io::Io;
 #[derive(Debug)]
 pub(super) struct Lent {
     /// Nothing only once they are gone.
-    io: Option<Io>,
+    io: Option<Corked<Io>>,
     back: Arc<Back>,
 }
 
@@ -29,7 +30,7 @@ enum Slot {
     #[default]
     Unwanted,
     Wanted,
-    Here(Io),
+    Here(Corked<Io>),
 }
 
 impl Back {
@@ -39,7 +40,7 @@ impl Back {
     }
 
     /// What came back.
-    pub(super) fn take(&self) -> Option<Io> {
+    pub(super) fn take(&self) -> Option<Corked<Io>> {
         match std::mem::take(&mut *self.0.lock()) {
             Slot::Here(io) => Some(io),
             Slot::Unwanted | Slot::Wanted => None,
@@ -48,14 +49,14 @@ impl Back {
 }
 
 impl Lent {
-    pub(super) fn new(io: Io, back: Arc<Back>) -> Self {
+    pub(super) fn new(io: Corked<Io>, back: Arc<Back>) -> Self {
         let io = Some(io);
         Self { io, back }
     }
 
     fn with<R>(
         &mut self,
-        poll: impl FnOnce(Pin<&mut Io>) -> Poll<io::Result<R>>,
+        poll: impl FnOnce(Pin<&mut Corked<Io>>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         match &mut self.io {
             Some(io) => poll(Pin::new(io)),

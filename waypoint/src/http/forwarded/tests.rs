@@ -155,6 +155,6 @@ fn a_request_id_is_made_where_there_is_none() {
         ..chain.request_id
     };
     let mut headers = HeaderMap::new();
-    request_id(&mut headers, &chain, true);
+    request_id(&mut headers, &chain, true, false);
     assert!(headers.is_empty());
 }

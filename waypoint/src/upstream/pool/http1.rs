@@ -18,6 +18,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use mesh::cork::{Left, in_rounds};
 use mesh::policy::Permit;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -161,6 +162,8 @@ impl<B: RequestBody> Pool<B> {
     ) -> Result<Rc<Line<B>>, FailureKind> {
         let Opened { io, local, peer } = opened;
         let (wire, written) = counted(io);
+        // A request that was given up before it went out is not sent after all.
+        let wire = in_rounds(wire, Left::Forgotten);
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
         if self.cluster.http.keep_case {
