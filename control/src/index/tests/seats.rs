@@ -165,3 +165,42 @@ fn replicas_whose_node_turns_out_to_be_elsewhere_connect_anew() {
     let own = BTreeMap::from([("z2".to_owned(), vec!["z2: 0".to_owned()])]);
     assert_eq!((all, gone), (own, vec!["z3".to_owned()]));
 }
+
+#[test]
+fn replicas_of_one_zone_are_told_apart_where_nodes_count() {
+    let mut index = world();
+    index.apply(node("n2", "z1"));
+    // By the node that each replica is on, how many endpoints are in each priority.
+    let by_node = |index: &mut Index| -> BTreeMap<String, Vec<usize>> {
+        index.recompute();
+        let (updates, _) = index.take_l7();
+        let told = updates.into_iter().filter_map(|(seat, updates)| {
+            let endpoints = updates
+                .into_iter()
+                .find(|one| &*one.name == CLUSTER && one.kind == ResourceType::Endpoints)?;
+            let made = ClusterLoadAssignment::decode(endpoints.resource?.value).unwrap();
+            let mut counts = Vec::new();
+            for group in made.endpoints {
+                let priority = usize::try_from(group.priority).unwrap();
+                counts.resize(counts.len().max(priority + 1), 0);
+                counts[priority] += group.lb_endpoints.len();
+            }
+            Some((seat.here.node.to_string(), counts))
+        });
+        told.collect()
+    };
+    let each = |counts: &[usize]| {
+        BTreeMap::from(["n1", "n2"].map(|node| (node.to_owned(), counts.to_vec())))
+    };
+    assert_eq!(by_node(&mut index), each(&[2]), "one zone");
+    index.apply(pod("a-3", "a", json!({"app": "a"}), "n2", "10.0.0.3"));
+    let priority = json!({"failoverPriority": ["kubernetes.io/hostname"]});
+    index.apply(rule(
+        json!({"outlierDetection": {}, "loadBalancer": {"localityLbSetting": priority}}),
+    ));
+    let own = [("n1", vec![1, 2]), ("n2", vec![2, 1])];
+    let own = own.map(|(node, counts)| (node.to_owned(), counts));
+    assert_eq!(by_node(&mut index), BTreeMap::from(own));
+    index.apply(replica("w-3", "n2"));
+    assert!(by_node(&mut index).is_empty(), "another on the same node");
+}
