@@ -260,7 +260,8 @@ pub(super) fn request(flow: &mut Flow<'_>, body: RequestBody, last: bool) -> Req
     };
     let mut request = Request::new(body);
     *request.method_mut() = flow.asked.method.clone();
-    *request.version_mut() = Version::HTTP_11;
+    // What a cluster goes by that speaks as its clients do.
+    *request.version_mut() = flow.asked.version;
     *request.headers_mut() = headers;
     if flow.asked.version >= Version::HTTP_2 {
         let authority = flow.asked.authority.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{Request, Uri, Version};
+use http::{Request, Uri};
 use http_body_util::BodyExt;
 
 use super::body::RequestBody;
@@ -77,7 +77,7 @@ async fn exchange(
 fn copy(flow: &Flow<'_>, mirror: &Mirror) -> Option<Request<RequestBody>> {
     let mut request = Request::new(RequestBody::Empty);
     *request.method_mut() = flow.asked.method.clone();
-    *request.version_mut() = Version::HTTP_11;
+    *request.version_mut() = flow.asked.version;
     *request.headers_mut() = flow.asked.headers.clone();
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = flow.asked.path.clone();

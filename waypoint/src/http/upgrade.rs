@@ -47,7 +47,9 @@ pub(super) async fn forward(
     flow.flight.exchange.borrow_mut().upstream.attempts = 1;
     trace(flow);
     let from_h2 = flow.asked.version >= Version::HTTP_2;
-    let request = request(flow, body, true);
+    let mut request = request(flow, body, true);
+    // Written as HTTP/1 asks for it, whoever asked.
+    *request.version_mut() = Version::HTTP_11;
     let authority = flow.asked.authority.to_str().ok();
     let choice = Choice {
         hash: plan.hash,

@@ -5,7 +5,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
 
-use super::world::{World, answer, backend, echo, full, run, text};
+use super::world::{World, answer, backend, echo, either, full, run, text};
 use crate::http::testing::{all, chain, cluster, forward, route};
 use crate::model::cluster::UpstreamProtocol;
 use crate::model::http::HttpFilter;
@@ -47,6 +47,25 @@ fn a_request_goes_through_and_comes_back() {
                  x-forwarded-proto: http\nx-request-id: 1\n\nhello"
             );
             assert_eq!(text(answer).await, expected);
+        }
+    });
+}
+
+#[test]
+fn a_cluster_may_be_spoken_to_as_its_client_speaks() {
+    run(async {
+        let address = either().await;
+        let clusters = move || vec![cluster("backend", UpstreamProtocol::Downstream, &[address])];
+        let world = World::with(chain(vec![all(to_backend())]), clusters).await;
+        let request = || Request::get("http://reviews/").header("host", "reviews");
+        let request = || request().body(Empty::<Bytes>::new()).unwrap();
+        let mut older = world.client().await;
+        let mut newer = world.client2().await;
+        for _ in 0..2 {
+            let answer = older.send_request(request()).await.unwrap();
+            assert_eq!(text(answer).await, "HTTP/1.1");
+            let answer = newer.send_request(request()).await.unwrap();
+            assert_eq!(text(answer).await, "HTTP/2.0");
         }
     });
 }

@@ -235,6 +235,37 @@ where
     address
 }
 
+/// A backend of either version, as its client begins, that answers with the version.
+pub(super) async fn either() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                let mut first = [0];
+                tcp.peek(&mut first).await.unwrap();
+                let service = service_fn(|request: Request<Incoming>| async move {
+                    Ok::<_, Infallible>(answer(&format!("{:?}", request.version())))
+                });
+                let io = TokioIo::new(tcp);
+                // A client that goes away is no failure of the backend.
+                let _ = match first {
+                    // HTTP/2 begins with PRI.
+                    [b'P'] => {
+                        let builder = hyper::server::conn::http2::Builder::new(Here);
+                        builder.serve_connection(io, service).await
+                    }
+                    _ => {
+                        let builder = hyper::server::conn::http1::Builder::new();
+                        builder.serve_connection(io, service).await
+                    }
+                };
+            });
+        }
+    });
+    address
+}
+
 /// A backend that answers with what it was asked: the request line, headers in order of their
 /// names, and the body.
 pub(super) async fn echo() -> SocketAddr {
