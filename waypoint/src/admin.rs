@@ -33,6 +33,7 @@ use crate::source::secret::Secrets;
 use crate::source::store::Raw;
 use crate::telemetry::Telemetry;
 use crate::upstream;
+use crate::wasm;
 use crate::worker::{AskToDrain, Drain};
 use mesh::stop::AskToStop;
 
@@ -119,6 +120,8 @@ pub struct Admin {
     pub upstream: upstream::Shared,
     /// Metrics.
     pub telemetry: Telemetry,
+    /// What plugins keep of their own, their metrics among it.
+    pub plugins: wasm::Shared,
     /// Which log lines are written.
     pub log: LogFilter,
     /// A way to stop.
@@ -241,6 +244,7 @@ impl Admin {
         let mut out = String::new();
         self.taken.metrics(&mut out);
         self.telemetry.encode(&mut out);
+        self.plugins.metrics.encode(&mut out);
         out
     }
 

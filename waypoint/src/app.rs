@@ -27,9 +27,10 @@ use crate::source::folder::Folder;
 use crate::source::node::{self, Pod};
 use crate::source::secret::Secrets;
 use crate::source::store::Store;
-use crate::source::{ads, dns};
+use crate::source::{self, ads, dns};
 use crate::telemetry::Telemetry;
 use crate::upstream::{self, Identified};
+use crate::wasm::{self, load::Loader};
 use crate::worker::seats::{self, Seats};
 use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
 
@@ -61,12 +62,14 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         None => Secrets::default(),
     };
     let shared = upstream::Shared::default();
+    let plugins = wasm::Shared::default();
     let parts = Parts {
         current: current.clone(),
         upstream: shared.clone(),
         own,
         secrets: secrets.clone(),
         telemetry: telemetry.clone(),
+        plugins: plugins.clone(),
         watch,
     };
     let files = open_files::raise_to_hard().context("cannot raise the limit of open files")?;
@@ -94,6 +97,7 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         secrets,
         upstream: shared,
         telemetry: telemetry.clone(),
+        plugins,
         log,
         stop: ask_to_stop,
         drain: ask_to_drain,
@@ -249,6 +253,9 @@ fn start(flags: &Flags, feed: &Feed<Envoy>) -> Value {
         }
     };
     tokio::spawn(dns::run(feed.clone()));
+    let open = flags.common.open_registries.iter();
+    let loader = Loader::new(open.map(|host| host.as_str().into()).collect());
+    tokio::spawn(source::plugins::run(feed.clone(), loader));
     tokio::spawn(feed.clone().run());
     node
 }

@@ -135,6 +135,15 @@ pub struct Common {
     /// none with `serve`.
     #[arg(long, env = "ENVOY_STATS_ADDR", global = true)]
     pub envoy_stats: Option<SocketAddr>,
+    /// Hosts that plugins' code is fetched from without TLS, and even from this host or its link, as
+    /// Istio's agent takes them: `host:port,…`, or `*`.
+    #[arg(
+        long,
+        env = "WASM_INSECURE_REGISTRIES",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub open_registries: Vec<String>,
     /// What to log, such as `info,waypoint=debug`.
     #[arg(long, env = "RUST_LOG", global = true, value_parser = log_filter)]
     pub log: Option<String>,

@@ -26,4 +26,5 @@ pub mod source;
 pub mod tcp;
 pub mod telemetry;
 pub mod upstream;
+pub mod wasm;
 pub mod worker;

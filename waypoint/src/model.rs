@@ -20,3 +20,4 @@ pub mod snapshot;
 pub(crate) mod testing;
 pub mod text;
 pub mod tls;
+pub mod wasm;

@@ -11,6 +11,7 @@ pub mod folder;
 pub mod json;
 pub mod kind;
 pub mod node;
+pub mod plugins;
 pub mod references;
 pub mod secret;
 pub mod store;

@@ -15,6 +15,9 @@ use crate::{build, privilege};
 /// The linker's version that goes with the compiler of rust-toolchain.toml.
 const BPF_LINKER: &str = "0.13.0";
 
+/// What plugins are compiled for.
+const PLUGIN_TARGET: &str = "wasm32-wasip1";
+
 /// The oldest Go that compiles Kubernetes as pinned in tests/cluster/tools.
 const GO: (u32, u32) = (1, 26);
 
@@ -140,6 +143,11 @@ fn compiler(project: &Project, options: &Options, missing: &mut Vec<String>) -> 
             &targets,
             ["target", "add", STATIC_TARGET],
             "images hold static binaries",
+        ),
+        (
+            &targets,
+            ["target", "add", PLUGIN_TARGET],
+            "the plugins of the tests are compiled for it",
         ),
     ];
     for (installed, command, why) in wanted {

@@ -23,6 +23,9 @@ const FILE_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file
 const HTTP_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// In a theme's filters: the file of the plugin for tests.
+const PLUGIN: &str = "$plugin";
+
 /// One file of cases.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,10 +253,19 @@ impl Theme {
             clusters,
             ..Resources::default()
         };
-        resources
-            .listeners
-            .iter_mut()
-            .for_each(|l| self.name_clusters(l));
+        let listeners = &mut resources.listeners;
+        listeners.iter_mut().for_each(|l| self.name_clusters(l));
+        if self
+            .http_filters
+            .iter()
+            .any(|f| f.to_string().contains(PLUGIN))
+        {
+            let module = tokio::task::spawn_blocking(plugins::guest).await??;
+            let module = module.display().to_string();
+            listeners
+                .iter_mut()
+                .for_each(|l| replace(l, PLUGIN, &module));
+        }
         Ok(resources)
     }
 
@@ -342,6 +354,16 @@ impl Theme {
             Value::Object(fields) => fields.values_mut().for_each(|v| self.name_clusters(v)),
             _ => {}
         }
+    }
+}
+
+/// Replaces a text wherever it stands as a value.
+fn replace(value: &mut Value, what: &str, with: &str) {
+    match value {
+        Value::String(text) if text == what => with.clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(|v| replace(v, what, with)),
+        Value::Object(fields) => fields.values_mut().for_each(|v| replace(v, what, with)),
+        _ => {}
     }
 }
 

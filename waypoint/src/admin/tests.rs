@@ -72,6 +72,7 @@ async fn process() -> Process {
         secrets: Secrets::default(),
         upstream: upstream::Shared::default(),
         telemetry: Telemetry::default(),
+        plugins: Default::default(),
         log: LogFilter::apart("info").unwrap(),
         stop: ask,
         drain: AskToDrain::new().0,

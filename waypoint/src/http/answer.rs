@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::ResponseBody;
+use super::carried::Carried;
 use super::flight::Landing;
 use super::flow::Flow;
 use super::forwarded::REQUEST_ID;
@@ -123,6 +125,45 @@ impl Changes {
     }
 }
 
+/// An answer's head and body before the proxy speaks of itself, which is when plugins see them.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) head: Parts,
+    pub(super) body: Drafted,
+}
+
+/// What comes of an answer's body.
+#[derive(Debug)]
+pub(super) enum Drafted {
+    /// It is sent.
+    Body(Carried),
+    /// The two connections become one pipe.
+    Pipe(Handover),
+}
+
+impl Draft {
+    /// The answer as the client gets it.
+    pub(super) fn into_response(
+        mut self,
+        flow: Flow<'_>,
+        landing: Landing,
+    ) -> Response<ResponseBody> {
+        say_who(
+            &flow,
+            &mut flow.flight.exchange.borrow_mut(),
+            &mut self.head.headers,
+        );
+        let body = match self.body {
+            Drafted::Body(carried) => ResponseBody::carried(carried, landing, flow.afterwards.web),
+            Drafted::Pipe(handover) => {
+                tokio::task::spawn_local(upgrade::pipe(handover, landing));
+                ResponseBody::nothing()
+            }
+        };
+        Response::from_parts(self.head, body)
+    }
+}
+
 impl Answered {
     /// An answer as such.
     pub(super) fn plain(response: Response<Received>) -> Self {
@@ -134,6 +175,11 @@ impl Answered {
 
     /// The answer as the client gets it.
     pub(super) fn into_response(self, flow: Flow<'_>, landing: Landing) -> Response<ResponseBody> {
+        self.draft(&flow).into_response(flow, landing)
+    }
+
+    /// The answer with what the route and its filters change in it.
+    pub(super) fn draft(self, flow: &Flow<'_>) -> Draft {
         let (mut head, received) = self.response.into_parts();
         head.version = Version::HTTP_11;
         head.extensions.remove::<ReasonPhrase>();
@@ -149,23 +195,24 @@ impl Answered {
             exchange.details = "via_upstream".into();
             exchange.marks.response_start = Some(now.into_std());
             exchange.marks.downstream_start = Some(now.into_std());
-            change(&flow, exchange, headers);
+            change(flow, exchange, headers);
         }
-        let after = &flow.afterwards;
         let body = match self.handover {
-            None if after.words.is_some() => ResponseBody::whole(Bytes::new(), landing),
-            None => ResponseBody::stream(received, landing, after.web),
-            Some(handover) => {
-                tokio::task::spawn_local(upgrade::pipe(handover, landing));
-                ResponseBody::nothing()
-            }
+            None if flow.afterwards.words.is_some() => Drafted::Body(Carried::Whole(None)),
+            None => Drafted::Body(Carried::Upstream(received)),
+            Some(handover) => Drafted::Pipe(handover),
         };
-        Response::from_parts(head, body)
+        Draft { head, body }
     }
 }
 
 /// An answer that is made here, as the client gets it.
 pub(super) fn reply(mut flow: Flow<'_>, landing: Landing, reply: Reply) -> Response<ResponseBody> {
+    draft(&mut flow, reply).into_response(flow, landing)
+}
+
+/// An answer that is made here, with what the route and its filters change in it.
+pub(super) fn draft(flow: &mut Flow<'_>, reply: Reply) -> Draft {
     let (flag, details) = (reply.flag, reply.details.clone());
     let is_web = flow.afterwards.web.is_some();
     let (response, mut body) = reply.response(flow.grpc && !is_web);
@@ -179,10 +226,11 @@ pub(super) fn reply(mut flow: Flow<'_>, landing: Landing, reply: Reply) -> Respo
         exchange.flags |= flag;
         exchange.details = details;
         exchange.marks.downstream_start = Some(std::time::Instant::now());
-        change(&flow, exchange, &mut head.headers);
+        change(flow, exchange, &mut head.headers);
     }
-    let body = without_body_for_head(&flow, &mut head.headers, body);
-    Response::from_parts(head, ResponseBody::whole(body, landing))
+    let body = without_body_for_head(flow, &mut head.headers, body);
+    let body = Drafted::Body(Carried::Whole(Some(body)));
+    Draft { head, body }
 }
 
 /// HEAD hears how long the body would be, and gets none.
@@ -232,7 +280,11 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
     if let (Some(words), Some(status)) = (&after.words, exchange.status) {
         web::tell(headers, status, words);
     }
-    say_who(flow, headers);
+}
+
+/// What a proxy says of itself, and what is noted of the answer in the end.
+fn say_who(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
+    name(flow, headers);
     // Whoever has not sent its request in time is not waited for: the connection ends with this.
     let late = exchange.status == Some(StatusCode::REQUEST_TIMEOUT);
     let is_ours = exchange.details != "via_upstream";
@@ -243,8 +295,8 @@ fn change(flow: &Flow<'_>, exchange: &mut Exchange, headers: &mut HeaderMap) {
     telemetry.answered(&flow.view.chain, exchange, headers);
 }
 
-/// What a proxy says of itself.
-fn say_who(flow: &Flow<'_>, headers: &mut HeaderMap) {
+/// Its name, and the request's number.
+fn name(flow: &Flow<'_>, headers: &mut HeaderMap) {
     let chain = &flow.view.chain;
     match &chain.server {
         ServerHeader::PassThrough => {}

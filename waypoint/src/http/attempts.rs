@@ -352,5 +352,7 @@ pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
             "request_overall_timeout",
         ),
         Expired::Unreadable(why) => unreadable(why),
+        // The plugin's own words take its place.
+        Expired::Answered => Reply::new(StatusCode::SERVICE_UNAVAILABLE, "", "plugin_answered"),
     }
 }

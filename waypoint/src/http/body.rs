@@ -9,9 +9,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::carried::Carried;
 use super::copied::Copied;
 use super::flight::{Expired, Flight, Landing};
 use super::inbound::Inbound;
+use super::plugins::Plugged;
 use super::replay::Attempt;
 use crate::grpc::text::Unreadable;
 use crate::grpc::web::{self, Web};
@@ -30,6 +32,9 @@ pub enum BodyError {
     /// The client's gRPC-Web can't be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    /// A plugin has answered the request, or broken it off.
+    #[error("a plugin ended the request")]
+    Plugin,
     /// A body that was to be sent again had grown too large meanwhile, or broke before.
     #[error("the body can't be sent again")]
     Lost,
@@ -74,6 +79,8 @@ enum Kind {
     Whole(Bytes),
     /// As it comes from the upstream.
     Stream(Received),
+    /// As plugins let it go.
+    Plugged(Box<Plugged<Carried>>),
 }
 
 impl RequestBody {
@@ -170,6 +177,18 @@ impl ResponseBody {
         }
     }
 
+    /// An answer that plugins see on its way.
+    pub(super) fn carried(carried: Carried, landing: Landing, web: Option<Web>) -> Self {
+        match carried {
+            Carried::Whole(bytes) => Self::whole(bytes.unwrap_or_default(), landing),
+            Carried::Upstream(received) => Self::stream(received, landing, web),
+            Carried::Plugged(plugged) => Self {
+                web: web.map(|web| Box::new(web.body())),
+                ..Self::new(Kind::Plugged(plugged), landing)
+            },
+        }
+    }
+
     /// Nothing: the request's end is somebody else's business.
     pub(super) fn nothing() -> Self {
         Self {
@@ -202,17 +221,25 @@ impl ResponseBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Kind::Stream(received) = &mut self.kind else {
-            return Poll::Ready(None);
+        let (polled, ended) = match &mut self.kind {
+            Kind::Stream(received) => {
+                let polled = Pin::new(&mut *received).poll_frame(cx);
+                let polled = polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::from)));
+                (polled, received.is_end_stream())
+            }
+            Kind::Plugged(plugged) => {
+                let polled = plugged.poll_frame(cx);
+                (polled, plugged.has_ended())
+            }
+            Kind::Empty | Kind::Whole(_) => return Poll::Ready(None),
         };
-        let Poll::Ready(frame) = Pin::new(&mut *received).poll_frame(cx) else {
+        let Poll::Ready(frame) = polled else {
             let landing = self.landing.as_ref();
             return match landing.map(|landing| landing.flight().poll_expired(cx)) {
                 Some(Poll::Ready(expired)) => self.expire(expired),
                 _ => Poll::Pending,
             };
         };
-        let ended = received.is_end_stream();
         match frame {
             Some(Ok(frame)) => {
                 let last = ended || frame.is_trailers();
@@ -240,11 +267,14 @@ impl ResponseBody {
             }
             Some(Err(error)) => {
                 if let Some(landing) = self.landing.take() {
-                    let (flag, details) = how(&error);
+                    let (flag, details) = match &error {
+                        BodyError::Hyper(error) => how(error),
+                        _ => (Flags::NONE, "wasm_fail_stream"),
+                    };
                     landing.broke(flag, details);
                 }
                 self.kind = Kind::Empty;
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 let rest = self.web.as_mut().map(|web| web.end());
@@ -266,6 +296,7 @@ impl ResponseBody {
                 Expired::Request => (Flags::NONE, "request_overall_timeout"),
                 Expired::Total | Expired::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
                 Expired::Unreadable(why) => (Flags::NONE, why.details()),
+                Expired::Answered => (Flags::NONE, "wasm_fail_stream"),
             };
             landing.broke(flag, details);
         }
@@ -322,7 +353,7 @@ impl Body for ResponseBody {
                 self.finish();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Stream(_) => self.poll_stream(cx),
+            Kind::Stream(_) | Kind::Plugged(_) => self.poll_stream(cx),
         }
     }
 
@@ -337,6 +368,8 @@ impl Body for ResponseBody {
             // Neither text nor trailers have the length of what came.
             Kind::Stream(_) if self.web.is_some() => SizeHint::new(),
             Kind::Stream(received) => received.size_hint(),
+            // A plugin may make more or less of it.
+            Kind::Plugged(_) => SizeHint::new(),
         }
     }
 }

@@ -12,9 +12,9 @@ use http::{HeaderMap, StatusCode};
 use super::authz;
 use super::flow::{Flow, Target};
 use super::reply::Reply;
-use super::{session, web};
+use super::{plugins, session, web};
 use crate::jwt::{self, Checked};
-use crate::model::http::{AbortWith, Cors, Fault, HttpChain, HttpFilter};
+use crate::model::http::{AbortWith, Cors, Discovered, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
 use crate::model::policy::Rbac;
 use crate::model::rare::Silent;
@@ -41,32 +41,53 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Reply> {
     let mut guards = 0;
     for filter in &chain.filters {
-        match filter {
-            // What few chains have costs its room only there.
-            HttpFilter::Jwt(filter) => Box::pin(tokens(flow, filter)).await?,
-            HttpFilter::ExtAuthz(filter) => Box::pin(authz::ask(flow, filter)).await?,
-            HttpFilter::RateLimit(filter) => limits(flow, filter)?,
-            HttpFilter::Rbac(filter) => {
-                guards += 1;
-                access(flow, filter)?;
-            }
-            HttpFilter::Fault(filter) => {
-                if let Some(fault) = fault_of(flow, filter) {
-                    Box::pin(faults(flow, &fault)).await?;
-                }
-            }
-            HttpFilter::Cors => origins(flow)?,
-            HttpFilter::GrpcWeb => web::translate(flow)?,
-            HttpFilter::Session(filter) => session::find(flow, filter.as_ref()),
-            HttpFilter::Refused => return Err(not_served()),
-            // Counted at the request's end.
-            HttpFilter::GrpcStats | HttpFilter::Stats(_) | HttpFilter::PeerMetadata => {}
-        }
+        one(flow, filter, &mut guards).await?;
     }
     if flow.permit.is_none() {
         flow.permit = policy::unguarded(guards);
     }
     Ok(())
+}
+
+/// Lets the request through one filter, and counts it where it guards.
+async fn one(flow: &mut Flow<'_>, filter: &HttpFilter, guards: &mut usize) -> Result<(), Reply> {
+    match filter {
+        // What few chains have costs its room only there.
+        HttpFilter::Jwt(filter) => Box::pin(tokens(flow, filter)).await,
+        HttpFilter::ExtAuthz(filter) => Box::pin(authz::ask(flow, filter)).await,
+        HttpFilter::Plugin(plugin) => Box::pin(plugins::ask(flow, plugin)).await,
+        HttpFilter::Discovered(it) => Box::pin(discovered(flow, it, guards)).await,
+        HttpFilter::RateLimit(filter) => limits(flow, filter),
+        HttpFilter::Rbac(filter) => {
+            *guards += 1;
+            access(flow, filter)
+        }
+        HttpFilter::Fault(filter) => match fault_of(flow, filter) {
+            Some(fault) => Box::pin(faults(flow, &fault)).await,
+            None => Ok(()),
+        },
+        HttpFilter::Cors => origins(flow),
+        HttpFilter::GrpcWeb => web::translate(flow),
+        HttpFilter::Session(filter) => {
+            session::find(flow, filter.as_ref());
+            Ok(())
+        }
+        HttpFilter::Refused => Err(not_served()),
+        // Counted at the request's end.
+        HttpFilter::GrpcStats | HttpFilter::Stats(_) | HttpFilter::PeerMetadata => Ok(()),
+    }
+}
+
+/// Lets the request through a filter that came separately, or what stands for it; answered with an
+/// error where neither is there.
+async fn discovered(flow: &mut Flow<'_>, it: &Discovered, guards: &mut usize) -> Result<(), Reply> {
+    let came = flow.view.snapshot.extensions.get(&it.name);
+    let came = came.filter(|came| it.kinds.contains(&came.kind)).cloned();
+    let filter = came.as_ref().map(|came| &came.filter);
+    match filter.or(it.default.as_ref()) {
+        Some(filter) => Box::pin(one(flow, filter, guards)).await,
+        None => Err(not_served()),
+    }
 }
 
 /// Takes a token for the request.
@@ -131,7 +152,7 @@ fn has_token(flow: &Flow<'_>, limit: &RateLimit) -> bool {
 
 /// The answer where the chain's configuration was refused. Envoy answers so where a filter's
 /// configuration never came.
-fn not_served() -> Reply {
+pub(super) fn not_served() -> Reply {
     let body = "the proxy can't serve the configuration of this service";
     let reply = Reply::new(StatusCode::INTERNAL_SERVER_ERROR, body, NOT_SERVED);
     reply.flag(Flags::NO_FILTER_CONFIG)

@@ -13,9 +13,11 @@ use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
+use super::reply::Reply;
 use super::view::View;
 use crate::grpc::text::Unreadable;
 use crate::telemetry::{Exchange, Flags};
+use crate::wasm;
 use crate::worker::Local;
 
 /// A request in flight.
@@ -35,6 +37,10 @@ pub(super) struct Flight {
     waits: RefCell<Option<Waker>>,
     /// Why the request's body can't be read.
     unreadable: Cell<Option<Unreadable>>,
+    /// The plugins that know of it, in the order in which they met it.
+    pub(super) plugins: RefCell<Vec<Rc<wasm::Stream>>>,
+    /// What a plugin answers that has read on in the request's body.
+    answer: RefCell<Option<Box<Reply>>>,
     received: Cell<u64>,
     sent: Cell<u64>,
     limits: Cell<Limits>,
@@ -68,6 +74,8 @@ pub(super) enum Expired {
     Attempt,
     /// What the request is made of can't be read.
     Unreadable(Unreadable),
+    /// A plugin has answered it meanwhile.
+    Answered,
 }
 
 impl Flight {
@@ -87,6 +95,8 @@ impl Flight {
             request_done: Cell::new(complete.then_some(began)),
             waits: RefCell::new(None),
             unreadable: Cell::new(None),
+            plugins: RefCell::default(),
+            answer: RefCell::default(),
             received: Cell::new(0),
             sent: Cell::new(0),
             limits: Cell::new(Limits::default()),
@@ -149,9 +159,24 @@ impl Flight {
         self.request_complete();
     }
 
-    /// Why the request's body can't be read, where it can't.
+    /// A plugin answers it, whose body is still on its way up.
+    pub(super) fn answer(&self, reply: Reply) {
+        self.answer.replace(Some(Box::new(reply)));
+        self.request_complete();
+        self.waits.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// What a plugin answers in place of anything else.
+    pub(super) fn take_answer(&self) -> Option<Reply> {
+        self.answer.take().map(|reply| *reply)
+    }
+
+    /// Why the request's body ends before its time, where it does.
     pub(super) fn unreadable(&self) -> Option<Expired> {
-        self.unreadable.get().map(Expired::Unreadable)
+        match self.answer.borrow().is_some() {
+            true => Some(Expired::Answered),
+            false => self.unreadable.get().map(Expired::Unreadable),
+        }
     }
 
     /// How long nothing may move.
@@ -280,5 +305,8 @@ impl Drop for Landing {
         let end = exchange.marks.end;
         exchange.marks.end = end.or_else(|| Some(Instant::now().into_std()));
         local.telemetry.finish(&view.chain, &exchange);
+        drop(exchange);
+        // Plugins hear that it is over, and look at what became of it.
+        drop(self.0.plugins.take());
     }
 }

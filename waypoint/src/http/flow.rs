@@ -20,7 +20,7 @@ use super::reply::{Refusal, Reply};
 use super::request::{Asked, Stop};
 use super::session::Sticky;
 use super::view::View;
-use super::{answer, filters, forward, forwarded, web};
+use super::{answer, filters, forward, forwarded, plugins, web};
 use crate::head::Metadata;
 use crate::model::route::{Route, RouteAction, VirtualHost};
 use crate::route::{Ask, Found, find, redirect, split};
@@ -98,7 +98,11 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
         request_id: None,
         view,
     };
-    match flow.serve(quirks, &landing).await {
+    let served = flow.serve(quirks, &landing).await;
+    if !flow.flight.plugins.borrow().is_empty() {
+        return Box::pin(plugins::answer(flow, landing, served)).await;
+    }
+    match served {
         Ok(answered) => answered.into_response(flow, landing),
         Err(reply) => answer::reply(flow, landing, reply),
     }

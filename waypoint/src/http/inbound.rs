@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::body::BodyError;
+use super::plugins::Plugged;
 use crate::grpc::text::Decoder;
 use crate::grpc::web::Web;
 
@@ -19,7 +20,7 @@ use crate::grpc::web::Web;
 pub(super) struct Inbound {
     /// What was read ahead. Mostly nothing, which costs nothing.
     early: VecDeque<Frame<Bytes>>,
-    rest: Incoming,
+    rest: Source,
     /// There is nothing behind what was read ahead.
     ended: bool,
     /// Bytes that came from the client since somebody asked last.
@@ -30,6 +31,15 @@ pub(super) struct Inbound {
     text: Option<Box<Decoder>>,
 }
 
+/// Where a request's body comes from.
+#[derive(Debug)]
+enum Source {
+    /// The client.
+    Client(Incoming),
+    /// A plugin, which has seen what stands before it.
+    Plugin(Box<Plugged<Inbound>>),
+}
+
 impl From<Incoming> for Inbound {
     fn from(rest: Incoming) -> Self {
         Self {
@@ -38,7 +48,50 @@ impl From<Incoming> for Inbound {
             came: 0,
             web: false,
             text: None,
-            rest,
+            rest: Source::Client(rest),
+        }
+    }
+}
+
+impl From<Plugged<Self>> for Inbound {
+    fn from(plugged: Plugged<Self>) -> Self {
+        Self {
+            early: VecDeque::new(),
+            ended: false,
+            came: 0,
+            web: false,
+            text: None,
+            rest: Source::Plugin(Box::new(plugged)),
+        }
+    }
+}
+
+impl Source {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Client(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
+            }
+            Self::Plugin(plugged) => plugged.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Plugin(plugged) => plugged.has_ended(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            // A plugin may make more or less of it.
+            Self::Plugin(_) => SizeHint::new(),
         }
     }
 }
@@ -89,9 +142,12 @@ impl Inbound {
     /// The next frame that nobody read ahead.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            let frame = ready!(Pin::new(&mut self.rest).poll_frame(cx)).transpose()?;
+            let frame = ready!(self.rest.poll_frame(cx)).transpose()?;
             let data = frame.as_ref().and_then(Frame::data_ref);
-            self.came += data.map_or(0, Bytes::len);
+            self.came += match self.rest {
+                Source::Client(_) => data.map_or(0, Bytes::len),
+                Source::Plugin(_) => 0,
+            };
             let Some(decoder) = &mut self.text else {
                 return Poll::Ready(frame.map(Ok));
             };
@@ -123,7 +179,11 @@ impl Inbound {
 
     /// How many bytes came from the client since this was asked last.
     pub(super) fn take_came(&mut self) -> usize {
-        std::mem::take(&mut self.came)
+        let before = match &mut self.rest {
+            Source::Client(_) => 0,
+            Source::Plugin(plugged) => plugged.inner().take_came(),
+        };
+        before + std::mem::take(&mut self.came)
     }
 
     /// How many bytes were read ahead and not given yet.

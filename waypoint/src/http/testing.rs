@@ -156,6 +156,7 @@ pub(crate) fn snapshot(
         (entry.cluster.name.clone(), Arc::new(entry))
     });
     Snapshot {
+        extensions: Default::default(),
         version,
         listeners: HashMap::from([(name, Arc::new(listener))]),
         clusters: clusters.collect(),

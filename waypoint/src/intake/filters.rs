@@ -10,19 +10,16 @@ use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_st
 use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as state;
-use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3 as session;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
-use envoy_types::pb::envoy::extensions::http::stateful_session as session_kind;
-use envoy_types::pb::envoy::r#type::http::v3::Cookie;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::error::{At as _, Refused, each, need};
 use super::filter_state;
 use super::served::Notes;
-use super::{authz, jwt, plain, rate_limit, rbac, stats, text, typed};
+use super::{authz, extension, jwt, plain, rate_limit, rbac, session, stats, text, typed, wasm};
 use crate::model::http::{AbortWith, Cors, Fault, HttpFilter};
-use crate::model::route::{SessionPlace, StatefulSession};
 use crate::model::text::Fraction;
+use crate::model::wasm::Plugin;
 use crate::unserved;
 
 /// What a filter became.
@@ -82,13 +79,11 @@ fn one(filter: hcm::HttpFilter, notes: &mut Notes) -> Result<Compiled, Refused> 
     let config = match need(config_type, "typed_config")? {
         ConfigType::TypedConfig(config) => config,
         ConfigType::ConfigDiscovery(source) => {
-            let kinds = source.type_urls.join(", ");
-            if is_optional {
-                notes.count(kinds, "a filter that comes by discovery, and is optional");
-                return Ok(Compiled::Nothing);
-            }
-            let reason = format!("filters that come by discovery aren't served: {kinds}");
-            return Err(Refused::new(reason).under("config_discovery"));
+            let discovered = extension::discovered(&name, source, notes);
+            let discovered = discovered.at("config_discovery")?;
+            return Ok(Compiled::Filter(HttpFilter::Discovered(Arc::new(
+                discovered,
+            ))));
         }
     };
     let compiled = typed_one(&config, notes).at("typed_config")?;
@@ -109,6 +104,14 @@ fn one(filter: hcm::HttpFilter, notes: &mut Notes) -> Result<Compiled, Refused> 
     }
 }
 
+/// A filter by itself; none where it isn't served, or is none that stands by itself.
+pub(super) fn alone(config: &Any, notes: &mut Notes) -> Result<Option<HttpFilter>, Refused> {
+    Ok(match typed_one(config, notes)? {
+        Some(Compiled::Filter(filter)) => Some(filter),
+        Some(Compiled::Nothing | Compiled::Router) | None => None,
+    })
+}
+
 /// None where the filter isn't served.
 fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refused> {
     let kind = typed::open(config)?.name;
@@ -123,6 +126,10 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
             let filter = authz::filter(typed::unpack_whole(config)?, notes)?;
             HttpFilter::ExtAuthz(Arc::new(filter))
         }
+        "envoy.extensions.filters.http.wasm.v3.Wasm" => {
+            let plugin = wasm::filter(config, notes)?;
+            HttpFilter::Plugin(Arc::new(Plugin::new(plugin)))
+        }
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
             HttpFilter::RateLimit(Arc::new(rate_limit::of(config, notes)?))
         }
@@ -131,7 +138,7 @@ fn typed_one(config: &Any, notes: &mut Notes) -> Result<Option<Compiled>, Refuse
         }
         "envoy.extensions.filters.http.cors.v3.Cors" => HttpFilter::Cors,
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
-            let session = session(typed::unpack(config, notes)?, notes)?;
+            let session = session::of(typed::unpack(config, notes)?, notes)?;
             HttpFilter::Session(session.map(Arc::new))
         }
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
@@ -334,61 +341,6 @@ pub(super) fn cors(policy: cors::CorsPolicy, notes: &mut Notes) -> Result<Cors, 
         enabled: enabled.at("filter_enabled")?.unwrap_or(Fraction::ALWAYS),
         forward_unmatched: plain::on_or(forward_not_matching_preflights, true),
     })
-}
-
-/// Sticky sessions; none where the filter has none by itself.
-///
-/// # Errors
-/// They are kept elsewhere than in a cookie or header.
-pub(super) fn session(
-    session: session::StatefulSession,
-    notes: &mut Notes,
-) -> Result<Option<StatefulSession>, Refused> {
-    let session::StatefulSession {
-        session_state,
-        strict,
-        stat_prefix: _,
-        status_on_strict_destination_not_found,
-    } = session;
-    unserved!(notes, "StatefulSession": status_on_strict_destination_not_found);
-    let Some(state) = session_state else {
-        return Ok(None);
-    };
-    let config = need(state.typed_config, "session_state.typed_config")?;
-    let place = match typed::name(&config) {
-        "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState" => {
-            let session_kind::cookie::v3::CookieBasedSessionState { cookie } =
-                typed::unpack(&config, notes).at("session_state.typed_config")?;
-            let Cookie {
-                name,
-                ttl,
-                path,
-                attributes,
-            } = need(cookie, "session_state.typed_config.cookie")?;
-            unserved!(notes, "Cookie": attributes);
-            if name.is_empty() {
-                let field = "session_state.typed_config.cookie.name";
-                return Err(Refused::new("must not be empty").under(field));
-            }
-            SessionPlace::Cookie {
-                name: name.into(),
-                ttl: plain::maybe_duration(ttl, "session_state.typed_config.cookie.ttl")?
-                    .unwrap_or_default(),
-                path: path.into(),
-            }
-        }
-        "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState" => {
-            let session_kind::header::v3::HeaderBasedSessionState { name } =
-                typed::unpack(&config, notes).at("session_state.typed_config")?;
-            let name = plain::header_name(&name).at("session_state.typed_config.name")?;
-            SessionPlace::Header(name)
-        }
-        other => {
-            let reason = format!("{other}: sessions are kept in cookies and headers");
-            return Err(Refused::new(reason).under("session_state.typed_config"));
-        }
-    };
-    Ok(Some(StatefulSession { place, strict }))
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ fn one(
             let filters::stateful_session::v3::StatefulSessionPerRoute { r#override } =
                 typed::unpack(config, notes)?;
             overrides.session = match need(r#override, "stateful_session")? {
-                Override::StatefulSession(session) => compile::session(session, notes)
+                Override::StatefulSession(session) => super::session::of(session, notes)
                     .at("stateful_session")?
                     .map(Arc::new),
                 Override::Disabled(_) => return self::disabled(name, overrides, notes),

@@ -12,6 +12,7 @@ use super::policy::Rbac;
 use super::rate_limit::RateLimit;
 use super::route::{RouteTable, StatefulSession};
 use super::text::{Fraction, HeaderMatch, TextMatch};
+use super::wasm::Plugin;
 
 /// HTTP on one filter chain.
 #[derive(Debug)]
@@ -82,6 +83,10 @@ pub enum HttpFilter {
     Jwt(Arc<JwtAuthn>),
     /// A service outside decides.
     ExtAuthz(Arc<ExtAuthz>),
+    /// A plugin sees the request, and its answer.
+    Plugin(Arc<Plugin>),
+    /// What it is comes separately, and may change while the chain stays.
+    Discovered(Arc<Discovered>),
     /// Requests take tokens, and are answered where there are none.
     RateLimit(Arc<RateLimit>),
     /// Policy decides.
@@ -102,6 +107,29 @@ pub enum HttpFilter {
     PeerMetadata,
     /// Every request is answered with an error: the chain's configuration can't be served.
     Refused,
+}
+
+/// A filter that comes separately (ECDS).
+#[derive(Debug)]
+pub struct Discovered {
+    /// The name that it is subscribed to under.
+    pub name: Arc<str>,
+    /// The types that it may be of.
+    pub kinds: Vec<Box<str>>,
+    /// What is in force until it has come, and where it never does; none: requests are answered with
+    /// an error.
+    pub default: Option<HttpFilter>,
+    /// It isn't waited for.
+    pub at_once: bool,
+}
+
+/// A filter that came separately.
+#[derive(Debug)]
+pub struct Extension {
+    /// Its type.
+    pub kind: Box<str>,
+    /// The filter.
+    pub filter: HttpFilter,
 }
 
 /// Istio's request metrics, as Telemetry objects tune them.

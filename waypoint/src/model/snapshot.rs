@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use super::endpoint::EndpointSet;
+use super::http::Extension;
 use super::listener::Listener;
 use super::route::RouteTable;
 
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub clusters: HashMap<Arc<str>, Arc<ClusterEntry>>,
     /// Route tables that are subscribed to, by name.
     pub routes: HashMap<Arc<str>, Arc<RouteTable>>,
+    /// Filters that are subscribed to, by name.
+    pub extensions: HashMap<Arc<str>, Arc<Extension>>,
 }
 
 /// A cluster with its endpoints.

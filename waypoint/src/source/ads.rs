@@ -1,5 +1,5 @@
 //! The control plane as istiod speaks to a waypoint: clusters, listeners and workloads all,
-//! endpoints, routes and secrets by the names that those refer to. The protocol is `mesh::xds`'s.
+//! endpoints, routes, filters and secrets by the names that those refer to. The protocol is `mesh::xds`'s.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use super::kind::Kind;
 use super::store::{Change, Update};
 
 /// What is subscribed to, in the order of a push.
-const WISHES: [Wish; 6] = [
+const WISHES: [Wish; 7] = [
     Wish::All(Kind::Cluster.type_url()),
     Wish::Named(Kind::Endpoints.type_url()),
     Wish::All(Kind::Listener.type_url()),
     Wish::Named(Kind::Routes.type_url()),
+    Wish::Named(Kind::Extension.type_url()),
     Wish::Named(Kind::Secret.type_url()),
     Wish::All(Kind::Workload.type_url()),
 ];

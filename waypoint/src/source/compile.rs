@@ -6,6 +6,7 @@ use mesh::workload::Workload;
 use crate::intake::error::Refused;
 use crate::model::cluster::Cluster;
 use crate::model::endpoint::EndpointSet;
+use crate::model::http::Extension;
 use crate::model::listener::Listener;
 use crate::model::route::RouteTable;
 use crate::model::tls::Secret;
@@ -33,6 +34,11 @@ pub trait Compile {
     /// # Errors
     /// It is refused.
     fn routes(&mut self, name: &str, bytes: &[u8]) -> Result<RouteTable, Refused>;
+    /// A filter that comes separately.
+    ///
+    /// # Errors
+    /// It is refused.
+    fn extension(&mut self, name: &str, bytes: &[u8]) -> Result<Extension, Refused>;
     /// A certificate or roots.
     ///
     /// # Errors

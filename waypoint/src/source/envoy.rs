@@ -1,6 +1,7 @@
 //! Envoy's resources compiled by `intake`, with what is kept between them: filter chains that came
 //! already, and what was met that isn't served.
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use mesh::workload::Workload;
 use prost::{Message, Name};
@@ -12,6 +13,7 @@ use crate::intake::served::{Notes, Seen};
 use crate::intake::{self, typed};
 use crate::model::cluster::Cluster;
 use crate::model::endpoint::EndpointSet;
+use crate::model::http::Extension;
 use crate::model::listener::Listener;
 use crate::model::route::RouteTable;
 use crate::model::tls::Secret;
@@ -69,6 +71,13 @@ impl Compile for Envoy {
     fn routes(&mut self, name: &str, bytes: &[u8]) -> Result<RouteTable, Refused> {
         self.noting(("RouteConfiguration", name), |notes| {
             intake::route::resource(name, bytes, notes)
+        })
+    }
+
+    fn extension(&mut self, name: &str, bytes: &[u8]) -> Result<Extension, Refused> {
+        self.noting(("TypedExtensionConfig", name), |notes| {
+            let inside = |it: &core::TypedExtensionConfig| it.name.clone();
+            intake::extension::resource(read(name, bytes, notes, inside)?, notes)
         })
     }
 

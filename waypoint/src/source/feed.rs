@@ -23,6 +23,8 @@ struct Shared<C> {
     brought: Notify,
     /// The clusters that are resolved by name may be others.
     names: Notify,
+    /// There may be plugins whose code nobody sees to.
+    plugins: Notify,
     counters: OnceLock<Arc<xds::Counters>>,
 }
 
@@ -40,6 +42,7 @@ impl<C: Compile> Feed<C> {
             store: Mutex::new(store),
             brought: Notify::new(),
             names: Notify::new(),
+            plugins: Notify::new(),
             counters: OnceLock::new(),
         }))
     }
@@ -49,12 +52,18 @@ impl<C: Compile> Feed<C> {
         let rejected = self.0.store.lock().apply(change, Instant::now());
         self.0.brought.notify_one();
         self.0.names.notify_one();
+        self.0.plugins.notify_one();
         rejected
     }
 
     /// Brings what a cluster's names were resolved to; nothing where that failed.
     pub fn resolved(&self, cluster: &Arc<str>, endpoints: Option<EndpointSet>) {
         self.0.store.lock().resolved(cluster, endpoints);
+        self.0.brought.notify_one();
+    }
+
+    /// The code of a plugin is there, or won't be.
+    pub(super) fn loaded(&self) {
         self.0.brought.notify_one();
     }
 
@@ -78,6 +87,11 @@ impl<C: Compile> Feed<C> {
     /// Waits until the clusters that are resolved by name may be others.
     pub(super) async fn names_change(&self) {
         self.0.names.notified().await;
+    }
+
+    /// Waits until there may be plugins whose code nobody sees to.
+    pub(super) async fn plugins_come(&self) {
+        self.0.plugins.notified().await;
     }
 
     /// Puts in force what is brought, forever.

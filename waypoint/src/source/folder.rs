@@ -20,8 +20,6 @@ use super::store::{Change, Update};
 
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
-/// Type of an extension that comes separately; no filter that is served does.
-const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// A folder of resources.
 #[derive(Debug)]
@@ -83,7 +81,7 @@ pub enum FolderError {
         source: JsonError,
     },
     /// One of its resources is of a kind that configurations aren't made of.
-    #[error("{path}: resource {index}: a {type_url} is no listener, cluster, endpoints, routes, secret or workload", path = .path.display())]
+    #[error("{path}: resource {index}: a {type_url} is no listener, cluster, endpoints, routes, filter, secret or workload", path = .path.display())]
     Kind {
         /// Which.
         path: PathBuf,
@@ -248,11 +246,6 @@ fn read(descriptors: &Descriptors, path: &Path) -> Result<Vec<Resource>, FolderE
     })?;
     let mut resources = Vec::new();
     for (index, value) in values.into_iter().enumerate() {
-        if value["@type"] == EXTENSION {
-            let path = path.display();
-            tracing::info!(%path, index, "an extension's configuration is passed over");
-            continue;
-        }
         resources.push(resource(descriptors, path, index, value)?);
     }
     Ok(resources)

@@ -12,6 +12,8 @@ pub enum Kind {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
     Routes,
+    /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
+    Extension,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     Secret,
     /// `istio.workload.Workload`: who is behind an address.
@@ -20,11 +22,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of a push.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Listener,
         Self::Routes,
+        Self::Extension,
         Self::Secret,
         Self::Workload,
     ];
@@ -37,6 +40,7 @@ impl Kind {
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Workload => "type.googleapis.com/istio.workload.Workload",
         }

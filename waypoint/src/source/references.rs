@@ -1,4 +1,4 @@
-//! What a compiled resource needs that comes separately: endpoints, routes and secrets by name.
+//! What a compiled resource needs that comes separately: endpoints, routes, filters and secrets by name.
 //! Until they are there, it isn't served. Pure.
 
 use std::collections::BTreeSet;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::kind::Kind;
 use crate::model::cluster::{Cluster, Discovery, Transport};
-use crate::model::http::Routes;
+use crate::model::http::{Extension, HttpFilter, Routes};
 use crate::model::listener::{ChainKind, Dispatch, Listener, ListenerKind};
 use crate::model::tls::SecretRef;
+use crate::model::wasm::Plugin;
 
 /// A resource that another one needs.
 pub type Reference = (Kind, Arc<str>);
@@ -47,11 +48,47 @@ fn of_dispatch(dispatch: &Dispatch, needs: &mut BTreeSet<Reference>) {
         if let Some(tls) = &chain.tls {
             of_secrets([Some(&tls.certificate), tls.roots.as_ref()], needs);
         }
-        if let ChainKind::Http(http) = &chain.kind
-            && let Routes::Named(name) = &http.routes
-        {
+        let ChainKind::Http(http) = &chain.kind else {
+            continue;
+        };
+        if let Routes::Named(name) = &http.routes {
             needs.insert((Kind::Routes, name.clone()));
         }
+        for filter in &http.filters {
+            if let HttpFilter::Discovered(it) = filter {
+                needs.insert((Kind::Extension, it.name.clone()));
+            }
+        }
+    }
+}
+
+/// The plugins in a listener's chains.
+#[must_use]
+pub fn plugins_of(listener: &Listener) -> Vec<Arc<Plugin>> {
+    let dispatch = match &listener.kind {
+        ListenerKind::Socket(socket) => &socket.dispatch,
+        ListenerKind::Internal(dispatch) => dispatch,
+        ListenerKind::Tunnel(_) => return Vec::new(),
+    };
+    let chains = dispatch.chains.iter().chain(&dispatch.default);
+    let filters = chains.filter_map(|chain| match &chain.kind {
+        ChainKind::Http(http) => Some(&http.filters),
+        ChainKind::Tcp(_) | ChainKind::Closed => None,
+    });
+    filters.flatten().filter_map(plugin).cloned().collect()
+}
+
+/// The plugin that a filter is, if it is one.
+#[must_use]
+pub fn plugin_of(extension: &Extension) -> Vec<Arc<Plugin>> {
+    plugin(&extension.filter).cloned().into_iter().collect()
+}
+
+fn plugin(filter: &HttpFilter) -> Option<&Arc<Plugin>> {
+    match filter {
+        HttpFilter::Plugin(plugin) => Some(plugin),
+        HttpFilter::Discovered(it) => plugin(it.default.as_ref()?),
+        _ => None,
     }
 }
 

@@ -36,8 +36,10 @@ use super::references::Reference;
 use super::secret::Secrets;
 use crate::model::cluster::{Cluster, Discovery};
 use crate::model::endpoint::EndpointSet;
+use crate::model::http::Extension;
 use crate::model::listener::Listener;
 use crate::model::snapshot::{Current, Snapshot};
+use crate::model::wasm::Plugin;
 use wants::Wants;
 
 pub use wants::FETCH_TIMEOUT;
@@ -46,6 +48,8 @@ pub use wants::FETCH_TIMEOUT;
 pub const HOLD: Duration = Duration::from_secs(1);
 /// How long a removed cluster stays.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// How long the code of a plugin is waited for, that has just been met.
+pub const LOAD: Duration = Duration::from_secs(60);
 /// How often it is looked whether the proxy's own certificate has come, before the first snapshot.
 const OWN_CERTIFICATE: Duration = Duration::from_millis(50);
 
@@ -63,6 +67,12 @@ pub struct Store<C> {
     wants: Wants,
     clusters: BTreeMap<Arc<str>, Slot<Arc<Cluster>>>,
     listeners: BTreeMap<Arc<str>, Slot<Option<Arc<Listener>>>>,
+    /// Filters that were taken but are not in force yet; the raw ones are among the leaves.
+    extensions: BTreeMap<Arc<str>, Arc<Extension>>,
+    /// Plugins whose code is still to come, by what has them, and until when that is waited for.
+    loading: BTreeMap<Reference, (Vec<Arc<Plugin>>, Instant)>,
+    /// Plugins that nobody sees to yet.
+    unclaimed: Vec<Arc<Plugin>>,
     /// Clusters and listeners that were taken but are not in force yet.
     fresh: BTreeSet<Reference>,
     /// Clusters that were removed, and when they go.
@@ -151,6 +161,9 @@ impl<C: Compile> Store<C> {
             wants: Wants::default(),
             clusters: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            extensions: BTreeMap::new(),
+            loading: BTreeMap::new(),
+            unclaimed: Vec::new(),
             fresh: BTreeSet::new(),
             leaving: BTreeMap::new(),
             unresolved: BTreeMap::new(),
@@ -186,6 +199,12 @@ impl<C: Compile> Store<C> {
             match self.take(kind, update, now) {
                 Ok(()) => {
                     self.refused.remove(&(kind, name.clone()));
+                    if kind == Kind::Extension {
+                        // It has come once it is in force: its code may take longer.
+                        let until = now + LOAD;
+                        self.wants.postpone(&(kind, name.clone()), until);
+                        continue;
+                    }
                 }
                 Err(reason) => {
                     self.refused.insert((kind, name.clone()), reason.clone());
@@ -225,6 +244,8 @@ impl<C: Compile> Store<C> {
             return Some(now + OWN_CERTIFICATE);
         }
         self.drop_leaving(now);
+        // First what listeners wait for.
+        self.promote_extensions(now);
         let waits = self.fresh.iter().filter_map(|fresh| self.waits(fresh, now));
         let waits = waits.min();
         let hold = match self.changed {
@@ -254,6 +275,11 @@ impl<C: Compile> Store<C> {
     #[must_use]
     pub fn wanted(&self, kind: Kind) -> BTreeSet<Arc<str>> {
         self.wants.names(kind)
+    }
+
+    /// Plugins whose code is to be seen to, each once.
+    pub fn take_plugins(&mut self) -> Vec<Arc<Plugin>> {
+        std::mem::take(&mut self.unclaimed)
     }
 
     /// Clusters whose host names are to be resolved.

@@ -15,6 +15,7 @@ use crate::model::snapshot::Current;
 use crate::source::secret::Secrets;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::{self, Identified, Upstreams};
+use crate::wasm;
 
 /// What every worker is built from.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Parts {
     pub secrets: Secrets,
     /// Where requests and connections are counted and written down.
     pub telemetry: Telemetry,
+    /// What plugins of all workers have between them.
+    pub plugins: wasm::Shared,
     /// Tells tunnels to end.
     pub watch: drain::Watch,
 }
@@ -50,6 +53,8 @@ pub struct Local {
     pub telemetry: telemetry::Worker,
     /// Keys of token issuers that are fetched.
     pub jwks: jwks::Keys,
+    /// Plugins that run here.
+    pub plugins: wasm::Plugins,
     /// Tells tunnels to end.
     pub watch: drain::Watch,
     /// The connections that are open.
@@ -64,6 +69,7 @@ impl Local {
             own,
             secrets,
             telemetry,
+            plugins,
             watch,
         } = parts;
         Rc::new(Self {
@@ -78,6 +84,7 @@ impl Local {
             secrets,
             telemetry: telemetry.worker(),
             jwks: jwks::Keys::default(),
+            plugins: wasm::Plugins::new(plugins),
             watch,
             open: Open::default(),
         })

@@ -95,6 +95,7 @@ impl World {
             own: None,
             secrets: Secrets::default(),
             telemetry: telemetry.clone(),
+            plugins: Default::default(),
             watch,
         };
         let seats = Seats::new(NonZeroUsize::MAX, Telemetry::default().connections());

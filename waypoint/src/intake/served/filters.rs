@@ -35,6 +35,30 @@ pub(super) const ROWS: &[Row] = &[
         "conditions in CEL aren't evaluated",
     ),
     (
+        Counted,
+        "PluginConfig",
+        &["allow_on_headers_stop_iteration"],
+        "a plugin that holds the head back is given the body once it has let it go",
+    ),
+    (
+        Ignored,
+        "VmConfig",
+        &["allow_precompiled", "nack_on_code_cache_miss"],
+        "modules are compiled here, and requests wait for those that are fetched",
+    ),
+    (
+        Ignored,
+        "RemoteDataSource",
+        &["retry_policy"],
+        "fetching is tried again within its time, with pauses that grow",
+    ),
+    (
+        Refused,
+        "DataSource",
+        &["watched_directory"],
+        "code is read once",
+    ),
+    (
         Refused,
         "JwtAuthentication",
         &["filter_state_rules"],

@@ -15,15 +15,22 @@ use crate::source::references::Reference;
 
 impl<C: Compile> Store<C> {
     /// Until when a resource that was taken waits for what it needs, if it does.
-    pub(super) fn waits(&self, (kind, name): &Reference, now: Instant) -> Option<Instant> {
+    pub(super) fn waits(&self, reference: &Reference, now: Instant) -> Option<Instant> {
+        let (kind, name) = reference;
         let needs = match kind {
             Kind::Cluster => self.clusters.get(name).map(|slot| &slot.needs),
+            Kind::Extension => None,
             _ => self.listeners.get(name).map(|slot| &slot.needs),
         };
         let unresolved = self.unresolved.get(name).filter(|_| *kind == Kind::Cluster);
         let missing = needs.and_then(|needs| self.wants.waits_until(needs, now));
         let unresolved = unresolved.copied().filter(|until| *until > now);
-        missing.into_iter().chain(unresolved).max()
+        let loading = self.loading.get(reference);
+        let loading = loading.filter(|(plugins, until)| {
+            *until > now && !plugins.iter().all(|plugin| plugin.is_settled())
+        });
+        let loading = loading.map(|(_, until)| *until);
+        missing.into_iter().chain(unresolved).chain(loading).max()
     }
 
     /// Puts everything in force that waits for nothing. Whether there was anything.
@@ -34,6 +41,7 @@ impl<C: Compile> Store<C> {
         self.fresh = waiting;
         let any = !due.is_empty();
         for (kind, name) in due {
+            self.loading.remove(&(kind, name.clone()));
             let needed = if kind == Kind::Cluster {
                 let slot = self.clusters.get_mut(&name);
                 let taken = slot.and_then(|slot| Some((slot.next.take()?, slot.needs_before())));
@@ -58,6 +66,23 @@ impl<C: Compile> Store<C> {
             self.release(&needed);
         }
         any
+    }
+
+    /// Puts filters in force whose code is there, or won't be.
+    pub(super) fn promote_extensions(&mut self, now: Instant) {
+        let taken = std::mem::take(&mut self.extensions);
+        for (name, extension) in taken {
+            let reference = (Kind::Extension, name.clone());
+            if self.waits(&reference, now).is_some() {
+                self.extensions.insert(name, extension);
+                continue;
+            }
+            self.fresh.remove(&reference);
+            self.loading.remove(&reference);
+            self.wants.answered(Kind::Extension, &name);
+            self.next.extensions.insert(name, extension);
+            self.changed.get_or_insert(now);
+        }
     }
 
     /// A cluster with its endpoints, which it keeps where they come from the same place.
@@ -91,6 +116,7 @@ impl<C: Compile> Store<C> {
             listeners: self.next.listeners.clone(),
             clusters: self.next.clusters.clone(),
             routes: self.next.routes.clone(),
+            extensions: self.next.extensions.clone(),
         });
     }
 }

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{FETCH_TIMEOUT, LINGER, Raw, Slot, Store, Update, own_cell};
+use super::{FETCH_TIMEOUT, LINGER, LOAD, Raw, Slot, Store, Update, own_cell};
 use crate::intake::error::Refused;
+use crate::intake::extension;
 use crate::model::cluster::Discovery;
+use crate::model::wasm::Plugin;
 use crate::source::compile::Compile;
 use crate::source::kind::Kind;
 use crate::source::references::{self, Reference};
@@ -58,6 +60,8 @@ impl<C: Compile> Store<C> {
                 }
                 let listener = self.compile.listener(&name, &raw.bytes).map_err(told)?;
                 let listener = listener.map(Arc::new);
+                let plugins = listener.as_deref().map(references::plugins_of);
+                self.await_plugins((kind, name.clone()), plugins.unwrap_or_default(), now);
                 let needs = listener.as_deref().map(references::of_listener);
                 let needs = needs.unwrap_or_default();
                 self.refer(&needs, now);
@@ -80,6 +84,17 @@ impl<C: Compile> Store<C> {
                 self.changed.get_or_insert(now);
                 return self.keep(kind, name, raw);
             }
+            Kind::Extension => {
+                let extension = self.compile.extension(&name, &raw.bytes).map_err(told)?;
+                let plugins = references::plugin_of(&extension);
+                self.await_plugins((kind, name.clone()), plugins, now);
+                self.extensions.insert(name.clone(), Arc::new(extension));
+                self.fresh.insert((kind, name.clone()));
+                self.changed.get_or_insert(now);
+                // What a registry wants to hear isn't kept where a dump could show it.
+                let bytes = extension::without_secrets(raw.bytes);
+                return self.keep(kind, name, Raw { bytes, ..raw });
+            }
             Kind::Secret => {
                 let secret = self.compile.secret(&name, &raw.bytes).map_err(told)?;
                 let taken = self.secrets.insert(&name, &secret);
@@ -98,6 +113,16 @@ impl<C: Compile> Store<C> {
         }
         self.changed.get_or_insert(now);
         Ok(())
+    }
+
+    /// Until the code of these is there, what has them isn't served.
+    fn await_plugins(&mut self, of: Reference, plugins: Vec<Arc<Plugin>>, now: Instant) {
+        let new = plugins.iter().filter(|plugin| plugin.claim());
+        self.unclaimed.extend(new.cloned());
+        match plugins.is_empty() {
+            true => drop(self.loading.remove(&of)),
+            false => drop(self.loading.insert(of, (plugins, now + LOAD))),
+        }
     }
 
     /// Whether a listener that was taken is served as a whole; if not, what of it is refused.
@@ -129,6 +154,7 @@ impl<C: Compile> Store<C> {
             }
             Kind::Listener => {
                 self.fresh.remove(&(kind, name.clone()));
+                self.loading.remove(&(kind, name.clone()));
                 if let Some(slot) = self.listeners.remove(name) {
                     self.release(&slot.needs);
                     self.release(&slot.needs_now);
@@ -139,7 +165,7 @@ impl<C: Compile> Store<C> {
             Kind::Workload => {
                 self.peers_changed |= self.workloads.remove(name).is_some();
             }
-            Kind::Endpoints | Kind::Routes | Kind::Secret => {
+            Kind::Endpoints | Kind::Routes | Kind::Extension | Kind::Secret => {
                 let reference = (kind, name.clone());
                 if self.wants.is_wanted(&reference) {
                     self.orphans.insert(reference);
@@ -181,14 +207,21 @@ impl<C: Compile> Store<C> {
             Kind::Secret => self.secrets.remove(name),
             // Nobody names it: the next snapshot will do.
             Kind::Routes => drop(self.next.routes.remove(name)),
+            Kind::Extension => {
+                self.fresh.remove(reference);
+                self.loading.remove(reference);
+                self.extensions.remove(name);
+                self.next.extensions.remove(name);
+            }
             Kind::Cluster | Kind::Listener | Kind::Workload => {}
         }
     }
 
     pub(super) fn refer(&mut self, needs: &BTreeSet<Reference>, now: Instant) {
-        let (leaves, refused) = (&self.leaves, &self.refused);
+        let (leaves, refused, fresh) = (&self.leaves, &self.refused, &self.fresh);
         self.wants.refer(needs, now, |need| {
-            leaves.contains_key(need) || refused.contains_key(need)
+            let taken = leaves.contains_key(need) && !fresh.contains(need);
+            taken || refused.contains_key(need)
         });
     }
 

@@ -2,6 +2,7 @@
 //! `v2 eds:a sds:s` is version 2 of something that needs endpoints and a secret, `bad` is refused.
 //! Long because the events that are told here one by one are drawn by chance at its end.
 
+mod extensions;
 mod words;
 
 use proptest::prelude::*;

@@ -66,6 +66,13 @@ impl Wants {
         self.missing.remove(&(kind, name.clone()));
     }
 
+    /// It has come, and still needs some time.
+    pub(super) fn postpone(&mut self, reference: &Reference, until: Instant) {
+        if let Some(deadline) = self.missing.get_mut(reference) {
+            *deadline = until;
+        }
+    }
+
     /// Whether anybody refers to it.
     pub(super) fn is_wanted(&self, reference: &Reference) -> bool {
         self.by_name.contains_key(reference)

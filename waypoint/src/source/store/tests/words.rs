@@ -8,13 +8,14 @@ use mesh::workload::Workload;
 use crate::intake::error::Refused;
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Transport};
 use crate::model::endpoint::{EndpointSet, Locality};
-use crate::model::http::{HttpChain, Routes};
+use crate::model::http::{Discovered, Extension, HttpChain, HttpFilter, Routes};
 use crate::model::listener::{
     Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node,
 };
 use crate::model::route::RouteTable;
 use crate::model::testing::{self, http_chain};
 use crate::model::tls::{ClientTls, Secret, SecretRef, TlsVersions};
+use crate::model::wasm::{Code, OnFailure, Plugin, Settings};
 use crate::source::compile::Compile;
 
 /// Compiles words.
@@ -83,13 +84,15 @@ impl Compile for Words {
             return Ok(None);
         }
         let routes = word(&text, "rds:");
+        let mut http = http(routes);
+        http.filters = word(&text, "ecds:").map(discovered).into_iter().collect();
         let chain = Arc::new(Chain {
             name: text.as_str().into(),
             tls: None,
             handshake_timeout: Duration::from_secs(1),
             guards: Vec::new(),
             stats: false,
-            kind: ChainKind::Http(Arc::new(http(routes))),
+            kind: ChainKind::Http(Arc::new(http)),
         });
         Ok(Some(Listener {
             name: name.into(),
@@ -112,6 +115,15 @@ impl Compile for Words {
         Ok(RouteTable {
             name: words(bytes)?.into(),
             ..RouteTable::default()
+        })
+    }
+
+    fn extension(&mut self, _: &str, bytes: &[u8]) -> Result<Extension, Refused> {
+        let text = words(bytes)?;
+        let plugin = word(&text, "plugin:").map(|name| HttpFilter::Plugin(plugin(&name)));
+        Ok(Extension {
+            kind: text.into(),
+            filter: plugin.unwrap_or(HttpFilter::Cors),
         })
     }
 
@@ -142,6 +154,31 @@ pub(super) fn set(text: &str) -> EndpointSet {
         }],
         ..EndpointSet::default()
     }
+}
+
+fn discovered(name: Arc<str>) -> HttpFilter {
+    HttpFilter::Discovered(Arc::new(Discovered {
+        name,
+        kinds: Vec::new(),
+        default: None,
+        at_once: false,
+    }))
+}
+
+/// A plugin whose code hasn't come.
+fn plugin(name: &str) -> Arc<Plugin> {
+    Arc::new(Plugin::new(Settings {
+        name: name.into(),
+        root_id: Box::default(),
+        vm_id: Box::default(),
+        vm_configuration: Box::default(),
+        configuration: Box::default(),
+        environment: Vec::new(),
+        host_environment: Vec::new(),
+        code: Code::File(Box::default()),
+        failure: OnFailure::Closed,
+        allowed: None,
+    }))
 }
 
 fn http(routes: Option<Arc<str>>) -> HttpChain {

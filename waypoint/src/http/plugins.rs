@@ -1,0 +1,238 @@
+//! Plugins on a request's way. Each sees the head at its place among the chain's filters, the bodies as
+//! they pass, and the answer's head, last of all the first; it may change them, hold them back until
+//! something has come that it asked for, or answer itself. A plugin that fails lets nobody pass,
+//! unless its configuration says otherwise.
+
+mod body;
+mod calls;
+mod known;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::{Response, StatusCode};
+use tracing::debug;
+
+use super::answer::{self, Answered, Draft, Drafted};
+use super::attempts::expire;
+use super::body::ResponseBody;
+use super::carried::Carried;
+use super::filters::not_served;
+use super::flight::Landing;
+use super::flow::Flow;
+use super::inbound::Inbound;
+use super::reply::Reply;
+use crate::model::wasm::{OnFailure, Plugin};
+use crate::policy;
+use crate::wasm::{Answer, Head, Map, Missing, Outcome, RequestLine, Stream, Verdict, Way};
+
+pub(super) use body::Plugged;
+
+/// Envoy's word for what becomes of a request when a plugin fails.
+const FAILED: &str = "wasm_fail_stream";
+
+/// Shows the request to a plugin.
+pub(super) async fn ask(flow: &mut Flow<'_>, plugin: &Arc<Plugin>) -> Result<(), Reply> {
+    let local = &flow.http.connection.local;
+    let known = Rc::downgrade(&flow.flight);
+    let begun = local.plugins.begin(plugin, || calls::through(local), known);
+    let stream = match begun {
+        Ok(stream) => Rc::new(stream),
+        Err(missing) => return without(plugin, missing),
+    };
+    flow.flight.plugins.borrow_mut().push(stream.clone());
+    let end = flow
+        .body
+        .as_ref()
+        .is_none_or(http_body::Body::is_end_stream);
+    let verdict = stream.headers(Way::Up, take_head(flow), end);
+    let outcome = settle(flow, &stream, Way::Up, verdict).await;
+    put_head(flow, &stream);
+    match outcome? {
+        Outcome::Continue => {}
+        Outcome::Answer(answer) => return Err(reply(answer)),
+        Outcome::Close => return Err(closed()),
+        Outcome::Failed if plugin.settings.failure == OnFailure::Open => return Ok(()),
+        Outcome::Failed => return Err(failed()),
+    }
+    // What follows an upgrade is no body.
+    if !end && flow.asked.upgrade.is_none() {
+        // It may answer while the body is on its way.
+        flow.flight.limit(|limit| limit.readable = true);
+        let open = plugin.settings.failure == OnFailure::Open;
+        let body = flow.body.take();
+        flow.body =
+            body.map(|body| Inbound::from(Plugged::up(body, stream, flow.flight.clone(), open)));
+    }
+    Ok(())
+}
+
+/// The answer, once every plugin that met the request has seen it.
+pub(super) async fn answer(
+    mut flow: Flow<'_>,
+    landing: Landing,
+    served: Result<Answered, Reply>,
+) -> Response<ResponseBody> {
+    let meanwhile = flow.flight.take_answer();
+    let mut draft = match (served, meanwhile) {
+        (Err(_), Some(reply)) | (Err(reply), None) => answer::draft(&mut flow, reply),
+        (Ok(answered), _) => answered.draft(&flow),
+    };
+    let streams = flow.flight.plugins.borrow().clone();
+    for stream in streams.iter().rev() {
+        if let Err(reply) = show(&mut flow, stream, &mut draft).await {
+            // Others don't see what one of them answers in place of an answer.
+            draft = answer::draft(&mut flow, reply);
+            break;
+        }
+    }
+    draft.into_response(flow, landing)
+}
+
+/// Shows an answer to a plugin.
+async fn show(flow: &mut Flow<'_>, stream: &Rc<Stream>, draft: &mut Draft) -> Result<(), Reply> {
+    let end = match &draft.body {
+        Drafted::Body(carried) => carried.is_end_stream(),
+        Drafted::Pipe(_) => false,
+    };
+    let map = Map {
+        head: Head::Response(draft.head.status),
+        headers: std::mem::take(&mut draft.head.headers),
+        changed: false,
+    };
+    let verdict = stream.headers(Way::Down, map, end);
+    let outcome = settle(flow, stream, Way::Down, verdict).await;
+    if let Some(map) = stream.take_headers(Way::Down) {
+        draft.head.headers = map.headers;
+        if let Head::Response(status) = map.head {
+            draft.head.status = status;
+            flow.flight.exchange.borrow_mut().status = Some(status);
+        }
+    }
+    match outcome? {
+        Outcome::Continue => {}
+        Outcome::Answer(answer) => return Err(reply(answer)),
+        Outcome::Close => return Err(closed()),
+        Outcome::Failed if stream.may_fail() => return Ok(()),
+        Outcome::Failed => return Err(failed()),
+    }
+    let nothing = Drafted::Body(Carried::Whole(None));
+    draft.body = match std::mem::replace(&mut draft.body, nothing) {
+        Drafted::Body(carried) if !end => {
+            let plugged = Plugged::down(carried, stream.clone(), flow.flight.clone());
+            Drafted::Body(Carried::Plugged(Box::new(plugged)))
+        }
+        other => other,
+    };
+    Ok(())
+}
+
+/// What becomes of a message that the plugin may have to be waited for.
+async fn settle(
+    flow: &Flow<'_>,
+    stream: &Stream,
+    way: Way,
+    verdict: Verdict,
+) -> Result<Outcome, Reply> {
+    match verdict {
+        Verdict::Continue => return Ok(Outcome::Continue),
+        Verdict::Stop(outcome) => return Ok(outcome),
+        Verdict::Pause => {}
+    }
+    let flight = &flow.flight;
+    poll_fn(|cx| match stream.poll(way, cx) {
+        Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
+        Poll::Pending => {
+            let expired = flight.poll_expired(cx);
+            expired.map(|expired| Err(expire(expired, way == Way::Down)))
+        }
+    })
+    .await
+}
+
+/// What becomes of a request that there is no plugin for.
+fn without(plugin: &Plugin, missing: Missing) -> Result<(), Reply> {
+    let settings = &plugin.settings;
+    if settings.failure == OnFailure::Open && missing != Missing::Coming {
+        return Ok(());
+    }
+    debug!(plugin = %settings.name, ?missing, "a request meets no plugin");
+    Err(match missing {
+        Missing::Coming => not_served(),
+        // As under Istio's agent, which puts a policy in the plugin's place that denies everything.
+        Missing::NoCode => {
+            let details = "rbac_access_denied_matched_policy[none]";
+            Reply::new(StatusCode::FORBIDDEN, policy::DENIED_BODY, details)
+        }
+        Missing::Failed => failed(),
+    })
+}
+
+fn failed() -> Reply {
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "", FAILED)
+}
+
+/// A plugin breaks a request off: the client hears as little as there is.
+fn closed() -> Reply {
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, "", "wasm_close_stream")
+}
+
+fn reply(answer: Answer) -> Reply {
+    let Answer {
+        status,
+        details,
+        body,
+        headers,
+        grpc,
+    } = answer;
+    let mut reply = Reply::new(status, body, details);
+    let named = headers.iter();
+    reply.headers = named
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    reply.grpc_status = grpc;
+    reply
+}
+
+fn take_head(flow: &mut Flow<'_>) -> Map {
+    let asked = &mut flow.asked;
+    Map {
+        head: Head::Request(Box::new(RequestLine {
+            method: asked.method.clone(),
+            scheme: asked.scheme,
+            authority: asked.authority.clone(),
+            path: asked.path.clone(),
+        })),
+        headers: std::mem::take(&mut asked.headers),
+        changed: false,
+    }
+}
+
+/// The head as the plugin left it, and the route that it has now.
+fn put_head(flow: &mut Flow<'_>, stream: &Stream) {
+    let Some(map) = stream.take_headers(Way::Up) else {
+        return;
+    };
+    let asked = &mut flow.asked;
+    asked.headers = map.headers;
+    let Head::Request(line) = map.head else {
+        return;
+    };
+    let RequestLine {
+        method,
+        scheme,
+        authority,
+        path,
+    } = *line;
+    asked.method = method;
+    asked.scheme = scheme;
+    asked.path = path;
+    if asked.authority != authority {
+        asked.set_authority(authority);
+    }
+    if map.changed {
+        flow.find_route();
+    }
+}

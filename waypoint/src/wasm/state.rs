@@ -1,0 +1,189 @@
+//! What a running plugin's calls work on: the request whose turn it is, with its headers and bodies as
+//! far as they are there now, and what the plugin asked to be done once its call has ended.
+
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::mpsc;
+use wasmtime::{Func, Memory, StoreLimits};
+
+use super::Calls;
+use super::map::Map;
+use super::shared::Shared;
+use crate::model::wasm::Settings;
+
+/// The way of a stream: up with the request, or down with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The request's.
+    Up,
+    /// The answer's.
+    Down,
+}
+
+/// What is known of a stream beyond its headers: a property by its path, and what is written down.
+pub trait Known {
+    /// The bytes of a property, as Envoy writes them; none where it isn't known.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+}
+
+/// What becomes of a stream that waited.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It goes on.
+    Continue,
+    /// The plugin answers it.
+    Answer(Answer),
+    /// It is broken off.
+    Close,
+    /// The plugin failed.
+    Failed,
+}
+
+/// An answer that a plugin makes.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub details: String,
+    /// The body.
+    pub body: Bytes,
+    /// Further headers.
+    pub headers: HeaderMap,
+    /// gRPC's status; none: from the status.
+    pub grpc: Option<u32>,
+}
+
+/// One message of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    pub(super) headers: Option<Map>,
+    pub(super) body: BytesMut,
+    /// The body is there: a call about it runs.
+    pub(super) has_body: bool,
+    pub(super) trailers: Option<Map>,
+    /// The plugin said that it may go on.
+    pub(super) resumed: bool,
+    pub(super) waker: Option<Waker>,
+}
+
+/// A stream that a plugin knows.
+pub(super) struct Stream {
+    pub(super) known: Weak<dyn Known>,
+    pub(super) up: Message,
+    pub(super) down: Message,
+    pub(super) answer: Option<Answer>,
+    pub(super) closed: bool,
+    /// What the plugin wrote down by itself.
+    pub(super) properties: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What a cluster answered a plugin.
+#[derive(Debug, Default)]
+pub struct Called {
+    /// Its head; none where there was no answer.
+    pub headers: Option<Map>,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers.
+    pub trailers: Option<Map>,
+}
+
+/// What belongs to one running plugin.
+pub(super) struct State {
+    pub(super) settings: Arc<Settings>,
+    pub(super) limits: StoreLimits,
+    pub(super) memory: Option<Memory>,
+    pub(super) allocate: Option<Func>,
+    pub(super) shared: Shared,
+    pub(super) calls: Rc<dyn Calls>,
+    /// The context whose turn it is.
+    pub(super) context: u32,
+    pub(super) streams: HashMap<u32, Stream>,
+    /// Calls that wait for an answer, and the context that made them.
+    pub(super) asked: HashMap<u32, u32>,
+    pub(super) next_call: u32,
+    /// Requests to clusters that the plugin asked for; made once its call has ended.
+    pub(super) asks: Vec<Ask>,
+    /// The answer that the plugin is told of now.
+    pub(super) called: Option<Called>,
+    /// How often it wants to be woken, where that has changed.
+    pub(super) tick: Option<Duration>,
+    /// Tells it that there is something in a queue of its own.
+    pub(super) queues: mpsc::Sender<u32>,
+    /// It is being started: nothing is written to it yet.
+    pub(super) line: Vec<u8>,
+}
+
+/// A request to a cluster.
+#[derive(Debug)]
+pub struct Ask {
+    /// Under which number the plugin hears of it again.
+    pub token: u32,
+    /// The cluster.
+    pub cluster: String,
+    /// The request's head.
+    pub headers: Map,
+    /// Its body.
+    pub body: Bytes,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl State {
+    /// The stream whose turn it is; none while it is nobody's.
+    pub(super) fn stream(&mut self) -> Option<&mut Stream> {
+        self.streams.get_mut(&self.context)
+    }
+}
+
+impl Stream {
+    pub(super) fn new(known: Weak<dyn Known>) -> Self {
+        Self {
+            known,
+            up: Message::default(),
+            down: Message::default(),
+            answer: None,
+            closed: false,
+            properties: HashMap::new(),
+        }
+    }
+
+    pub(super) fn message(&mut self, way: Way) -> &mut Message {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+
+    /// What becomes of it, where that is known. Whoever asked last is woken.
+    pub(super) fn poll(&mut self, way: Way, cx: &Context<'_>) -> Poll<Outcome> {
+        if let Some(answer) = self.answer.take() {
+            return Poll::Ready(Outcome::Answer(answer));
+        }
+        if self.closed {
+            return Poll::Ready(Outcome::Close);
+        }
+        let message = self.message(way);
+        if std::mem::take(&mut message.resumed) {
+            return Poll::Ready(Outcome::Continue);
+        }
+        message.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whoever waits is to look again.
+    pub(super) fn wake(&mut self) {
+        for message in [&mut self.up, &mut self.down] {
+            if let Some(waker) = message.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
