@@ -43,6 +43,12 @@ const SECTIONS: &[(Kind, &str, &str, Layout)] = &[
         "dynamic_endpoint_configs",
         Layout::Flat("endpoint_config"),
     ),
+    (
+        Kind::Extension,
+        "EcdsConfigDump",
+        "ecds_filters",
+        Layout::Flat("ecds_filter"),
+    ),
 ];
 
 #[derive(Clone, Copy)]
@@ -67,6 +73,9 @@ pub(super) fn everything(admin: &Admin, query: &str) -> Value {
             continue;
         }
         let entries = section(&descriptors, taken, *kind, *layout);
+        if *kind == Kind::Extension && entries.is_empty() {
+            continue;
+        }
         let mut section = json!({"@type": format!("{ADMIN}{dump}"), *list: entries});
         if *kind == Kind::Routes {
             section["static_route_configs"] = inline_routes(&descriptors, taken).into();

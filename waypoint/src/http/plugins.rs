@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use tracing::debug;
 
 use super::answer::{self, Answered, Draft, Drafted};
@@ -26,6 +26,7 @@ use super::inbound::Inbound;
 use super::reply::Reply;
 use crate::model::wasm::{OnFailure, Plugin};
 use crate::policy;
+use crate::telemetry::Text;
 use crate::wasm::{Answer, Head, Map, Missing, Outcome, RequestLine, Stream, Verdict, Way};
 
 pub(super) use body::Plugged;
@@ -80,6 +81,13 @@ pub(super) async fn answer(
         (Err(_), Some(reply)) | (Err(reply), None) => answer::draft(&mut flow, reply),
         (Ok(answered), _) => answered.draft(&flow),
     };
+    if let Drafted::Body(Carried::Whole(Some(body))) = &draft.body
+        && !body.is_empty()
+    {
+        // Its length is known now; a plugin that makes another of it takes the header away.
+        let length = HeaderValue::from(body.len());
+        draft.head.headers.insert(header::CONTENT_LENGTH, length);
+    }
     let streams = flow.flight.plugins.borrow().clone();
     for stream in streams.iter().rev() {
         if let Err(reply) = show(&mut flow, stream, &mut draft).await {
@@ -233,6 +241,12 @@ fn put_head(flow: &mut Flow<'_>, stream: &Stream) {
         asked.set_authority(authority);
     }
     if map.changed {
+        {
+            let exchange = &mut *flow.flight.exchange.borrow_mut();
+            exchange.method = flow.asked.method.clone();
+            exchange.authority = Text::Header(flow.asked.authority.clone());
+            exchange.path = flow.asked.path.clone().map_or(Text::Empty, Text::Path);
+        }
         flow.find_route();
     }
 }

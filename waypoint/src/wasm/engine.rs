@@ -115,7 +115,7 @@ impl Running {
     pub(super) fn new() -> Result<Self, String> {
         static CLOCK: LazyLock<Result<std::thread::Thread, String>> = LazyLock::new(|| {
             let thread = std::thread::Builder::new().name("plugins".to_owned());
-            let thread = thread.stack_size(64 << 10).spawn(tick);
+            let thread = thread.spawn(tick);
             thread
                 .map(|thread| thread.thread().clone())
                 .map_err(|error| format!("no thread for the plugins' clock: {error}"))

@@ -63,10 +63,12 @@ struct Stream {
 
 impl Stream {
     fn ask(&self, path: &str) -> bool {
+        let case = self.get_http_request_header("x-case").unwrap_or_default();
         let headers = vec![
             (":method", "GET"),
             (":path", path),
             (":authority", "asked.test"),
+            ("x-case", case.as_str()),
         ];
         let time = Duration::from_secs(2);
         let asked = self.dispatch_http_call(&self.cluster, headers, None, vec![], time);
@@ -244,8 +246,6 @@ impl HttpContext for Stream {
             "headers" => {
                 self.set_http_response_header("x-answer-set", Some("set"));
                 self.set_http_response_header("x-answer-removed", None);
-                let path = self.get_http_request_header(":path").unwrap_or_default();
-                self.set_http_response_header("x-asked-for", Some(&path));
             }
             "status" => self.set_http_response_header(":status", Some("299")),
             "answer" => {

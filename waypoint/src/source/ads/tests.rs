@@ -87,23 +87,35 @@ impl Stream {
 
 /// What istiod sent for Bookinfo, of one kind.
 fn istiod(kind: Kind) -> Vec<Resource> {
-    let text = include_str!("../../../tests/fixtures/istiod/bookinfo.pb.json");
+    let mut all = sent(include_str!(
+        "../../../tests/fixtures/istiod/bookinfo.pb.json"
+    ));
+    all.retain(|it| it.resource.as_ref().unwrap().type_url == kind.type_url());
+    all
+}
+
+/// Resources as they were recorded.
+fn sent(text: &str) -> Vec<Resource> {
     let all: Value = serde_json::from_str(text).unwrap();
-    let all = all.as_array().unwrap().iter();
+    let all = all
+        .get("resources")
+        .unwrap_or(&all)
+        .as_array()
+        .unwrap()
+        .iter();
     let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
-    all.filter(|resource| resource["type_url"] == kind.type_url())
-        .map(|resource| Resource {
-            name: text(resource, "name"),
-            version: text(resource, "version"),
-            resource: Some(Any {
-                type_url: text(resource, "type_url"),
-                value: base64::prelude::BASE64_STANDARD
-                    .decode(text(resource, "value"))
-                    .unwrap(),
-            }),
-            aliases: Vec::new(),
-        })
-        .collect()
+    all.map(|resource| Resource {
+        name: text(resource, "name"),
+        version: text(resource, "version"),
+        resource: Some(Any {
+            type_url: text(resource, "type_url"),
+            value: base64::prelude::BASE64_STANDARD
+                .decode(text(resource, "value"))
+                .unwrap(),
+        }),
+        aliases: Vec::new(),
+    })
+    .collect()
 }
 
 struct World {
@@ -225,6 +237,57 @@ async fn istiods_push_is_served_as_a_whole_and_kept_over_a_disconnect() {
         endpoints.resource_names_subscribe.len()
     );
     assert!(Arc::ptr_eq(&snapshot, &world.current.snapshot()));
+}
+
+#[tokio::test]
+async fn a_filter_is_asked_for_by_name_and_a_bad_one_is_refused_by_it() {
+    let mut world = world().await;
+    let mut stream = world.streams.recv().await.unwrap();
+    for _ in 0..3 {
+        stream.request().await;
+    }
+    let text = include_str!("../../../tests/fixtures/istiod/plugins.pb.json");
+    let all = sent(text);
+    let of = |kind: Kind| {
+        let all = all.iter();
+        let all = all.filter(|it| it.resource.as_ref().unwrap().type_url == kind.type_url());
+        all.cloned().collect::<Vec<_>>()
+    };
+    // Of its listeners only one that has plugins.
+    let listeners = of(Kind::Listener).into_iter();
+    let listeners: Vec<_> = listeners.filter(|it| it.name == "main_internal").collect();
+    stream.push(Kind::Cluster, Vec::new(), &[]).await;
+    stream.push(Kind::Listener, listeners, &[]).await;
+    let asked = stream.request().await;
+    assert_eq!(asked.type_url, Kind::Extension.type_url());
+    let [name] = &asked.resource_names_subscribe[..] else {
+        panic!("{asked:?}");
+    };
+    assert!(!world.feed.look(|store| store.is_ready()));
+    let mut extensions = of(Kind::Extension);
+    extensions.retain(|it| it.name == *name);
+    let mut bad = extensions.clone();
+    bad[0].resource.as_mut().unwrap().value.push(0xff);
+    let answer = stream.push(Kind::Extension, bad, &[]).await;
+    let refused = answer.error_detail.unwrap().message;
+    assert!(refused.starts_with(name.as_str()), "{refused}");
+    // Its requests are answered with an error, until a good one comes whose code is there.
+    world.version(1).await;
+    assert!(world.current.snapshot().extensions.is_empty());
+    let answer = stream.push(Kind::Extension, extensions, &[]).await;
+    assert_eq!(answer.error_detail, None);
+    let plugins = world.feed.look(|store| store.take_plugins());
+    let failed = crate::model::wasm::Module::Failed("no such registry".into());
+    plugins[0].module.store(Arc::new(failed));
+    world.feed.loaded();
+    world.version(2).await;
+    assert!(
+        world
+            .current
+            .snapshot()
+            .extensions
+            .contains_key(name.as_str())
+    );
 }
 
 #[tokio::test]
