@@ -1,4 +1,5 @@
 //! Plugins, run by themselves: what the SDK makes of a plugin, and what a plugin may not do.
+//! Long because all of it is told in one small world.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;

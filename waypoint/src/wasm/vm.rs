@@ -1,5 +1,6 @@
 //! One running plugin on one worker: it is started, called, and dies of what it does wrong. Every call
 //! ends within its budget, whatever the plugin does, and never begins within another one.
+//! Long because a plugin's life, from its start to its death, is one idea.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};

@@ -36,6 +36,7 @@ impl World {
             own: None,
             secrets: Secrets::default(),
             telemetry: telemetry.clone(),
+            plugins: Default::default(),
             watch: mesh::drain::new().1,
         };
         let seats = Seats::new(NonZeroUsize::MAX, telemetry.connections());
