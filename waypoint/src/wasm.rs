@@ -35,7 +35,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Weak as Shareable};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -61,12 +61,18 @@ pub trait Calls {
     fn ask(&self, ask: Ask) -> Pin<Box<dyn Future<Output = Called>>>;
 }
 
+/// How often plugins are looked for whose configuration has gone.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// The plugins that run on one worker.
 #[derive(Default)]
 pub struct Plugins {
-    running: RefCell<HashMap<usize, Slot>>,
+    running: Rc<Running>,
     shared: Shared,
 }
+
+/// By the address of their configuration.
+type Running = RefCell<HashMap<usize, Slot>>;
 
 /// A plugin's place.
 struct Slot {
@@ -113,7 +119,7 @@ impl Plugins {
     #[must_use]
     pub fn new(shared: Shared) -> Self {
         Self {
-            running: RefCell::default(),
+            running: Rc::default(),
             shared,
         }
     }
@@ -169,7 +175,9 @@ impl Plugins {
             Module::Coming => return Err(Missing::Coming),
             Module::Failed(_) => return Err(Missing::NoCode),
         };
-        running.retain(|_, slot| slot.plugin.strong_count() > 0);
+        if running.is_empty() {
+            tokio::task::spawn_local(forget(Rc::downgrade(&self.running)));
+        }
         let started = Vm::start(compiled, &plugin.settings, self.shared.clone(), calls());
         let (run, given) = match started {
             Ok(vm) => (Run::Running(Rc::clone(&vm)), Ok(vm)),
@@ -184,16 +192,25 @@ impl Plugins {
         given
     }
 
-    /// Forgets the plugins whose configuration has gone.
-    pub fn sweep(&self) {
-        let mut running = self.running.borrow_mut();
-        running.retain(|_, slot| slot.plugin.strong_count() > 0);
-    }
-
-    /// Whether none ever ran here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    /// Whether none runs here.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.running.borrow().is_empty()
+    }
+}
+
+/// Ends the plugins whose configuration has gone, until there are none.
+async fn forget(running: Weak<Running>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(running) = running.upgrade() else {
+            return;
+        };
+        let mut running = running.borrow_mut();
+        running.retain(|_, slot| slot.plugin.strong_count() > 0);
+        if running.is_empty() {
+            return;
+        }
     }
 }
 

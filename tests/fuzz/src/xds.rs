@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
@@ -82,6 +83,7 @@ fn name(kind: Kind, message: &[u8]) -> String {
         Kind::Listener => Listener::decode(message).map(|m| m.name),
         Kind::Routes => RouteConfiguration::decode(message).map(|m| m.name),
         Kind::Secret => Secret::decode(message).map(|m| m.name),
+        Kind::Extension => TypedExtensionConfig::decode(message).map(|m| m.name),
         Kind::Workload => mesh::proto::workload::Workload::decode(message).map(|m| m.uid),
     };
     name.unwrap_or_default()
