@@ -99,6 +99,18 @@ impl Pod {
         ip(&format!("-n {name} {command}"))
     }
 
+    /// How many sockets listen for TCP in the pod.
+    pub(crate) fn listening(&self) -> usize {
+        const LISTENS: &str = "0A";
+        let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+        let states = |table: String| {
+            let states = table.lines().map(|line| line.split_whitespace().nth(3));
+            states.filter(|state| *state == Some(LISTENS)).count()
+        };
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        self.run(|| tables.map(read).map(states).iter().sum())
+    }
+
     /// Has the pod the return path's routing rule? IPv4 and IPv6 together, or none. They change one
     /// after the other, so half of it is looked at again.
     pub(crate) fn has_return_path(&self) -> bool {

@@ -113,10 +113,13 @@ fn after_a_kill_nothing_passes_until_the_successor_listens() {
     let (a, b) = (world.pod("a"), world.pod("b"));
     a.serve(a.v4(8080));
     b.serve(b.v4(8080));
+    let own = a.listening();
     let first = world.capture();
     // What the kernel does to a killed process: every descriptor is closed, every pin stays.
     drop(world.enroll(&first, &a));
     drop(first);
+    // A command that another test of this process is just starting has them too, until it runs.
+    eventually("nobody has the listeners", || a.listening() == own);
 
     let refused = |result: std::io::Result<crate::pod::Answer>| {
         let error = result.err().expect("refused, not let through");
