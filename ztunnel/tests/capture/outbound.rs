@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use ztunnel::capture::From;
 
 use crate::pod::{enter, listen};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, World, eventually};
 
 /// Nobody has these addresses: whoever gets an answer from them was captured.
 const NOWHERE_V4: &str = "198.51.100.7:443";
@@ -201,6 +201,7 @@ fn a_socket_that_connects_again_forgets_its_first_destination() {
     let capture = world.capture();
     let a = world.pod("a");
     a.serve(nowhere("127.0.0.1:8080"));
+    let own = a.listening();
     let tasks = world.answer(world.enroll(&capture, &a));
     // Nobody listens any more: the first connect is refused, and the socket usable again.
     tasks.iter().for_each(|task| task.abort());
@@ -209,6 +210,8 @@ fn a_socket_that_connects_again_forgets_its_first_destination() {
             let _ = task.await;
         }
     });
+    // Nor a command that another test of this process is just starting.
+    eventually("nobody has the listeners", || a.listening() == own);
     a.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         let refused = socket.connect(&nowhere(NOWHERE_V4).into()).unwrap_err();
