@@ -127,7 +127,7 @@ pub struct Case {
     /// Milliseconds to let pass first, for what time itself does (an ejection that ends).
     #[serde(default)]
     pub after_ms: u64,
-    /// Which endpoint serves it is chance.
+    /// Which endpoint serves it, or how much of it one hears, is chance.
     #[serde(default)]
     pub by_chance: bool,
     /// Why Envoy can't be the oracle of it in a tunnel, where only ours is judged then.
