@@ -4,7 +4,7 @@
 pub mod text;
 pub mod web;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 /// The header or trailer with a call's status.
@@ -27,6 +27,12 @@ pub fn status_of(status: StatusCode) -> u32 {
         429 | 502..=504 => 14,
         _ => 2,
     }
+}
+
+/// A call's status, where headers or trailers tell it.
+#[must_use]
+pub fn status(headers: &HeaderMap) -> Option<u32> {
+    headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// A text as `grpc-message` carries it.

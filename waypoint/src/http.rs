@@ -18,6 +18,7 @@ mod forwarded;
 mod inbound;
 pub mod jwks;
 mod mirror;
+mod own;
 mod plugins;
 mod raw;
 mod replay;

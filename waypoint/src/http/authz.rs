@@ -5,24 +5,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, response};
-use http_body_util::BodyExt;
-use mesh::policy::Permit;
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Version, header, response};
 use tracing::debug;
 
 use super::attempts::{expire, unreadable};
 use super::body::{BodyError, RequestBody};
 use super::filters::overridden;
 use super::flow::Flow;
-use super::jwks::own;
+use super::own::{self, Whole};
 use super::reply::Reply;
 use crate::authz::{self, Changes, Question, Verdict};
+use crate::grpc;
 use crate::model::authz::{AuthzOverride, Buffer, ExtAuthz};
 use crate::model::snapshot::Snapshot;
 use crate::policy::metadata_matches;
 use crate::telemetry::Flags;
-use crate::upstream::Choice;
 use crate::worker::Local;
 
 /// The longest answer of a service that is read, in bytes.
@@ -181,38 +179,12 @@ async fn send(
         false => RequestBody::Whole(Some(body)),
     });
     // The proxy's own request, not the one that is asked about.
-    let down = own();
-    let choice = Choice {
-        authority: Some(&filter.authority),
-        ..Choice::new(&down)
-    };
-    let upstreams = &local.upstreams;
-    let sent = upstreams.send(entry, &choice, Permit::by_waypoint(), request);
-    let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
-    let (head, mut body) = sent.response.into_parts();
-    let mut grpc = grpc_status(&head.headers);
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| error.to_string())?;
-        grpc = frame.trailers_ref().and_then(grpc_status).or(grpc);
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if whole.len() + data.remaining() > LARGEST {
-            return Err(format!("the answer is larger than {LARGEST} bytes"));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok((head, whole.freeze(), grpc))
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers
-        .get(crate::grpc::STATUS)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    let answer = own::send(local, entry, &filter.authority, request).await?;
+    let (head, body) = answer.into_parts();
+    let Whole { body, trailers } = own::whole(body, LARGEST).await?;
+    let grpc = trailers.as_ref().and_then(grpc::status);
+    let grpc = grpc.or_else(|| grpc::status(&head.headers));
+    Ok((head, body, grpc))
 }
 
 /// Does what the service says to a request that passes.

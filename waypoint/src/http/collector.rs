@@ -5,15 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt;
-use mesh::policy::Permit;
 
 use super::body::RequestBody;
-use super::jwks::own;
+use super::own;
+use crate::grpc;
 use crate::telemetry::trace::export::Caller;
-use crate::upstream::Choice;
 use crate::worker::Local;
 
 /// Sends spans by a worker's own connections.
@@ -48,28 +47,12 @@ async fn send(
     let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
     head.headers.insert(header::HOST, host);
     let request = Request::from_parts(head, RequestBody::Whole(Some(body)));
-    let down = own();
-    let choice = Choice {
-        authority: Some(authority.as_str()),
-        ..Choice::new(&down)
-    };
-    let upstreams = &local.upstreams;
-    let sent = upstreams.send(entry, &choice, Permit::by_waypoint(), request);
-    let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
-    let (head, mut body) = sent.response.into_parts();
-    let mut grpc = grpc_status(&head.headers);
+    let answer = own::send(local, entry, authority.as_str(), request).await?;
+    let (head, mut body) = answer.into_parts();
+    let mut grpc = grpc::status(&head.headers);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| error.to_string())?;
-        grpc = frame.trailers_ref().and_then(grpc_status).or(grpc);
+        grpc = frame.trailers_ref().and_then(grpc::status).or(grpc);
     }
     Ok((head.status, grpc))
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers
-        .get(crate::grpc::STATUS)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }

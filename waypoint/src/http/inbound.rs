@@ -42,27 +42,13 @@ enum Source {
 
 impl From<Incoming> for Inbound {
     fn from(rest: Incoming) -> Self {
-        Self {
-            early: VecDeque::new(),
-            ended: false,
-            came: 0,
-            web: false,
-            text: None,
-            rest: Source::Client(rest),
-        }
+        Self::of(Source::Client(rest))
     }
 }
 
 impl From<Plugged<Self>> for Inbound {
     fn from(plugged: Plugged<Self>) -> Self {
-        Self {
-            early: VecDeque::new(),
-            ended: false,
-            came: 0,
-            web: false,
-            text: None,
-            rest: Source::Plugin(Box::new(plugged)),
-        }
+        Self::of(Source::Plugin(Box::new(plugged)))
     }
 }
 
@@ -97,6 +83,17 @@ impl Source {
 }
 
 impl Inbound {
+    fn of(rest: Source) -> Self {
+        Self {
+            early: VecDeque::new(),
+            rest,
+            ended: false,
+            came: 0,
+            web: false,
+            text: None,
+        }
+    }
+
     /// It is gRPC-Web's from here on; what was read ahead too.
     ///
     /// # Errors

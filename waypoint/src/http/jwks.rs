@@ -8,21 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderValue};
 use http::{Request, StatusCode, Uri};
-use http_body_util::BodyExt;
-use mesh::policy::Permit;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::body::RequestBody;
-use crate::connection::Downstream;
+use super::own;
 use crate::jwt::keys::usable;
 use crate::jwt::{KeySets, Seen, Unreachable};
 use crate::model::jwt::{KeySet, KeySource, Provider};
 use crate::model::snapshot::Snapshot;
-use crate::upstream::Choice;
 use crate::worker::Local;
 
 /// The largest answer that is read.
@@ -148,36 +144,10 @@ async fn get(
     let mut request = Request::new(RequestBody::Empty);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
     request.headers_mut().insert(header::HOST, host);
-    // Nobody's request: the proxy asks for itself.
-    let down = own();
-    let choice = Choice {
-        authority: Some(authority.as_str()),
-        ..Choice::new(&down)
-    };
-    let sent = local
-        .upstreams
-        .send(entry, &choice, Permit::by_waypoint(), request);
-    let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
-    if sent.response.status() != StatusCode::OK {
-        return Err(format!("the issuer answered {}", sent.response.status()));
+    let answer = own::send(local, entry, authority.as_str(), request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("the issuer answered {}", answer.status()));
     }
-    let mut body = sent.response.into_body();
-    let mut text = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| error.to_string())?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if text.len() + data.remaining() > LARGEST {
-            return Err(format!("the answer is larger than {LARGEST} bytes"));
-        }
-        text.extend_from_slice(&data);
-    }
+    let text = own::whole(answer.into_body(), LARGEST).await?.body;
     usable(&text).map_err(|error| format!("the issuer's answer {error}"))
-}
-
-/// The connection that requests of the proxy's own belong to: nobody's.
-pub(super) fn own() -> Downstream {
-    let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    Downstream::between(here, here)
 }

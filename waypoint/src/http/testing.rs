@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use mesh::drain;
 
 use crate::connection::Downstream;
 use crate::model::cluster::{Discovery, UpstreamProtocol};
@@ -18,8 +19,25 @@ use crate::model::route::{
     Destination, Forward, HostRewrite, PathRewrite, Route, RouteAction, RouteMatch, RouteTable,
     VirtualHost,
 };
-use crate::model::snapshot::{ClusterEntry, Snapshot};
+use crate::model::snapshot::{ClusterEntry, Current, Snapshot};
 use crate::model::testing::{self, endpoint, endpoints, http_chain};
+use crate::source::secret::Secrets;
+use crate::telemetry::Telemetry;
+use crate::worker::Parts;
+use crate::{upstream, wasm};
+
+/// What workers are built from, outside any mesh.
+pub(crate) fn parts(current: &Current, telemetry: &Telemetry, watch: drain::Watch) -> Parts {
+    Parts {
+        current: current.clone(),
+        upstream: upstream::Shared::default(),
+        own: None,
+        secrets: Secrets::default(),
+        telemetry: telemetry.clone(),
+        plugins: wasm::Shared::default(),
+        watch,
+    }
+}
 
 /// A connection from nowhere in particular.
 pub(crate) fn downstream() -> Downstream {

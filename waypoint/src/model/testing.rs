@@ -14,6 +14,23 @@ use super::http::{
     RequestId, Routes, ServerHeader, StripPort,
 };
 use super::rare::Rare;
+use super::wasm::{Code, OnFailure, Settings};
+
+/// A plugin that is told nothing, may call everything, and lets nobody pass where it fails.
+pub(crate) fn plugin(name: &str, code: Code) -> Settings {
+    Settings {
+        name: name.into(),
+        root_id: Box::default(),
+        vm_id: Box::default(),
+        vm_configuration: Box::default(),
+        configuration: Box::default(),
+        environment: Vec::new(),
+        host_environment: Vec::new(),
+        code,
+        failure: OnFailure::Closed,
+        allowed: None,
+    }
+}
 
 /// A cluster without endpoints, limits or TLS, that speaks HTTP/1.1.
 pub(crate) fn cluster(name: &str) -> Cluster {

@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
+use crate::model::testing;
 use crate::model::wasm::{Code, Settings};
 
 /// Clusters that are asked, and what they answer.
@@ -79,16 +80,9 @@ fn guest() -> Arc<Compiled> {
 
 fn settings(configuration: &str) -> Settings {
     Settings {
-        name: "test".into(),
         root_id: "root".into(),
-        vm_id: Box::default(),
-        vm_configuration: Box::default(),
         configuration: configuration.as_bytes().into(),
-        environment: Vec::new(),
-        host_environment: Vec::new(),
-        code: Code::File(Box::default()),
-        failure: OnFailure::Closed,
-        allowed: None,
+        ..testing::plugin("test", Code::File(Box::default()))
     }
 }
 

@@ -12,9 +12,7 @@ use super::*;
 use crate::http::testing;
 use crate::model::listener::ChainKind;
 use crate::model::snapshot::Current;
-use crate::source::secret::Secrets;
 use crate::telemetry::Telemetry;
-use crate::upstream;
 
 const THREADS: usize = 4;
 
@@ -30,15 +28,7 @@ impl World {
         let address = free.local_addr().unwrap();
         drop(free);
         let (telemetry, current) = (Telemetry::default(), Current::default());
-        let parts = Parts {
-            current: current.clone(),
-            upstream: upstream::Shared::default(),
-            own: None,
-            secrets: Secrets::default(),
-            telemetry: telemetry.clone(),
-            plugins: Default::default(),
-            watch: mesh::drain::new().1,
-        };
+        let parts = testing::parts(&current, &telemetry, mesh::drain::new().1);
         let seats = Seats::new(NonZeroUsize::MAX, telemetry.connections());
         let threads = NonZeroUsize::new(THREADS).unwrap();
         let workers = Rc::new(Workers::start(threads, &parts, seats).unwrap());

@@ -3,16 +3,12 @@
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 
-use bytes::{Buf, BytesMut};
 use http::uri::Parts;
 use http::{Request, Uri, header};
-use http_body_util::BodyExt;
-use mesh::policy::Permit;
 use tracing::debug;
 
 use crate::http::RequestBody;
-use crate::http::jwks::own;
-use crate::upstream::Choice;
+use crate::http::own::{self, Whole};
 use crate::wasm::{Ask, Called, Calls, Head, MOST_HELD, Map};
 use crate::worker::Local;
 
@@ -66,33 +62,16 @@ async fn send(local: &Local, ask: Ask) -> Result<Called, String> {
     *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
     *request.headers_mut() = ask.headers.headers;
     request.headers_mut().insert(header::HOST, line.authority);
-    let down = own();
-    let choice = Choice {
-        authority: Some(&authority),
-        ..Choice::new(&down)
-    };
-    let upstreams = &local.upstreams;
-    let sent = upstreams.send(entry, &choice, Permit::by_waypoint(), request);
-    let sent = sent.await.map_err(|refused| refused.failure.to_string())?;
-    let (head, mut body) = sent.response.into_parts();
-    let mut whole = BytesMut::new();
-    let mut trailers = None;
-    while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| error.to_string())?.into_data() {
-            Ok(data) if whole.len() + data.remaining() > MOST_HELD => {
-                return Err(format!("the answer is larger than {MOST_HELD} bytes"));
-            }
-            Ok(data) => whole.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
+    let answer = own::send(local, entry, &authority, request).await?;
+    let (head, body) = answer.into_parts();
+    let Whole { body, trailers } = own::whole(body, MOST_HELD).await?;
     Ok(Called {
         headers: Some(Map {
             head: Head::Response(head.status),
             headers: head.headers,
             changed: false,
         }),
-        body: whole.freeze(),
+        body,
         trailers: trailers.map(Map::plain),
     })
 }

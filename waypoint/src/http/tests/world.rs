@@ -25,11 +25,9 @@ use crate::model::cluster::UpstreamProtocol;
 use crate::model::http::HttpChain;
 use crate::model::listener::ChainKind;
 use crate::model::snapshot::{ClusterEntry, Current};
-use crate::source::secret::Secrets;
 use crate::telemetry::Telemetry;
-use crate::upstream;
 use crate::worker::seats::Seats;
-use crate::worker::{Acceptor, AskToDrain, Parts, Workers};
+use crate::worker::{Acceptor, AskToDrain, Workers};
 
 /// How long a drain of listeners takes.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -89,15 +87,7 @@ impl World {
         let current = Current::default();
         let (signal, watch) = drain::new();
         let telemetry = Telemetry::default();
-        let parts = Parts {
-            current: current.clone(),
-            upstream: upstream::Shared::default(),
-            own: None,
-            secrets: Secrets::default(),
-            telemetry: telemetry.clone(),
-            plugins: Default::default(),
-            watch,
-        };
+        let parts = testing::parts(&current, &telemetry, watch);
         let seats = Seats::new(NonZeroUsize::MAX, Telemetry::default().connections());
         let workers = Rc::new(Workers::start(NonZeroUsize::MIN, &parts, seats).unwrap());
         let (listeners, asked) = AskToDrain::new();

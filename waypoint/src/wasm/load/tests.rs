@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 
 use super::*;
-use crate::model::wasm::{OnFailure, PullSecret};
+use crate::model::testing;
+use crate::model::wasm::PullSecret;
 
 /// A server that answers by path, one answer after another, the last again and again.
 #[derive(Clone, Default)]
@@ -99,18 +100,7 @@ fn of(uri: String) -> Remote {
 }
 
 fn plugin(remote: &Remote) -> Settings {
-    Settings {
-        name: "plugin".into(),
-        root_id: Box::default(),
-        vm_id: Box::default(),
-        vm_configuration: Box::default(),
-        configuration: Box::default(),
-        environment: Vec::new(),
-        host_environment: Vec::new(),
-        code: Code::Remote(remote.clone()),
-        failure: OnFailure::Closed,
-        allowed: None,
-    }
+    testing::plugin("plugin", Code::Remote(remote.clone()))
 }
 
 fn loader(at: SocketAddr) -> Loader {

@@ -15,7 +15,7 @@ use crate::model::listener::{
 use crate::model::route::RouteTable;
 use crate::model::testing::{self, http_chain};
 use crate::model::tls::{ClientTls, Secret, SecretRef, TlsVersions};
-use crate::model::wasm::{Code, OnFailure, Plugin, Settings};
+use crate::model::wasm::{Code, Plugin};
 use crate::source::compile::Compile;
 
 /// Compiles words.
@@ -167,18 +167,10 @@ fn discovered(name: Arc<str>) -> HttpFilter {
 
 /// A plugin whose code hasn't come.
 fn plugin(name: &str) -> Arc<Plugin> {
-    Arc::new(Plugin::new(Settings {
-        name: name.into(),
-        root_id: Box::default(),
-        vm_id: Box::default(),
-        vm_configuration: Box::default(),
-        configuration: Box::default(),
-        environment: Vec::new(),
-        host_environment: Vec::new(),
-        code: Code::File(Box::default()),
-        failure: OnFailure::Closed,
-        allowed: None,
-    }))
+    Arc::new(Plugin::new(testing::plugin(
+        name,
+        Code::File(Box::default()),
+    )))
 }
 
 fn http(routes: Option<Arc<str>>) -> HttpChain {
