@@ -22,7 +22,7 @@ use crate::ca::keeper::{self, Keeper};
 use crate::ca::service::{Certificates, Lifetimes};
 use crate::ca::{roots, secret};
 use crate::index::Index;
-use crate::jwks::fetch::{Fetcher, Reach};
+use crate::jwks::fetch::Fetcher;
 use crate::kubernetes::review::KubernetesReviewer;
 use crate::kubernetes::watch;
 use crate::leader::Candidate;
@@ -226,7 +226,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let (reports, receiver) = mpsc::channel(watch::QUEUE);
     tasks.spawn(jwks::run(
         (
-            Fetcher::new(&options.jwks_roots, Reach::Others),
+            Fetcher::new(&options.jwks_roots, mesh::fetch::Reach::Others),
             jwks::Timing::default(),
         ),
         pilot.keys(),

@@ -10,6 +10,7 @@ pub mod cork;
 pub mod drain;
 pub mod duration;
 pub mod expression;
+pub mod fetch;
 pub mod file;
 pub mod hbone;
 pub mod identity;

@@ -1,22 +1,16 @@
-//! One document over HTTP/1.1, with TLS where the address says so: bounded in size, time (by the
-//! caller) and redirects. Who may write a RequestAuthentication can make control ask any address, so
-//! control's own host and its link are left out.
+//! The document that has an issuer's keys, and the one that says where they are: bounded in size, time (by
+//! the caller) and redirects.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mesh::fetch::{self, Client, Reach, Unanswered};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::Source;
 
@@ -104,18 +98,9 @@ pub(super) fn told(error: &FetchError) -> String {
     text
 }
 
-/// Which addresses are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// All but control's own host and its link.
-    Others,
-    /// All, for tests and for a mesh on one machine.
-    Everywhere,
-}
-
 /// What is needed to fetch.
 pub struct Fetcher {
-    tls: TlsConnector,
+    client: Client,
     reach: Reach,
 }
 
@@ -124,8 +109,7 @@ impl Fetcher {
     /// `/cacerts/extra.pem`).
     #[must_use]
     pub fn new(extra_roots: &Path, reach: Reach) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        let mut roots = fetch::public_roots();
         match CertificateDer::pem_file_iter(extra_roots) {
             Ok(extra) => {
                 let (good, bad) = roots.add_parsable_certificates(extra.filter_map(Result::ok));
@@ -135,14 +119,8 @@ impl Fetcher {
                 tracing::debug!(file = %extra_roots.display(), %error, "no further authorities for fetching keys");
             }
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has the cipher suites of the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Self {
-            tls: TlsConnector::from(Arc::new(config)),
+            client: Client::new(roots),
             reach,
         }
     }
@@ -200,89 +178,35 @@ impl Fetcher {
     }
 
     async fn ask(&self, uri: &Uri) -> Result<Answer, FetchError> {
-        let secure = uri.scheme() == Some(&Scheme::HTTPS);
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let authority = format!("{host}:{port}");
-        let broken = |source| FetchError::Connect {
-            authority: authority.clone(),
-            source,
-        };
-        let stream = self.connect(host, port, &authority).await?;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::get(path)
-            .header(header::HOST, uri.authority().map_or(host, |a| a.as_str()))
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, "culvert-control")
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| FetchError::Address(uri.to_string()))?;
-        if secure {
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|_| FetchError::Address(uri.to_string()))?;
-            let stream = self.tls.connect(name, stream).await.map_err(broken)?;
-            exchange(stream, request, uri, &authority).await
-        } else {
-            exchange(stream, request, uri, &authority).await
-        }
+        let mut headers = HeaderMap::new();
+        let (accept, agent) = ("application/json", "culvert-control");
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        let read = |response| read(response, uri);
+        let answer = self.client.get(uri, &headers, self.reach, read).await;
+        answer.map_err(|why| unanswered(uri, why))?
     }
+}
 
-    async fn connect(
-        &self,
-        host: &str,
-        port: u16,
-        authority: &str,
-    ) -> Result<TcpStream, FetchError> {
-        let broken = |source| FetchError::Connect {
-            authority: authority.to_owned(),
-            source,
-        };
-        let found = tokio::net::lookup_host((host, port))
-            .await
-            .map_err(broken)?;
-        let allowed: Vec<SocketAddr> = found
-            .filter(|at| self.reach == Reach::Everywhere || others(at.ip()))
-            .collect();
-        if allowed.is_empty() {
-            return Err(FetchError::Forbidden {
-                authority: authority.to_owned(),
-            });
+fn unanswered(uri: &Uri, why: Unanswered) -> FetchError {
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let secure = uri.scheme() == Some(&Scheme::HTTPS);
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let authority = format!("{host}:{port}");
+    match why {
+        Unanswered::Address => FetchError::Address(uri.to_string()),
+        Unanswered::Forbidden => FetchError::Forbidden { authority },
+        Unanswered::Connect(source) | Unanswered::Tls(source) => {
+            FetchError::Connect { authority, source }
         }
-        TcpStream::connect(allowed.as_slice()).await.map_err(broken)
+        Unanswered::Http(source) => FetchError::Http { authority, source },
     }
 }
 
 enum Answer {
     Text(String),
     Elsewhere(String),
-}
-
-async fn exchange(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    request: Request<Empty<Bytes>>,
-    uri: &Uri,
-    authority: &str,
-) -> Result<Answer, FetchError> {
-    let broken = |source| FetchError::Http {
-        authority: authority.to_owned(),
-        source,
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let answered = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        read(response, uri).await
-    };
-    // The connection moves the bytes; it ends with the answer, or with this future.
-    tokio::pin!(answered);
-    tokio::select! {
-        answer = &mut answered => answer,
-        ended = connection => {
-            ended.map_err(broken)?;
-            answered.await
-        }
-    }
 }
 
 async fn read(
@@ -334,14 +258,4 @@ fn parsed(text: &str) -> Result<Uri, FetchError> {
     };
     uri.filter(web)
         .ok_or_else(|| FetchError::Address(text.to_owned()))
-}
-
-/// Not control's own host, nor what is on its link alone: there the cloud keeps its credentials.
-fn others(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let of_link = match address {
-        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
-        IpAddr::V6(six) => six.is_unicast_link_local(),
-    };
-    !(of_link || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }

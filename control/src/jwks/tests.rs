@@ -1,9 +1,10 @@
 //! Keys over real sockets: what is taken, what is refused, and that good keys outlive a failure.
 
+use mesh::fetch::Reach;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::fetch::{FetchError, Reach};
+use super::fetch::FetchError;
 use super::*;
 
 const KEYS: &str = r#"{"keys":[]}"#;

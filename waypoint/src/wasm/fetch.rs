@@ -1,20 +1,14 @@
-//! One document over HTTP/1.1, with TLS where the address says so: bounded in size, in redirects, and
-//! by its caller in time. Whoever may write a WasmPlugin can have a waypoint ask any address, so that
-//! the proxy's own host and its link are left out, unless an operator names them.
+//! One document over HTTP: bounded in size, in redirects, and by its caller in time. The proxy's own host
+//! and its link are left out, unless an operator names them.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use mesh::fetch::{Client, Reach, Unanswered, public_roots};
 
 use super::engine::LARGEST;
 
@@ -24,7 +18,7 @@ const REDIRECTS: usize = 5;
 /// Gets documents.
 #[derive(Default)]
 pub(super) struct Fetcher {
-    tls: OnceLock<TlsConnector>,
+    client: OnceLock<Client>,
     /// Hosts, with their ports where they have one, that may be asked without TLS and wherever they
     /// are; `*` is every host.
     open: Vec<Box<str>>,
@@ -88,100 +82,45 @@ impl Fetcher {
     }
 
     async fn ask(&self, uri: &Uri, headers: &HeaderMap) -> Result<Got, FetchError> {
-        let secure = uri.scheme() == Some(&Scheme::HTTPS);
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::get(path)
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| FetchError::Lasting(format!("{uri}: {error}")))?;
-        request.headers_mut().extend(headers.clone());
+        let mut headers = headers.clone();
         let agent = HeaderValue::from_static("culvert-waypoint");
-        request.headers_mut().insert(header::USER_AGENT, agent);
-        if let Ok(host) = HeaderValue::from_str(authority) {
-            request.headers_mut().insert(header::HOST, host);
-        }
+        headers.insert(header::USER_AGENT, agent);
+        let reach = match self.is_open(authority) {
+            true => Reach::Everywhere,
+            false => Reach::Others,
+        };
+        let client = self.client.get_or_init(|| Client::new(public_roots()));
+        let got = client.get(uri, &headers, reach, read).await;
         let passing = |error: String| FetchError::Passing(format!("{authority}: {error}"));
-        let stream = self.connect(host, port, authority).await?;
-        let got = match secure {
-            true => {
-                let name = ServerName::try_from(host.to_owned())
-                    .map_err(|error| FetchError::Lasting(format!("{uri}: {error}")))?;
-                let stream = self.tls().connect(name, stream).await;
-                let stream = stream.map_err(|error| passing(error.to_string()))?;
-                exchange(stream, request).await
-            }
-            false => exchange(stream, request).await,
-        };
-        got.map_err(passing)
-    }
-
-    async fn connect(
-        &self,
-        host: &str,
-        port: u16,
-        authority: &str,
-    ) -> Result<TcpStream, FetchError> {
-        let passing = |error: std::io::Error| {
-            FetchError::Passing(format!("{authority} can't be reached: {error}"))
-        };
-        let found = tokio::net::lookup_host((host, port)).await;
-        let found: Vec<SocketAddr> = found
-            .map_err(passing)?
-            .filter(|at| self.is_open(authority) || is_elsewhere(at.ip()))
-            .collect();
-        if found.is_empty() {
-            let why =
-                "is an address of the proxy's own host or link, which code isn't fetched from";
-            return Err(FetchError::Lasting(format!("{authority} {why}")));
-        }
-        TcpStream::connect(found.as_slice()).await.map_err(passing)
-    }
-
-    /// Trusts the public authorities.
-    fn tls(&self) -> &TlsConnector {
-        self.tls.get_or_init(|| {
-            let mut roots = RootCertStore::empty();
-            let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
-            roots.add_parsable_certificates(public);
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .expect("ring has the cipher suites of the default versions")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            TlsConnector::from(Arc::new(config))
-        })
+        got.map_err(|why| unanswered(uri, authority, why))?
+            .map_err(passing)
     }
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Empty<Bytes>>,
-) -> Result<Got, String> {
-    let told = |error: hyper::Error| format!("no answer over HTTP: {error}");
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(told)?;
-    let answered = async {
-        let response = sender.send_request(request).await.map_err(told)?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await;
-        let body = body.map_err(|error| format!("the answer can't be read: {error}"))?;
-        Ok(Got {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
-        })
-    };
-    // The connection moves the bytes; it ends with the answer, or with this future.
-    tokio::pin!(answered);
-    tokio::select! {
-        got = &mut answered => got,
-        ended = connection => {
-            ended.map_err(told)?;
-            answered.await
+async fn read(response: Response<Incoming>) -> Result<Got, String> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, LARGEST).collect().await;
+    let body = body.map_err(|error| format!("the answer can't be read: {error}"))?;
+    Ok(Got {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+    })
+}
+
+fn unanswered(uri: &Uri, authority: &str, why: Unanswered) -> FetchError {
+    match why {
+        Unanswered::Address => FetchError::Lasting(format!("{uri} is no address to fetch from")),
+        Unanswered::Forbidden => FetchError::Lasting(format!(
+            "{authority} is an address of the proxy's own host or link, which code isn't fetched from"
+        )),
+        Unanswered::Connect(error) => {
+            FetchError::Passing(format!("{authority} can't be reached: {error}"))
+        }
+        Unanswered::Tls(error) => FetchError::Passing(format!("{authority}: {error}")),
+        Unanswered::Http(error) => {
+            FetchError::Passing(format!("{authority}: no answer over HTTP: {error}"))
         }
     }
 }
@@ -196,14 +135,6 @@ fn onward(at: &Uri, to: &str) -> Option<Uri> {
     let mut parts = at.clone().into_parts();
     parts.path_and_query = Some(next.path_and_query()?.clone());
     Uri::from_parts(parts).ok()
-}
-
-/// Neither this host nor its link, where clouds tell machines their secrets.
-fn is_elsewhere(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
-        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
-    }
 }
 
 impl std::fmt::Debug for Fetcher {
