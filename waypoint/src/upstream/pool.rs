@@ -12,10 +12,10 @@ mod closing;
 mod http1;
 mod http2;
 mod places;
+mod waiting;
 mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +27,7 @@ use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use mesh::policy::Permit;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::answer::{Connected, Place, Received, Sent};
@@ -41,6 +41,7 @@ use crate::model::endpoint::{Endpoint, EndpointSet};
 use crate::model::snapshot::ClusterEntry;
 pub(super) use closing::Closing;
 use places::{Alive, Bytewise, Pending, reset_of};
+use waiting::Waiting;
 
 /// Connections that end under a request before anything of it was sent, before a fresh one is made.
 const STALE: u32 = 3;
@@ -75,13 +76,13 @@ pub(super) struct Pool<B> {
     /// HTTP/2 connections.
     shared: RefCell<Vec<Rc<http2::Line<B>>>>,
     /// Who waits for an HTTP/1 connection.
-    waiting: RefCell<VecDeque<oneshot::Sender<Rc<http1::Line<B>>>>>,
+    waiting: Waiting<Rc<http1::Line<B>>>,
     /// An HTTP/2 connection is being made.
     dialling: Cell<bool>,
     /// How many were begun, and how the latest failed one did.
     dials: Cell<u64>,
     dial_failed: RefCell<Option<(u64, FailureKind)>>,
-    /// HTTP/2: dialling is over, or a stream is.
+    /// HTTP/2: dialling is over, or a stream, or a connection is.
     changed: Notify,
     /// Connections that stand or are being made.
     alive: Cell<usize>,
@@ -133,7 +134,7 @@ impl<B: RequestBody> Pool<B> {
             closing,
             idle: RefCell::default(),
             shared: RefCell::default(),
-            waiting: RefCell::default(),
+            waiting: Waiting::default(),
             dialling: Cell::new(false),
             dials: Cell::new(0),
             dial_failed: RefCell::default(),
@@ -318,11 +319,8 @@ impl<B: RequestBody> Pool<B> {
     }
 
     fn pending(&self) -> Option<Pending> {
-        let limit = self.cluster.breakers.pending;
-        self.state
-            .pending
-            .take(limit)
-            .then(|| Pending(self.state.clone()))
+        let taken = self.state.pending.take(self.cluster.breakers.pending);
+        taken.then(|| Pending(self.state.clone()))
     }
 
     async fn open(
@@ -377,7 +375,7 @@ impl<B> Pool<B> {
         drop(self.idle.take());
         drop(self.shared.take());
         // Whoever waits finds that nothing will come, and makes a connection of its own.
-        self.waiting.take();
+        self.waiting.wake_all();
         self.changed.notify_waiters();
     }
 

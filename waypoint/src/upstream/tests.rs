@@ -3,6 +3,7 @@
 mod bodies;
 mod choosing;
 mod lifetimes;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

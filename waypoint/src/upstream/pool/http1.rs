@@ -20,7 +20,6 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use mesh::cork::{Left, in_rounds};
 use mesh::policy::Permit;
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::wire::{Written, counted};
@@ -142,9 +141,7 @@ impl<B: RequestBody> Pool<B> {
             if let Some(alive) = self.room() {
                 break alive;
             }
-            let (sender, receiver) = oneshot::channel();
-            self.waiting.borrow_mut().push_back(sender);
-            if let Ok(line) = receiver.await
+            if let Some(line) = self.waiting.wait().await
                 && line.is_ready()
             {
                 return Ok(line);
@@ -306,18 +303,8 @@ impl<B> Line<B> {
             return;
         }
         self.idle_since.set(now);
-        let mut line = self;
-        loop {
-            let next = pool.waiting.borrow_mut().pop_front();
-            let Some(next) = next else {
-                pool.idle.borrow_mut().push(line);
-                return;
-            };
-            // Whoever gave up waiting gives it back.
-            match next.send(line) {
-                Ok(()) => return,
-                Err(back) => line = back,
-            }
+        if let Some(line) = pool.waiting.hand(self) {
+            pool.idle.borrow_mut().push(line);
         }
     }
 }

@@ -301,6 +301,10 @@ impl<B> Release for Line<B> {
         }
         // Cheap where nobody waits.
         self.alive.pool.changed.notify_waiters();
+        // Others may wait for its place.
+        if self.streams.get() == 0 && self.is_spent() {
+            self.give_up();
+        }
     }
 }
 

@@ -22,8 +22,9 @@ impl<B> Drop for Alive<B> {
         pool.alive.set(pool.alive.get() - 1);
         pool.state.connections.give();
         pool.host.connections.give();
-        // The place is free: the first who waits takes it, by finding its channel closed.
-        pool.waiting.borrow_mut().pop_front();
+        // The place is free for the first who waits.
+        pool.waiting.wake_one();
+        pool.changed.notify_waiters();
     }
 }
 
