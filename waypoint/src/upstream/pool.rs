@@ -33,7 +33,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::answer::{Connected, Place, Received, Sent};
 use super::choice::Choice;
 use super::connect::{Connector, Opened, Purpose};
-use super::failure::FailureKind;
+use super::failure::{FailureKind, Reset};
 use super::head;
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, Discovery, UpstreamProtocol};
@@ -251,13 +251,16 @@ impl<B: RequestBody> Pool<B> {
         *self.endpoint.borrow_mut() = endpoint;
     }
 
-    /// Closes what has been idle, or open, for too long.
+    /// Closes what has been idle, or open, for too long; what has been idle for a while rests.
     pub(super) fn sweep(&self, now: Instant) {
         let idle: Vec<_> = self
             .idle
             .borrow_mut()
             .extract_if(.., |line| line.is_over(now))
             .collect();
+        for line in &*self.idle.borrow() {
+            line.rest(now);
+        }
         let shared: Vec<_> = self
             .shared
             .borrow_mut()
@@ -393,6 +396,14 @@ impl<B> Failed<B> {
             reused: false,
             sent: false,
             request: Some(request),
+        }
+    }
+
+    /// The connection had ended before anything was sent.
+    fn ended(reused: bool, request: Request<B>) -> Self {
+        Self {
+            reused,
+            ..Self::early(FailureKind::Reset(Reset::Connection), request)
         }
     }
 }

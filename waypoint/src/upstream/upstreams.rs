@@ -73,6 +73,12 @@ impl<B: RequestBody> Upstreams<B> {
         Self(inner)
     }
 
+    /// Looks after connections as if it were as late as that.
+    #[cfg(test)]
+    pub(super) fn look_after(&self, now: Instant) {
+        self.0.sweep(now);
+    }
+
     /// Sends one request and waits for the head of its answer. The request's URI is path and query,
     /// its host stands in `Host` or in the URI's authority: it is written as the upstream's protocol
     /// wants it. Hop-by-hop headers have been removed, those of an upgrade are kept.
@@ -287,8 +293,8 @@ impl<B: RequestBody> Inner<B> {
     }
 
     /// Closes idle connections, ends intervals of outlier detection, forgets clusters that are gone.
-    fn sweep(&self) {
-        let (now, process) = (Instant::now(), self.shared.now());
+    fn sweep(&self, now: Instant) {
+        let process = self.shared.now();
         let clusters: Vec<_> = self.clusters.borrow().values().cloned().collect();
         for local in clusters {
             local.sweep(now);
@@ -317,7 +323,7 @@ async fn look_after<B: RequestBody>(upstreams: Weak<Inner<B>>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         match upstreams.upgrade() {
-            Some(upstreams) => upstreams.sweep(),
+            Some(upstreams) => upstreams.sweep(Instant::now()),
             None => return,
         }
     }

@@ -41,12 +41,17 @@ pub(crate) struct Cost {
 }
 
 pub(crate) fn cost(step: impl FnOnce()) -> Cost {
-    let before = NOW.load(Relaxed);
+    let before = now();
     MOST.store(before, Relaxed);
     step();
-    let after = NOW.load(Relaxed);
+    let after = now();
     Cost {
         kept: after.saturating_sub(before),
         passing: MOST.load(Relaxed).saturating_sub(after.max(before)),
     }
+}
+
+/// Bytes on the heap.
+pub(crate) fn now() -> usize {
+    NOW.load(Relaxed)
 }

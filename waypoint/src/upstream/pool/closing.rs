@@ -2,6 +2,7 @@
 //! task for the worker, however the letting go came about.
 
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -9,15 +10,16 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::http1::Driver;
-
 /// How long closing may take: a peer that doesn't read any more holds nothing up.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// What closes a connection, once nobody sends by it.
+pub(super) type Ending = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Connections on their way out.
 #[derive(Default)]
 pub(in crate::upstream) struct Closing {
-    drivers: RefCell<Vec<Driver>>,
+    endings: RefCell<Vec<Ending>>,
     more: Rc<Notify>,
 }
 
@@ -31,8 +33,8 @@ impl Closing {
     }
 
     /// Closes a connection whose sender is gone.
-    pub(super) fn put(&self, driver: Driver) {
-        self.drivers.borrow_mut().push(driver);
+    pub(super) fn put(&self, ending: Ending) {
+        self.endings.borrow_mut().push(ending);
         self.more.notify_one();
     }
 }
@@ -49,8 +51,8 @@ async fn close(closing: Weak<Closing>, more: Rc<Notify>) {
         let Some(closing) = closing.upgrade() else {
             return;
         };
-        for driver in closing.drivers.take() {
-            spawn_local(timeout(LIMIT, driver));
+        for ending in closing.endings.take() {
+            spawn_local(timeout(LIMIT, ending));
         }
     }
 }

@@ -2,22 +2,24 @@
 //!
 //! A connection has no task of its own. Whoever waits for its answer, or reads it, drives it on the
 //! way ([`Release::drive`]): two wake-ups less a request. Idle ones are driven when they are looked
-//! at, which is also when it shows that one has been closed.
+//! at, which is also when it shows that one has been closed. One that stays idle gives hyper's memory
+//! back (`carrier`).
 
+mod carrier;
 mod heard;
 mod quiet;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode};
+use futures_util::FutureExt;
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http1::SendRequest;
 use mesh::cork::{Left, in_rounds};
 use mesh::policy::Permit;
 use tokio::task::spawn_local;
@@ -29,24 +31,22 @@ use crate::upstream::choice::Choice;
 use crate::upstream::connect::{Opened, Purpose};
 use crate::upstream::failure::{FailureKind, Reset};
 use crate::upstream::head;
+use carrier::Carrier;
 use heard::Heard;
 use quiet::Quiet;
-
-/// Most bytes that are buffered for one connection, each way; a head must fit. hyper reads as much of
-/// a large body at once.
-const BUFFER: usize = 128 << 10;
 
 /// A connection of one downstream connection is kept for so long without requests.
 const OWNED_IDLE: Duration = Duration::from_secs(60);
 
-/// hyper's side of a connection.
-pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+/// A connection that has had no request for so long rests.
+const RESTS_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection.
 pub(super) struct Line<B> {
-    sender: RefCell<SendRequest<B>>,
-    /// hyper's side of it; none once it has ended or somebody else drives it.
-    driver: RefCell<Option<Driver>>,
+    /// Takes requests; none while it rests.
+    sender: RefCell<Option<SendRequest<B>>>,
+    /// None once it has ended or somebody else drives it.
+    carrier: RefCell<Option<Carrier>>,
     /// What it is driven with.
     quiet: Quiet,
     alive: Alive<B>,
@@ -84,7 +84,14 @@ impl<B: RequestBody> Pool<B> {
         // From here on the connection is given back whatever happens, dropped futures included.
         let place = Place::new(line.clone());
         let connects = request.method() == Method::CONNECT;
-        let mut sending = pin!(line.sender.borrow_mut().try_send_request(request));
+        if connects || request.headers().contains_key(header::UPGRADE) {
+            line.expect_upgrade();
+        }
+        let sending = match &mut *line.sender.borrow_mut() {
+            Some(sender) => sender.try_send_request(request),
+            None => return Err(Failed::ended(reused, request)),
+        };
+        let mut sending = pin!(sending);
         let answered = poll_fn(|cx| {
             // Nothing but the connection brings the answer, so that nothing else need wake us.
             match line.drive(cx) {
@@ -160,21 +167,14 @@ impl<B: RequestBody> Pool<B> {
         let Opened { io, local, peer } = opened;
         let (wire, written) = counted(io);
         // A request that was given up before it went out is not sent after all.
-        let wire = in_rounds(wire, Left::Forgotten);
-        let mut builder = Builder::new();
-        builder.max_buf_size(BUFFER);
-        if self.cluster.http.keep_case {
-            builder.preserve_header_case(true);
-        }
-        let (sender, connection) = builder
-            .handshake(TokioIo::new(Heard::new(wire)))
+        let wire = Heard::new(in_rounds(wire, Left::Forgotten));
+        let (sender, carrier) = carrier::begin(wire, self.cluster.http.keep_case)
             .await
             .map_err(|_| FailureKind::Reset(Reset::Connection))?;
         let now = Instant::now();
-        let driver: Driver = Box::pin(connection.with_upgrades());
         let line = Rc::new(Line {
-            sender: RefCell::new(sender),
-            driver: RefCell::new(Some(driver)),
+            sender: RefCell::new(Some(sender)),
+            carrier: RefCell::new(Some(carrier)),
             quiet: Quiet::new(),
             alive,
             ends: Ends { local, peer },
@@ -199,7 +199,7 @@ impl<B: RequestBody> Pool<B> {
             let line = idle.remove(place);
             // Its end takes part in the pool's books: not while they are borrowed.
             drop(idle);
-            if line.is_ready() {
+            if line.is_ready() && line.resume() {
                 return Some(line);
             }
         }
@@ -214,28 +214,49 @@ impl<B> Line<B> {
     }
 
     fn takes_requests(&self) -> bool {
-        self.sender.borrow().is_ready() && !self.written.is_broken()
+        let rests = matches!(&*self.carrier.borrow(), Some(Carrier::Nobody(_)));
+        let sender = self.sender.borrow();
+        let takes = rests || sender.as_ref().is_some_and(SendRequest::is_ready);
+        takes && !self.written.is_broken()
     }
 
     /// Lets the connection go on. False where there is nothing to drive (any more).
     fn drive(&self, cx: &mut Context<'_>) -> bool {
-        let mut driver = self.driver.borrow_mut();
-        let Some(driving) = &mut *driver else {
+        let mut carrier = self.carrier.borrow_mut();
+        let Some(driving) = &mut *carrier else {
             return false;
         };
         // How it ended is the business of the request on it, which learns it by itself.
         let mut cx = self.quiet.context(cx);
-        let ended = driving.as_mut().poll(&mut cx).is_ready();
+        let ended = driving.poll(&mut cx).is_ready();
         if ended {
-            *driver = None;
+            *carrier = None;
         }
         !ended
     }
 
+    /// The next request may have it speak another protocol.
+    fn expect_upgrade(&self) {
+        let carrier = self.carrier.take();
+        *self.carrier.borrow_mut() = carrier.map(Carrier::with_upgrades);
+    }
+
     /// It speaks another protocol from here on, and no more requests come by it.
     fn hand_over(&self) {
-        if let Some(driver) = self.driver.take() {
-            spawn_local(driver);
+        if let Some(carrier) = self.carrier.take() {
+            spawn_local(carrier.finish());
+        }
+    }
+
+    /// Gives hyper's memory back if no request has come for a while.
+    pub(super) fn rest(&self, now: Instant) {
+        let idle = now.saturating_duration_since(self.idle_since.get());
+        if idle >= RESTS_AFTER && self.is_ready() {
+            let carrier = self.carrier.take();
+            *self.carrier.borrow_mut() = carrier.and_then(Carrier::rest);
+            if !matches!(&*self.carrier.borrow(), Some(Carrier::Upgradeable(_))) {
+                self.sender.take();
+            }
         }
     }
 
@@ -267,6 +288,26 @@ impl<B> Line<B> {
     }
 }
 
+impl<B: RequestBody> Line<B> {
+    /// Has hyper carry requests again, if the connection rests. False where it ended.
+    fn resume(&self) -> bool {
+        let carrier = self.carrier.take();
+        let Some(Carrier::Nobody(wire)) = carrier else {
+            *self.carrier.borrow_mut() = carrier;
+            return true;
+        };
+        let keep_case = self.alive.pool.cluster.http.keep_case;
+        // There is nothing to wait for: HTTP/1 begins with the first request.
+        let begun = carrier::begin(wire, keep_case).now_or_never();
+        let Some(Ok((sender, carrier))) = begun else {
+            return false;
+        };
+        *self.sender.borrow_mut() = Some(sender);
+        *self.carrier.borrow_mut() = Some(carrier);
+        true
+    }
+}
+
 impl<B> Release for Line<B> {
     /// The answer was read, or given up: the next request may have the connection.
     fn release(self: Rc<Self>) {
@@ -288,8 +329,8 @@ impl<B> Drop for Line<B> {
     /// could take a sudden end for a broken one. One that doesn't just ends.
     fn drop(&mut self) {
         let rests = self.takes_requests();
-        if let Some(driver) = self.driver.take().filter(|_| rests) {
-            self.alive.pool.closing.put(driver);
+        if let Some(carrier) = self.carrier.take().filter(|_| rests) {
+            self.alive.pool.closing.put(carrier.finish());
         }
     }
 }

@@ -61,6 +61,61 @@ fn an_idle_connection_is_closed_after_its_time_and_not_before() {
     });
 }
 
+/// What may befall a connection that rests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    Nothing,
+    Closed,
+    /// Something comes that nobody asked for.
+    Unasked,
+}
+
+#[test]
+fn a_connection_that_rests_is_used_again_unless_something_came() {
+    for meanwhile in [Meanwhile::Nothing, Meanwhile::Closed, Meanwhile::Unasked] {
+        story(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (rests, gone) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+            let (wait, tell) = (rests.clone(), gone.clone());
+            spawn_local(async move {
+                loop {
+                    let (mut tcp, _) = listener.accept().await.unwrap();
+                    let (wait, tell) = (wait.clone(), tell.clone());
+                    spawn_local(async move {
+                        let mut buffer = [0; 1024];
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        let _ = tcp.read(&mut buffer).await.unwrap();
+                        tcp.write_all(answer).await.unwrap();
+                        wait.notified().await;
+                        match meanwhile {
+                            Meanwhile::Nothing => tell.notify_one(),
+                            Meanwhile::Closed => tcp.shutdown().await.unwrap(),
+                            Meanwhile::Unasked => tcp.write_all(answer).await.unwrap(),
+                        }
+                        while tcp.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                            tcp.write_all(answer).await.unwrap();
+                        }
+                        tell.notify_one();
+                    });
+                }
+            });
+            let (upstreams, cluster) = reaching(cluster(), &[address]);
+            assert_eq!(text(ask(&upstreams, &cluster).await.unwrap()).await, "ok");
+            upstreams.look_after(Instant::now() + Duration::from_secs(2));
+            rests.notify_one();
+            gone.notified().await;
+            let sent = ask(&upstreams, &cluster).await.unwrap();
+            assert_eq!(
+                sent.reused,
+                meanwhile == Meanwhile::Nothing,
+                "{meanwhile:?}"
+            );
+            assert_eq!(text(sent).await, "ok");
+        });
+    }
+}
+
 #[test]
 fn a_connection_serves_no_request_after_its_longest_time() {
     story(async {
