@@ -12,7 +12,7 @@ use mesh::drain;
 use mesh::identity::Identity;
 use mesh::stop::Stop;
 use mesh::{memory, open_files, pages, xds};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
@@ -62,7 +62,15 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         None => Secrets::default(),
     };
     let shared = upstream::Shared::default();
-    let plugins = wasm::Shared::default();
+    let follows = match &flags.command {
+        Command::Proxy(proxy) => Some(control_plane(proxy)),
+        Command::Serve { .. } => None,
+    };
+    let node = follows.as_ref().map_or_else(
+        || json!({"id": "laptop", "cluster": "laptop"}),
+        |follows| node::json(&follows.node),
+    );
+    let plugins = wasm::Shared::of(node.clone());
     let parts = Parts {
         current: current.clone(),
         upstream: shared.clone(),
@@ -87,7 +95,7 @@ async fn serve(flags: &Flags, log: LogFilter) -> anyhow::Result<()> {
         secrets.clone(),
         current.clone(),
     ));
-    let node = start(flags, &feed);
+    start(flags, follows, &feed);
     let draining = Draining::default();
     let (ask_to_drain, asked_to_drain) = AskToDrain::new();
     reopen_on_signals(&telemetry).context("cannot listen for signals")?;
@@ -237,27 +245,19 @@ fn url(address: &str) -> String {
     }
 }
 
-/// Starts what feeds the store, and what puts in force what it brings. Gives who the proxy says it
-/// is, in JSON.
-fn start(flags: &Flags, feed: &Feed<Envoy>) -> Value {
-    let node = match &flags.command {
-        Command::Serve { resources } => {
-            tokio::spawn(Folder::new(resources).run(feed.clone()));
-            json!({"id": "laptop", "cluster": "laptop"})
-        }
-        Command::Proxy(proxy) => {
-            let config = control_plane(proxy);
-            let node = node::json(&config.node);
-            tokio::spawn(ads::client(config, feed.clone()).run());
-            node
-        }
-    };
+/// Starts what feeds the store, and what puts in force what it brings.
+fn start(flags: &Flags, follows: Option<xds::Config>, feed: &Feed<Envoy>) {
+    if let Command::Serve { resources } = &flags.command {
+        tokio::spawn(Folder::new(resources).run(feed.clone()));
+    }
+    if let Some(follows) = follows {
+        tokio::spawn(ads::client(follows, feed.clone()).run());
+    }
     tokio::spawn(dns::run(feed.clone()));
     let open = flags.common.open_registries.iter();
     let loader = Loader::new(open.map(|host| host.as_str().into()).collect());
     tokio::spawn(source::plugins::run(feed.clone(), loader));
     tokio::spawn(feed.clone().run());
-    node
 }
 
 /// Where the control plane is, and who asks it.

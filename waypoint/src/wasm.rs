@@ -7,7 +7,7 @@
 //! | `engine` | what compiles modules and stops those that take too long |
 //! | `load`, `fetch`, `oci`, `unpack` | getting a module's code, and having it compiled off the workers |
 //! | `vm` | one plugin that runs, on one worker |
-//! | `state`, `map` | what its calls work on |
+//! | `state`, `map`, `property` | what its calls work on |
 //! | `abi` | the functions that it may call |
 //! | `shared`, `metrics` | what plugins of all workers have between them |
 //!
@@ -21,6 +21,7 @@ pub mod load;
 mod map;
 pub mod metrics;
 mod oci;
+pub mod property;
 mod shared;
 mod state;
 mod unpack;

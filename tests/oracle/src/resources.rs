@@ -84,7 +84,8 @@ impl Resources {
                 .is_some_and(|t| t.ends_with(".Secret"))
         };
         let mut bootstrap = json!({
-            "node": {"id": "oracle", "cluster": "oracle"},
+            // As ours calls itself where no control plane is.
+            "node": {"id": "laptop", "cluster": "laptop"},
             "admin": {"address": {"socket_address": {
                 "address": listen.to_string(), "port_value": admin}}},
             "static_resources": {"listeners": self.listeners, "clusters": self.clusters,

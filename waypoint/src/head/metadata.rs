@@ -18,6 +18,11 @@ impl Metadata {
             .find_map(|(name, values)| (**name == *filter).then_some(values))
     }
 
+    /// All of it, by filter.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
+        self.filters.iter().map(|(name, values)| (&**name, values))
+    }
+
     /// The value at the end of a path of keys.
     #[must_use]
     pub fn get<K: AsRef<str>>(&self, filter: &str, path: &[K]) -> Option<&Value> {

@@ -37,6 +37,10 @@ const FAILED: &str = "wasm_fail_stream";
 /// Shows the request to a plugin.
 pub(super) async fn ask(flow: &mut Flow<'_>, plugin: &Arc<Plugin>) -> Result<(), Reply> {
     let local = &flow.http.connection.local;
+    if !flow.metadata.is_empty() {
+        // What filters before it wrote down it may read.
+        flow.flight.exchange.borrow_mut().metadata = flow.metadata.clone();
+    }
     let known = Rc::downgrade(&flow.flight);
     let begun = local.plugins.begin(plugin, || calls::through(local), known);
     let stream = match begun {

@@ -12,7 +12,8 @@ use crate::connection::Downstream;
 use crate::model::cluster::{Discovery, UpstreamProtocol};
 use crate::model::http::{HttpChain, HttpLimits, Routes, ServerHeader};
 use crate::model::listener::{
-    Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node, SocketListener,
+    Chain, ChainKind, Choose, Detect, Direction, Dispatch, Listener, ListenerKind, Node,
+    SocketListener,
 };
 use crate::model::rare::Rare;
 use crate::model::route::{
@@ -168,6 +169,7 @@ pub(crate) fn snapshot(
         }),
         access_logs: Vec::new(),
         refused: Box::default(),
+        direction: Direction::default(),
     };
     let clusters = clusters.into_iter().enumerate().map(|(id, mut entry)| {
         entry.id = u32::try_from(id).unwrap();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use crate::model::http::{HttpChain, Routes};
-use crate::model::listener::{Chain, ChainKind, Dispatch, ListenerKind};
+use crate::model::listener::{Chain, ChainKind, Direction, Dispatch, ListenerKind};
 use crate::model::route::RouteTable;
 use crate::model::snapshot::Snapshot;
 use crate::worker::Connection;
@@ -22,6 +22,10 @@ pub(super) struct View {
     pub(super) table: Arc<RouteTable>,
     /// The chain's place among its listener's: unnamed ones are told apart by it.
     place: Option<usize>,
+    /// The chain's name.
+    pub(super) name: Arc<str>,
+    /// Whose traffic its listener takes.
+    pub(super) direction: Direction,
     /// The chain is gone; what it was stays in force while the connection ends.
     pub(super) gone: bool,
 }
@@ -33,19 +37,20 @@ impl View {
         let chains = dispatch(&snapshot, &connection.listener).map(|dispatch| &dispatch.chains);
         let mut chains = chains.into_iter().flatten();
         let place = chains.position(|one| Arc::ptr_eq(one, &connection.chain));
-        Self::of(snapshot, chain.clone(), place, false)
+        Self::of(connection, snapshot, chain.clone(), place, false)
     }
 
     /// The view of its next request, where another snapshot is published.
     pub(super) fn next(self: &Rc<Self>, connection: &Connection) -> Rc<Self> {
         let snapshot = connection.local.current.snapshot();
         match self.find(&snapshot, connection) {
-            Some(chain) => Self::of(snapshot, chain, self.place, false),
-            None => Self::of(snapshot, self.chain.clone(), self.place, true),
+            Some(chain) => Self::of(connection, snapshot, chain, self.place, false),
+            None => Self::of(connection, snapshot, self.chain.clone(), self.place, true),
         }
     }
 
     fn of(
+        connection: &Connection,
         snapshot: Arc<Snapshot>,
         chain: Arc<HttpChain>,
         place: Option<usize>,
@@ -58,11 +63,15 @@ impl View {
                 None => NO_ROUTES.clone(),
             },
         };
+        let listener = snapshot.listeners.get(&connection.listener);
+        let direction = listener.map_or(Direction::default(), |listener| listener.direction);
         Rc::new(Self {
             snapshot,
             chain,
             table,
             place,
+            name: connection.chain.name.clone(),
+            direction,
             gone,
         })
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as envoy;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
@@ -16,7 +17,7 @@ use super::error::{At as _, Refused, each, need};
 use super::served::Notes;
 use super::{log, matcher, plain, ports, tunnel, typed};
 use crate::model::listener::{
-    Chain, ChainMatch, Choose, Detect, Dispatch, Listener, ListenerKind, SocketListener,
+    Chain, ChainMatch, Choose, Detect, Direction, Dispatch, Listener, ListenerKind, SocketListener,
 };
 use crate::unserved;
 
@@ -76,7 +77,7 @@ fn compile(
         freebind,
         socket_options,
         tcp_fast_open_queue_length,
-        traffic_direction: _,
+        traffic_direction,
         udp_listener_config,
         api_listener,
         connection_balance_config: _,
@@ -106,6 +107,11 @@ fn compile(
         tunnel::originate(&name, filter_chains, notes)?;
         return Ok(None);
     }
+    let direction = match core::TrafficDirection::try_from(traffic_direction) {
+        Ok(core::TrafficDirection::Inbound) => Direction::Inbound,
+        Ok(core::TrafficDirection::Outbound) => Direction::Outbound,
+        Ok(core::TrafficDirection::Unspecified) | Err(_) => Direction::Unspecified,
+    };
     let access_logs = log::logs(access_log, notes)?;
     let looks = looks(listener_filters, notes)?;
     let kind = match internal {
@@ -128,6 +134,7 @@ fn compile(
             kind: ListenerKind::Tunnel(tunnel),
             access_logs,
             refused: Box::default(),
+            direction,
         }));
     }
     let timeout = plain::maybe_duration(listener_filters_timeout, "listener_filters_timeout")?;
@@ -159,6 +166,7 @@ fn compile(
         },
         access_logs,
         refused: Box::default(),
+        direction,
     }))
 }
 

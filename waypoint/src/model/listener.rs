@@ -27,6 +27,20 @@ pub struct Listener {
     /// Filter chains that are refused, each with the way to what is wrong and the reason. They keep
     /// their last good version, or let nobody pass.
     pub refused: Box<[String]>,
+    /// Whose traffic it takes.
+    pub direction: Direction,
+}
+
+/// Whose traffic a listener takes, by Envoy's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// Nothing is said of it.
+    #[default]
+    Unspecified = 0,
+    /// What comes to services.
+    Inbound = 1,
+    /// What comes from them.
+    Outbound = 2,
 }
 
 /// What a listener does.

@@ -132,6 +132,9 @@ impl Kept {
     }
 }
 
+/// What a plugin wrote down: under which path, and what.
+pub(super) type Words = (Box<[u8]>, Box<[u8]>);
+
 /// One request and its answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -185,6 +188,8 @@ pub struct Exchange {
     pub messages_sent: u64,
     /// What filters wrote down.
     pub metadata: Metadata,
+    /// What plugins wrote down, by their own paths.
+    pub kept: Vec<Words>,
     /// Its span, where it is traced or trace headers came with it.
     pub span: Option<Box<Span>>,
     /// The span of the attempt that is under way, where attempts have some.
@@ -234,6 +239,7 @@ impl Exchange {
             messages_received: 0,
             messages_sent: 0,
             metadata: Metadata::default(),
+            kept: Vec::new(),
             span: None,
             attempt: None,
         }

@@ -84,6 +84,19 @@ impl Map {
         shown.count() + self.headers.len() - usize::from(host)
     }
 
+    /// Bytes of all names and values.
+    pub(super) fn size(&self) -> u64 {
+        let pseudo = PSEUDO.iter().filter_map(|(name, key)| {
+            let value = self.pseudo(*key)?;
+            Some(name.len() + value.len())
+        });
+        let shows_host = !matches!(self.head, Head::Request(_));
+        let headers = self.headers.iter();
+        let headers = headers.filter(|(name, _)| shows_host || *name != header::HOST);
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len());
+        pseudo.chain(headers).map(|bytes| bytes as u64).sum()
+    }
+
     /// The values of a header, with commas between them.
     pub(super) fn get(&self, name: &[u8]) -> Option<Vec<u8>> {
         match self.key(name)? {

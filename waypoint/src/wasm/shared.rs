@@ -1,10 +1,11 @@
-//! What plugins on all workers have between them: values by keys, queues, and numbers for Prometheus.
-//! Each is bounded, since plugins fill them.
+//! What plugins on all workers have between them: values by keys, queues, numbers for
+//! Prometheus, each bounded, since plugins fill them; and who the proxy is.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::abi::Status;
@@ -27,6 +28,19 @@ pub struct Shared {
     pub(super) queues: Arc<Queues>,
     /// Numbers for Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Who the proxy is, as it says to its control plane.
+    pub(super) node: Arc<Value>,
+}
+
+impl Shared {
+    /// Of a proxy that is called so.
+    #[must_use]
+    pub fn of(node: Value) -> Self {
+        Self {
+            node: Arc::new(node),
+            ..Self::default()
+        }
+    }
 }
 
 /// Values by keys.

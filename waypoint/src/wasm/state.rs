@@ -30,6 +30,14 @@ pub enum Way {
 pub trait Known {
     /// The bytes of a property, as Envoy writes them; none where it isn't known.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// What a plugin wrote down under this path.
+    fn kept(&self, path: &[u8]) -> Option<Vec<u8>>;
+    /// Writes a value down, for every plugin of the stream; false where nothing more may be.
+    fn keep(&self, path: &[u8], value: Vec<u8>) -> bool;
+    /// Bytes of the request's body that came so far.
+    fn received(&self) -> u64;
+    /// Bytes of the answer's body that went so far.
+    fn sent(&self) -> u64;
 }
 
 /// What becomes of a stream that waited.
@@ -80,8 +88,6 @@ pub(super) struct Stream {
     pub(super) down: Message,
     pub(super) answer: Option<Answer>,
     pub(super) closed: bool,
-    /// What the plugin wrote down by itself.
-    pub(super) properties: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What a cluster answered a plugin.
@@ -151,7 +157,6 @@ impl Stream {
             down: Message::default(),
             answer: None,
             closed: false,
-            properties: HashMap::new(),
         }
     }
 

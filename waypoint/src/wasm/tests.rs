@@ -36,12 +36,30 @@ impl Calls for Asked {
     }
 }
 
-/// A request of which nothing is known.
-struct Nothing;
+/// A request of which nothing is known but what plugins say.
+#[derive(Default)]
+struct Nothing(RefCell<HashMap<Vec<u8>, Vec<u8>>>);
 
 impl Known for Nothing {
     fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
         None
+    }
+
+    fn kept(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.0.borrow().get(path).cloned()
+    }
+
+    fn keep(&self, path: &[u8], value: Vec<u8>) -> bool {
+        self.0.borrow_mut().insert(path.to_vec(), value);
+        true
+    }
+
+    fn received(&self) -> u64 {
+        0
+    }
+
+    fn sent(&self) -> u64 {
+        0
     }
 }
 
@@ -57,7 +75,7 @@ impl World {
         Self {
             plugins: Plugins::default(),
             asked: Rc::default(),
-            known: Rc::new(Nothing),
+            known: Rc::default(),
         }
     }
 

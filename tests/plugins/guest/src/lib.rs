@@ -1,6 +1,6 @@
 //! A plugin for tests: it does what the header `x-do` of a request says, and of its answer what
-//! `x-do-answer` says. What it is configured with is the cluster that it asks; `refuse` as a
-//! configuration is refused.
+//! `x-do-answer` says. What it is configured with is the cluster that it asks, and what it says of
+//! itself; `refuse` as a configuration is refused.
 
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ impl RootContext for Root {
             cluster: self.cluster.clone(),
             todo: String::new(),
             answer: String::new(),
+            look: String::new(),
         }))
     }
 
@@ -59,6 +60,7 @@ struct Stream {
     cluster: String,
     todo: String,
     answer: String,
+    look: String,
 }
 
 impl Stream {
@@ -80,6 +82,22 @@ impl Stream {
         String::from_utf8_lossy(&value).into_owned()
     }
 
+    /// Properties by their paths, with spaces between them and `|` in them.
+    fn looked(&self) -> String {
+        let told =
+            self.look
+                .split(' ')
+                .map(|path| match self.get_property(path.split('|').collect()) {
+                    None => "-".to_owned(),
+                    Some(bytes) if bytes.is_empty() => "''".to_owned(),
+                    Some(bytes) if bytes.iter().all(u8::is_ascii_graphic) => {
+                        String::from_utf8_lossy(&bytes).into_owned()
+                    }
+                    Some(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                });
+        told.collect::<Vec<_>>().join(" ")
+    }
+
     fn number(&self, path: &[&str]) -> i64 {
         let value = self.get_property(path.to_vec()).unwrap_or_default();
         value.try_into().map_or(-1, i64::from_le_bytes)
@@ -90,14 +108,20 @@ impl Context for Stream {
     fn on_http_call_response(&mut self, _: u32, headers: usize, body: usize, _: usize) {
         let status = self.get_http_call_response_header(":status");
         let status = status.unwrap_or_else(|| "none".to_owned());
-        let text = self.get_http_call_response_body(0, body).unwrap_or_default();
+        let text = self
+            .get_http_call_response_body(0, body)
+            .unwrap_or_default();
         match self.todo.as_str() {
             "ask-and-deny" => {
                 let body = format!("asked: {status}, {} bytes", text.len());
                 self.send_http_response(401, vec![("x-asked", &status)], Some(body.as_bytes()));
             }
             _ => {
-                let some = if headers > 0 { "answered" } else { "unanswered" };
+                let some = if headers > 0 {
+                    "answered"
+                } else {
+                    "unanswered"
+                };
                 self.set_http_request_header("x-asked", Some(&status));
                 self.set_http_request_header("x-heard", Some(some));
                 self.resume_http_request();
@@ -112,6 +136,7 @@ impl HttpContext for Stream {
         self.answer = self
             .get_http_request_header("x-do-answer")
             .unwrap_or_default();
+        self.look = self.get_http_request_header("x-look").unwrap_or_default();
         match self.todo.as_str() {
             "headers" => {
                 self.set_http_request_header("x-set", Some("set"));
@@ -185,6 +210,12 @@ impl HttpContext for Stream {
                 self.set_property(vec!["own"], Some(b"kept"));
                 self.set_http_request_header("x-own", Some(&self.text(&["own"])));
             }
+            "look" => self.set_http_request_header("x-looked", Some(&self.looked())),
+            "keep" => self.set_property(vec!["own"], Some(b"once")),
+            "keep-twice" => {
+                self.set_property(vec!["own"], Some(b"once"));
+                self.set_property(vec!["own"], Some(b"twice"));
+            }
             "metric" => {
                 let counter = hostcalls::define_metric(MetricType::Counter, "guest_seen");
                 if let Ok(counter) = counter {
@@ -248,11 +279,13 @@ impl HttpContext for Stream {
                 self.set_http_response_header("x-answer-removed", None);
             }
             "status" => self.set_http_response_header(":status", Some("299")),
+            "configured" => self.set_http_response_header("x-configured", Some(&self.cluster)),
             "answer" => {
                 self.send_http_response(502, vec![("x-by", "plugin")], Some(b"not this answer"));
                 return Action::Pause;
             }
             "trap" => panic!("as it was told"),
+            "look" => self.set_http_response_header("x-looked", Some(&self.looked())),
             "code" => {
                 let code = self.number(&["response", "code"]).to_string();
                 self.set_http_response_header("x-code", Some(&code));

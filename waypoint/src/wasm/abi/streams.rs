@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{Done, Functions, Guest, Status, give, look, read, text, told, write_number};
 use crate::wasm::map::{Head, Map, RequestLine, pairs};
+use crate::wasm::property;
 use crate::wasm::state::{Answer, Ask, State, Way};
 
 /// Calls of one plugin on one worker that may wait for an answer.
@@ -131,7 +132,7 @@ fn properties(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
         "proxy_get_property",
         |mut guest: Guest<'_>, path: u32, path_length: u32, at: u32, length_at: u32| {
             let value = read(&guest, path, path_length)
-                .and_then(|path| property(guest.data_mut(), &path).ok_or(Status::NotFound));
+                .and_then(|path| property::of(guest.data_mut(), &path).ok_or(Status::NotFound));
             told(value.and_then(|value| give(&mut guest, &value, at, length_at)))
         },
     )?;
@@ -142,12 +143,11 @@ fn properties(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
                 .and_then(|path| Ok((path, read(&guest, value, value_length)?)));
             told(pair.and_then(|(path, value)| {
                 let stream = guest.data_mut().stream().ok_or(Status::NotFound)?;
-                const MOST: usize = 256;
-                if stream.properties.len() >= MOST && !stream.properties.contains_key(&path) {
-                    return Err(Status::InternalFailure);
+                let known = stream.known.upgrade().ok_or(Status::NotFound)?;
+                match known.keep(&path, value) {
+                    true => Ok(()),
+                    false => Err(Status::BadArgument),
                 }
-                stream.properties.insert(path, value);
-                Ok(())
             }))
         },
     )
@@ -233,52 +233,4 @@ fn call(guest: &mut Guest<'_>, mut ask: Ask, token_at: u32) -> Done {
     state.asked.insert(token, state.context);
     state.asks.push(ask);
     write_number(guest, token_at, token)
-}
-
-/// What a plugin wrote down itself, what it is called, or what is known of the stream.
-fn property(state: &mut State, path: &[u8]) -> Option<Vec<u8>> {
-    let settings = state.settings.clone();
-    let stream = state.stream();
-    if let Some(value) = stream.as_ref().and_then(|it| it.properties.get(path)) {
-        return Some(value.clone());
-    }
-    let text = std::str::from_utf8(path).ok()?;
-    let parts: Vec<&str> = text.trim_end_matches('\0').split('\0').collect();
-    match &*parts {
-        ["plugin_name"] => Some(settings.name.as_bytes().to_vec()),
-        ["plugin_root_id"] => Some(settings.root_id.as_bytes().to_vec()),
-        ["plugin_vm_id"] => Some(settings.vm_id.as_bytes().to_vec()),
-        parts => {
-            let stream = stream?;
-            headers(stream, parts).or_else(|| stream.known.upgrade()?.property(parts))
-        }
-    }
-}
-
-/// A header by its name: they may be with the plugin, and nowhere else.
-fn headers(stream: &crate::wasm::state::Stream, path: &[&str]) -> Option<Vec<u8>> {
-    let (message, name) = match path {
-        ["request", "headers", name] => (stream.up.headers.as_ref(), *name),
-        ["response", "headers", name] => (stream.down.headers.as_ref(), *name),
-        ["response", "trailers", name] => (stream.down.trailers.as_ref(), *name),
-        ["request", part @ ("path" | "host" | "method" | "scheme")] => {
-            let name = match *part {
-                "path" => ":path",
-                "host" => ":authority",
-                "method" => ":method",
-                _ => ":scheme",
-            };
-            (stream.up.headers.as_ref(), name)
-        }
-        ["request", "url_path"] => {
-            let path = stream.up.headers.as_ref()?.get(b":path")?;
-            let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
-            return Some(path[..end.unwrap_or(path.len())].to_vec());
-        }
-        ["request", "referer"] => (stream.up.headers.as_ref(), "referer"),
-        ["request", "useragent"] => (stream.up.headers.as_ref(), "user-agent"),
-        ["request", "id"] => (stream.up.headers.as_ref(), "x-request-id"),
-        _ => return None,
-    };
-    message?.get(name.as_bytes())
 }

@@ -10,7 +10,7 @@ use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Transport};
 use crate::model::endpoint::{EndpointSet, Locality};
 use crate::model::http::{Discovered, Extension, HttpChain, HttpFilter, Routes};
 use crate::model::listener::{
-    Chain, ChainKind, Choose, Detect, Dispatch, Listener, ListenerKind, Node,
+    Chain, ChainKind, Choose, Detect, Direction, Dispatch, Listener, ListenerKind, Node,
 };
 use crate::model::route::RouteTable;
 use crate::model::testing::{self, http_chain};
@@ -104,6 +104,7 @@ impl Compile for Words {
                 detect_timeout: Duration::ZERO,
             }),
             access_logs: Vec::new(),
+            direction: Direction::default(),
             refused: word(&text, "without:")
                 .iter()
                 .map(|chain| format!("{chain} is not served"))
