@@ -5,6 +5,7 @@
 mod books;
 mod echo;
 mod fetch;
+mod files;
 mod gateway;
 mod get;
 mod headers;
@@ -54,6 +55,8 @@ enum Role {
     /// Answer each line of a connection with its number and the checksum of all so far.
     #[command(alias = "serve-tcp")]
     Echo(echo::Options),
+    /// Serve the files of a folder.
+    Files(files::Options),
 }
 
 #[tokio::main]
@@ -75,6 +78,7 @@ async fn main() -> ExitCode {
         Role::Load(options) => load::run(options).await,
         Role::Hold(options) => hold::run(options).await,
         Role::Echo(options) => echo::run(options).await,
+        Role::Files(options) => files::run(options).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
