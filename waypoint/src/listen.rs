@@ -53,7 +53,7 @@ pub async fn serve(local: Rc<Local>, accepted: Accepted) {
     let (remote, to) = (canonical(accepted.remote), canonical(accepted.local));
     match &listener.kind {
         ListenerKind::Socket(socket) => {
-            socket::serve(local, &listener, socket, tcp, remote, to).await;
+            socket::serve(local, &listener, socket, tcp, remote, to, accepted.place).await;
         }
         ListenerKind::Tunnel(tunnel) => {
             let (name, place) = (&listener.name, accepted.place);

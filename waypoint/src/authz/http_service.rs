@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Changes, Denial, Question, Verdict, any, method, passable, told};
 use crate::model::authz::{ExtAuthz, HttpService};
 use crate::model::route::SetAction;
+use crate::model::text::TextMatch;
 
 /// Names of headers that are to be taken out of the request.
 const REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
@@ -86,10 +87,12 @@ pub(super) fn verdict(service: &HttpService, answer: &response::Parts, body: Byt
             metadata,
         }));
     }
-    let to_client = taken(&|name| any(&service.client_on_success, name)).into_iter();
+    // A length is of the service's own body, whatever a list says.
+    let passed = |list: &[TextMatch]| taken(&|name| name != "content-length" && any(list, name));
+    let to_client = passed(&service.client_on_success).into_iter();
     Verdict::Allow(Box::new(Changes {
-        set: taken(&|name| any(&service.upstream, name)),
-        append: taken(&|name| any(&service.upstream_append, name)),
+        set: passed(&service.upstream),
+        append: passed(&service.upstream_append),
         remove: removed(&answer.headers),
         answer: to_client
             .map(|(name, value)| (name, value, SetAction::Append))

@@ -144,6 +144,29 @@ fn answered(status: u16, headers: &[(&str, &str)]) -> Verdict {
 }
 
 #[test]
+fn the_length_of_a_services_answer_is_never_passed_on() {
+    let all = || vec![TextMatch::prefix("")];
+    let service = HttpService {
+        upstream: all(),
+        upstream_append: all(),
+        client_on_success: all(),
+        ..http_service()
+    };
+    let response = Response::builder().header("content-length", "2");
+    let (head, ()) = response.header("x-a", "b").body(()).unwrap().into_parts();
+    let filter = filter(Service::Http(Box::new(service)));
+    let Verdict::Allow(changes) = verdict(&filter, &head, "ok".into(), None) else {
+        panic!("was denied");
+    };
+    let only = [("x-a".parse().unwrap(), "b".parse().unwrap())];
+    assert_eq!(
+        (&changes.set[..], &changes.append[..]),
+        (&only[..], &only[..])
+    );
+    assert_eq!(changes.answer.len(), 1);
+}
+
+#[test]
 fn the_status_of_a_service_of_http_decides() {
     let headers = [
         ("x-user", "alice"),
@@ -151,6 +174,7 @@ fn the_status_of_a_service_of_http_decides() {
         ("x-why", "w"),
         ("set-cookie", "c"),
         ("x-other", "o"),
+        ("content-length", "2"),
         ("location", "/login"),
         ("x-envoy-auth-headers-to-remove", "x-a, host, x-b"),
     ];

@@ -72,7 +72,7 @@ pub enum Version {
 pub(super) struct Http {
     pub(super) connection: Connection,
     view: RefCell<Rc<View>>,
-    /// Requests in flight.
+    /// Requests in flight: from their heads until their answers have gone.
     active: Cell<u32>,
     /// Requests ever.
     count: Cell<u32>,
@@ -255,7 +255,6 @@ async fn answer(
     http: Rc<Http>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let _active = http.begin();
     // In a block of its own, which the request before has just left: hyper moves what it is given
     // several times before it begins, and to a task of its own with HTTP/2.
     let flow = Box::pin(flow::run(&http, request));
@@ -322,7 +321,8 @@ impl Http {
         self.connection.entry.ask();
     }
 
-    fn begin(self: &Rc<Self>) -> Active {
+    /// A request begins, which is in flight until what this returns is dropped.
+    pub(super) fn begin(self: &Rc<Self>) -> Active {
         self.active.set(self.active.get() + 1);
         self.count.set(self.count.get().saturating_add(1));
         if self.most.is_some_and(|most| self.count.get() >= most) {
@@ -333,7 +333,8 @@ impl Http {
 }
 
 /// A request in flight on its connection.
-struct Active(Rc<Http>);
+#[derive(Debug)]
+pub(super) struct Active(Rc<Http>);
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -341,9 +342,10 @@ impl Drop for Active {
         http.active.set(http.active.get() - 1);
         if http.active.get() == 0 {
             http.rested.set(Instant::now());
-        }
-        if let Some(raw) = &http.raw {
-            raw.end();
+            // The next head may have come before all of this request was let go.
+            if let Some(raw) = &http.raw {
+                raw.end();
+            }
         }
     }
 }

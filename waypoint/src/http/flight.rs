@@ -13,6 +13,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::BodyError;
+use super::connection::Active;
 use super::reply::Reply;
 use super::view::View;
 use crate::grpc::text::Unreadable;
@@ -45,6 +46,8 @@ pub(super) struct Flight {
     sent: Cell<u64>,
     limits: Cell<Limits>,
     clock: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// Its connection doesn't rest meanwhile.
+    _active: Active,
 }
 
 /// How long a request may take. None: no limit.
@@ -83,6 +86,7 @@ impl Flight {
         exchange: Exchange,
         view: Rc<View>,
         local: Rc<Local>,
+        active: Active,
         complete: bool,
     ) -> Rc<Self> {
         let began = Instant::from_std(exchange.marks.start);
@@ -101,6 +105,7 @@ impl Flight {
             sent: Cell::new(0),
             limits: Cell::new(Limits::default()),
             clock: RefCell::new(None),
+            _active: active,
         })
     }
 

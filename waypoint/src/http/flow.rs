@@ -64,6 +64,7 @@ pub(super) enum Target {
 
 /// Answers a request.
 pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let active = http.begin();
     let view = http.view();
     let (parts, body) = request.into_parts();
     let down = &http.connection.down;
@@ -71,7 +72,7 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
     let exchange = Exchange::new(down.clone(), marks, parts.method.clone(), parts.version);
     let complete = hyper::body::Body::is_end_stream(&body);
     let local = http.connection.local.clone();
-    let flight = Flight::new(exchange, view.clone(), local, complete);
+    let flight = Flight::new(exchange, view.clone(), local, active, complete);
     let landing = Landing::new(&flight);
     let limits = &view.chain.limits;
     flight.limit(|limit| {

@@ -258,6 +258,8 @@ pub(super) fn request(flow: &mut Flow<'_>, body: RequestBody, last: bool) -> Req
         true => std::mem::take(&mut flow.asked.headers),
         false => flow.asked.headers.clone(),
     };
+    let mut headers = headers;
+    bound(&mut headers, &body);
     let mut request = Request::new(body);
     *request.method_mut() = flow.asked.method.clone();
     // What a cluster goes by that speaks as its clients do.
@@ -279,6 +281,24 @@ pub(super) fn request(flow: &mut Flow<'_>, body: RequestBody, last: bool) -> Req
         };
     }
     request
+}
+
+/// Where the body ends is its own to say: a length that a route, a filter or an authorisation service
+/// has set would have the upstream take its rest for another request. One that isn't known yet is
+/// held to what its header says, by who writes it.
+fn bound(headers: &mut HeaderMap, body: &RequestBody) {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), more) = (said.next(), said.next().is_some()) else {
+        return;
+    };
+    let length = http_body::Body::size_hint(body).exact();
+    let said = first
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok());
+    if let Some(length) = length.filter(|_| more || said != length) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// A header that counts attempts.

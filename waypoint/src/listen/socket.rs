@@ -11,7 +11,7 @@ use super::io::{Replay, Wire};
 use super::{Arrived, proxy_protocol, take};
 use crate::connection::Downstream;
 use crate::model::listener::{Listener, SocketListener};
-use crate::worker::{Entry, Local, next_id};
+use crate::worker::{Entry, Local, Place, next_id};
 
 /// How long a client may take to say who it stands for.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +23,7 @@ pub(super) async fn serve(
     mut tcp: TcpStream,
     mut remote: SocketAddr,
     mut to: SocketAddr,
+    place: Place,
 ) {
     if socket.proxy_protocol {
         let header = proxy_protocol::read(&mut tcp);
@@ -49,7 +50,7 @@ pub(super) async fn serve(
         carrier: Replay::new(Wire::Socket(tcp)),
         down,
         listener: listener.name.clone(),
-        entry: Entry::new(&local, &listener.name),
+        entry: Entry::new(&local, &listener.name, place),
     };
     take(local, arrived, &socket.dispatch, &listener.access_logs).await;
 }

@@ -80,7 +80,7 @@ pub(super) async fn serve(
         remote,
         here,
     });
-    let entry = Entry::new(&local, name);
+    let entry = Entry::new(&local, name, place);
     loop {
         let next = async {
             let mut next = std::pin::pin!(connection.next());
@@ -94,7 +94,7 @@ pub(super) async fn serve(
         };
         match next.await {
             Ok(Some(request)) => {
-                let stream = tunnel.clone().stream(request, place.beside());
+                let stream = tunnel.clone().stream(request, entry.place().beside());
                 tokio::task::spawn_local(stream);
             }
             Ok(None) => return,
@@ -108,7 +108,7 @@ pub(super) async fn serve(
 
 impl Tunnel {
     /// Serves one stream to its end.
-    async fn stream(self: Rc<Self>, request: hbone::Request, _place: Place) {
+    async fn stream(self: Rc<Self>, request: hbone::Request, place: Place) {
         let snapshot = self.local.current.snapshot();
         let Some(listener) = snapshot.listeners.get(&self.to) else {
             return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
@@ -136,7 +136,7 @@ impl Tunnel {
             carrier: Replay::new(wire),
             down,
             listener: self.to.clone(),
-            entry: Entry::new(&self.local, &self.to),
+            entry: Entry::new(&self.local, &self.to, place),
         };
         take(self.local.clone(), arrived, dispatch, &listener.access_logs).await;
         self.ended(written);

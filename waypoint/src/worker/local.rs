@@ -16,6 +16,7 @@ use crate::source::secret::Secrets;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::{self, Identified, Upstreams};
 use crate::wasm;
+use crate::worker::handle::Place;
 
 /// What every worker is built from.
 #[derive(Clone)]
@@ -114,6 +115,8 @@ pub struct Entry {
     local: Rc<Local>,
     ending: Rc<Ending>,
     at: usize,
+    /// Held as long: requests and pipes may outlive whoever accepted the connection.
+    place: Place,
 }
 
 impl Open {
@@ -149,7 +152,7 @@ impl Ending {
 impl Entry {
     /// Notes a connection of a listener.
     #[must_use]
-    pub fn new(local: &Rc<Local>, listener: &Arc<str>) -> Self {
+    pub fn new(local: &Rc<Local>, listener: &Arc<str>, place: Place) -> Self {
         let open = &local.open;
         let ending = Rc::new(Ending {
             asked: Cell::new(open.draining.get()),
@@ -170,7 +173,14 @@ impl Entry {
             local: local.clone(),
             ending,
             at,
+            place,
         }
+    }
+
+    /// The connection's place, beside which streams of a tunnel have theirs.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Whether the connection is asked to end; if not, its task is woken when it is.
