@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::request::Asked;
 use crate::connection::{Downstream, PeerCertificate};
+use crate::head::joined;
 use crate::model::http::{ClientCert, ClientCertDetails, Forwarded, HttpChain};
 use crate::model::route::RouteTable;
 
@@ -20,10 +21,12 @@ const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-a
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers of Envoy's own that a client outside of the mesh may not set.
-const INTERNAL_ONLY: [HeaderName; 13] = [
+const INTERNAL_ONLY: [HeaderName; 15] = [
     HeaderName::from_static("x-envoy-retry-on"),
     HeaderName::from_static("x-envoy-retry-grpc-on"),
     HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
@@ -164,9 +167,10 @@ fn append_for(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {
         true => down.remote.to_string(),
         false => down.remote.ip().to_string(),
     };
-    let value = match headers.get(FOR) {
+    // All lines: a proxy in front may have added its own to those that its client made up.
+    let value = match joined(headers, &FOR) {
         None => own,
-        Some(before) => format!("{},{own}", String::from_utf8_lossy(before.as_bytes())),
+        Some(before) => format!("{before},{own}"),
     };
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(FOR, value);
@@ -218,12 +222,12 @@ fn client_cert(headers: &mut HeaderMap, rules: &Forwarded, down: &Downstream) {
             };
             let own = element(peer, down, rules.client_cert_details);
             let before = match rules.client_cert {
-                ClientCert::AppendForward => headers.get(CLIENT_CERT),
+                ClientCert::AppendForward => joined(headers, &CLIENT_CERT),
                 _ => None,
             };
             let value = match before {
                 None => own,
-                Some(before) => format!("{},{own}", String::from_utf8_lossy(before.as_bytes())),
+                Some(before) => format!("{before},{own}"),
             };
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(CLIENT_CERT, value);

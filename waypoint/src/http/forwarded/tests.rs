@@ -68,6 +68,54 @@ fn an_edge_behind_trusted_proxies_believes_the_last_of_them() {
 }
 
 #[test]
+fn every_line_of_a_header_counts() {
+    let rules = Forwarded {
+        use_remote_address: true,
+        trusted_hops: 1,
+        client_cert: ClientCert::AppendForward,
+        ..Forwarded::default()
+    };
+    let mut edge = down("9.9.9.9:1");
+    edge.peer = Some(Arc::new(PeerCertificate {
+        hash: "ab12".into(),
+        ..PeerCertificate::default()
+    }));
+    // The client makes up a line, and the proxy that it came by adds one of its own.
+    let sent = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-client-cert", "Hash=66"),
+        ("x-forwarded-client-cert", "Hash=11"),
+    ];
+    let (headers, client, _) = told(&sent, rules, &edge);
+    assert_eq!(client.ip().to_string(), "1.1.1.1");
+    for (name, value) in [
+        ("x-forwarded-for", "6.6.6.6,1.1.1.1,9.9.9.9"),
+        ("x-forwarded-client-cert", "Hash=66,Hash=11,Hash=ab12"),
+    ] {
+        let lines: Vec<_> = headers.get_all(name).iter().collect();
+        assert_eq!(lines, [value]);
+    }
+}
+
+#[test]
+fn nobody_outside_has_requests_retried() {
+    let sent = [
+        "x-envoy-retry-on",
+        "x-envoy-retriable-status-codes",
+        "x-envoy-retriable-header-names",
+    ];
+    let (headers, ..) = told(
+        &sent.map(|name| (name, "200")),
+        Forwarded::default(),
+        &down("9.9.9.9:1"),
+    );
+    for name in sent {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+}
+
+#[test]
 fn a_waypoint_believes_the_header_and_leaves_it_alone() {
     let sent = [
         ("x-forwarded-for", "1.1.1.1, [2001:db8::1]:99"),
