@@ -14,6 +14,7 @@ mod hosts;
 mod intake;
 mod logging;
 mod profile;
+mod redact;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,6 @@
 //! The configuration as it was sent: Envoy's `/config_dump`, which `istioctl proxy-config` reads.
-//! Resources are turned into JSON only here and only when somebody asks. Keys are never shown.
+//! Resources are turned into JSON only here and only when somebody asks. Keys and
+//! passwords are never shown.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +10,9 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::redact::redact;
 use super::{Admin, Taken};
-use crate::source::json::Descriptors;
+use crate::source::json::{Descriptors, JsonError};
 use crate::source::kind::Kind;
 use crate::source::secret::Material;
 use crate::source::store::Raw;
@@ -114,8 +116,7 @@ fn section(descriptors: &Descriptors, taken: &dyn Taken, kind: Kind, layout: Lay
 
 fn with(descriptors: &Descriptors, kind: Kind, layout: Layout, name: &str, raw: &Raw) -> Value {
     // An extension of an unknown type inside is no reason to show nothing.
-    let told = descriptors.json(kind.type_url(), &raw.bytes);
-    let resource = told.unwrap_or_else(
+    let resource = told(descriptors, kind, raw).unwrap_or_else(
         |error| json!({"@type": kind.type_url(), "name": name, "unreadable": error.to_string()}),
     );
     let mut state = Map::new();
@@ -133,13 +134,19 @@ fn with(descriptors: &Descriptors, kind: Kind, layout: Layout, name: &str, raw: 
     }
 }
 
+/// A resource as it may be shown.
+fn told(descriptors: &Descriptors, kind: Kind, raw: &Raw) -> Result<Value, JsonError> {
+    let mut told = descriptors.json(kind.type_url(), &raw.bytes)?;
+    redact(descriptors, &mut told);
+    Ok(told)
+}
+
 /// The routes that stand in listeners, which is where istiod puts a waypoint's: Envoy calls them
 /// static.
 fn inline_routes(descriptors: &Descriptors, taken: &dyn Taken) -> Vec<Value> {
     let mut found = Vec::new();
     for (_, raw) in taken.resources(Kind::Listener) {
-        let told = descriptors.json(Kind::Listener.type_url(), &raw.bytes);
-        if let Ok(listener) = told {
+        if let Ok(listener) = told(descriptors, Kind::Listener, &raw) {
             let when = ago(raw.taken.elapsed());
             find_routes(listener, &mut |mut routes| {
                 routes["@type"] = Kind::Routes.type_url().into();

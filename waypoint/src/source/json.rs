@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use envoy_types::pb::google::protobuf::Any;
 use parking_lot::Mutex;
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
+};
 use serde_json::Value;
 
 /// How a message's type is named in `@type`.
@@ -114,6 +116,12 @@ impl Descriptors {
             object.insert(TYPE.to_owned(), format!("{PREFIX}{name}").into());
         }
         Ok(json)
+    }
+
+    /// What is known of a type, by its URL or its name.
+    #[must_use]
+    pub fn message_type(&self, type_url: &str) -> Option<MessageDescriptor> {
+        self.0.get_message_by_name(type_name(type_url))
     }
 
     fn read(&self, name: &str, json: Value) -> Result<DynamicMessage, JsonError> {
