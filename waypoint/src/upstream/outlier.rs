@@ -151,6 +151,15 @@ impl Record {
         true
     }
 
+    /// Takes the endpoint back whatever it did; whether it was left out.
+    pub(super) fn pardon(&self) -> bool {
+        self.backoff.store(0, Relaxed);
+        for count in [&self.errors, &self.gateway_errors, &self.local_failures] {
+            count.store(0, Relaxed);
+        }
+        self.ejected.swap(false, Relaxed)
+    }
+
     /// Takes the endpoint back once its time is over; whether it was.
     fn uneject(&self, outlier: &Outlier, now: Duration) -> bool {
         let backoff = self.backoff.load(Relaxed);

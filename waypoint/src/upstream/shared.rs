@@ -269,6 +269,20 @@ impl ClusterState {
         }
     }
 
+    /// Takes all endpoints back: nobody judges them any more, and nobody else would end what the last
+    /// judgement was.
+    pub(super) fn pardon(&self) {
+        // Nobody was ever left out of most clusters.
+        if self.standing() == 0 {
+            return;
+        }
+        let hosts = self.hosts.lock();
+        let returned = hosts.values().filter(|host| host.record.pardon()).count();
+        if returned > 0 {
+            self.standing.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Ends the interval of outlier detection if it is over. Any worker may find that it is.
     pub(super) fn sweep(&self, outlier: &Outlier, now: Duration) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -298,8 +298,9 @@ impl<B: RequestBody> Inner<B> {
         let clusters: Vec<_> = self.clusters.borrow().values().cloned().collect();
         for local in clusters {
             local.sweep(now);
-            if let Some(outlier) = &local.entry.cluster.outlier {
-                local.state.sweep(outlier, process);
+            match &local.entry.cluster.outlier {
+                Some(outlier) => local.state.sweep(outlier, process),
+                None => local.state.pardon(),
             }
         }
         let snapshot = self.current.glance();

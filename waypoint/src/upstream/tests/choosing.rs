@@ -1,5 +1,7 @@
 //! Which endpoint a request goes to, over real sockets: sessions, subsets, those tried, those ejected.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +10,11 @@ use http::{Request, Response, Version};
 use http_body_util::Full;
 use mesh::policy::Permit;
 
-use crate::model::cluster::Outlier;
+use crate::model::cluster::{Cluster, Outlier};
+use crate::model::snapshot::Current;
 use crate::model::text::Fraction;
 use crate::upstream::test_rig::*;
-use crate::upstream::{Choice, Session};
+use crate::upstream::{Choice, Session, Shared, Upstreams};
 
 #[test]
 fn an_endpoint_that_keeps_failing_is_left_out() {
@@ -33,6 +36,49 @@ fn an_endpoint_that_keeps_failing_is_left_out() {
         }
         let bad = answers.iter().filter(|answer| *answer == "bad").count();
         assert_eq!(bad, 3, "three errors in a row, and then none");
+    });
+}
+
+#[test]
+fn nobody_is_left_out_once_outlier_detection_is_over() {
+    story(async {
+        let failing = Rc::new(Cell::new(true));
+        let fails = failing.clone();
+        let server = server(Version::HTTP_11, move |_: Request<_>| {
+            let mut response = Response::new(Full::<Bytes>::from("said"));
+            if fails.get() {
+                *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            async { response }
+        })
+        .await;
+        let strict = || {
+            let mut cluster = cluster();
+            cluster.locality.panic_threshold = 0.0;
+            cluster
+        };
+        let judged = Cluster {
+            outlier: Some(outlier()),
+            ..strict()
+        };
+        let current = Current::default();
+        let (judged, free) = (
+            entry(judged, &[server.address]),
+            entry(strict(), &[server.address]),
+        );
+        publish(&current, &judged);
+        let upstreams = Upstreams::new(Shared::default(), current.clone(), None, Arc::new(NoTls));
+        while ask(&upstreams, &judged).await.is_ok() {}
+        failing.set(false);
+        publish(&current, &free);
+        let served = loop {
+            // Until the worker has looked after its clusters.
+            match ask(&upstreams, &free).await {
+                Ok(sent) => break sent,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(text(served).await, "said");
     });
 }
 
