@@ -11,6 +11,9 @@ use ipnet::IpNet;
 
 use super::error::{At as _, Refused, need};
 
+/// The longest duration that protobuf knows, in seconds: far from where sums of times overflow.
+const LONGEST: u64 = 315_576_000_000;
+
 /// Whether a wrapped truth value is there and true.
 #[must_use]
 pub fn on(value: Option<google::BoolValue>) -> bool {
@@ -29,16 +32,19 @@ pub fn number(value: Option<google::UInt32Value>) -> Option<u32> {
     value.map(|value| value.value)
 }
 
-/// A duration, which must not be negative.
+/// A duration, which must not be negative, nor longer than protobuf has it.
 ///
 /// # Errors
-/// It is negative, or no duration at all.
+/// It is negative, too long, or no duration at all.
 pub fn duration(value: google::Duration) -> Result<Duration, Refused> {
     let google::Duration { seconds, nanos } = value;
     match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
+        (Ok(seconds), Ok(nanos)) if seconds <= LONGEST && nanos < 1_000_000_000 => {
+            Ok(Duration::new(seconds, nanos))
+        }
         _ => Err(Refused::new(format!(
-            "a duration of {seconds} s and {nanos} ns is none: both parts must be positive"
+            "a duration of {seconds} s and {nanos} ns is none: both parts must be positive, and it \
+             can't be longer than 10,000 years"
         ))),
     }
 }
@@ -211,4 +217,24 @@ pub fn status(number: u32, first: u16, last: u16) -> Result<StatusCode, Refused>
         .filter(|status| (first..=last).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
         .ok_or_else(|| Refused::new(format!("{number} isn't between {first} and {last}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_one_that_clocks_can_be_moved_by() {
+        let read = |seconds, nanos| duration(google::Duration { seconds, nanos });
+        let longest = read(315_576_000_000, 999_999_999).unwrap();
+        assert!(
+            std::time::Instant::now()
+                .checked_add(longest * 1000)
+                .is_some()
+        );
+        for (seconds, nanos) in [(i64::MAX, 0), (315_576_000_001, 0), (-1, 0), (1, -1)] {
+            let refused = read(seconds, nanos).unwrap_err().to_string();
+            assert!(refused.contains("is none"), "{refused}");
+        }
+    }
 }
