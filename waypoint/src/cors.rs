@@ -24,25 +24,23 @@ pub enum Answer {
 
 /// What is done with a request on a route with CORS.
 pub fn decide(cors: &Cors, head: &Head<'_>, rng: &mut impl Rng) -> Answer {
-    let Some(origin) = head
-        .headers
-        .get(header::ORIGIN)
-        .filter(|origin| !origin.is_empty())
-    else {
-        return Answer::Pass;
+    // Several origins are one list, as in Envoy, and no origin that a policy names.
+    let text = head.header(&header::ORIGIN).unwrap_or_default();
+    let origin = match HeaderValue::from_bytes(text.as_bytes()) {
+        Ok(origin) if !origin.is_empty() => origin,
+        _ => return Answer::Pass,
     };
     if !cors.enabled.holds(rng) {
         return Answer::Pass;
     }
-    let text = String::from_utf8_lossy(origin.as_bytes());
     // A test that the text "*" passes is for every origin.
     let mut origins = cors.origins.iter();
     let allowed = origins.any(|test| test.matches("*") || test.matches(&text));
     match (head.is_preflight(), allowed) {
-        (true, true) => Answer::Preflight(preflight(cors, head, Some(origin))),
+        (true, true) => Answer::Preflight(preflight(cors, head, Some(&origin))),
         (true, false) if !cors.forward_unmatched => Answer::Preflight(preflight(cors, head, None)),
         (_, false) => Answer::Pass,
-        (false, true) => Answer::Decorate(origin.clone()),
+        (false, true) => Answer::Decorate(origin),
     }
 }
 

@@ -16,6 +16,27 @@ pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// escape itself.
 const ESCAPED: AsciiSet = CONTROLS.add(b'%').add(b'~');
 
+/// The names of statuses by their numbers, as Envoy writes them.
+const NAMES: [(&str, &str); 17] = [
+    ("OK", "OK"),
+    ("Canceled", "CANCELLED"),
+    ("Unknown", "UNKNOWN"),
+    ("InvalidArgument", "INVALID_ARGUMENT"),
+    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+    ("NotFound", "NOT_FOUND"),
+    ("AlreadyExists", "ALREADY_EXISTS"),
+    ("PermissionDenied", "PERMISSION_DENIED"),
+    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+    ("FailedPrecondition", "FAILED_PRECONDITION"),
+    ("Aborted", "ABORTED"),
+    ("OutOfRange", "OUT_OF_RANGE"),
+    ("Unimplemented", "UNIMPLEMENTED"),
+    ("Internal", "INTERNAL"),
+    ("Unavailable", "UNAVAILABLE"),
+    ("DataLoss", "DATA_LOSS"),
+    ("Unauthenticated", "UNAUTHENTICATED"),
+];
+
 /// gRPC's status for an HTTP status, as gRPC's own mapping has it.
 #[must_use]
 pub fn status_of(status: StatusCode) -> u32 {
@@ -27,6 +48,12 @@ pub fn status_of(status: StatusCode) -> u32 {
         429 | 502..=504 => 14,
         _ => 2,
     }
+}
+
+/// The names of a status, `DeadlineExceeded` and `DEADLINE_EXCEEDED`, where it is a known one.
+#[must_use]
+pub fn names(status: u32) -> Option<(&'static str, &'static str)> {
+    NAMES.get(usize::try_from(status).ok()?).copied()
 }
 
 /// A call's status, where headers or trailers tell it.

@@ -141,12 +141,12 @@ fn canonical(path: &str) -> Option<Cow<'_, str>> {
     let mut segments: Vec<&str> = Vec::new();
     let mut rest = spelt[1..].split('/').peekable();
     while let Some(segment) = rest.next() {
-        match segment {
+        match without_parameters(segment) {
             "." => {}
             ".." => {
                 segments.pop();
             }
-            segment => {
+            _ => {
                 segments.push(segment);
                 continue;
             }
@@ -164,6 +164,16 @@ fn canonical(path: &str) -> Option<Cow<'_, str>> {
         true => Cow::Borrowed(path),
         false => Cow::Owned(new),
     })
+}
+
+/// A dot segment without its parameters: servers that know parameters (`/a/..;x/b`) take it for one. Envoy
+/// does so where the dots are spelt as dots, ours also where they were escaped, for the upstream can't
+/// tell any more. Any other segment is returned as it is.
+fn without_parameters(segment: &str) -> &str {
+    match segment.split_once(';') {
+        Some((dots @ ("." | ".."), _)) => dots,
+        _ => segment,
+    }
 }
 
 /// Every character in its one spelling.

@@ -25,7 +25,7 @@ mod tests;
 mod upstreams;
 
 pub use answer::{Connected, Place, Received, Sent};
-pub use choice::{Choice, Session};
+pub use choice::{Choice, Connection, Reached, Session};
 pub use connect::{Identified, Io, TlsConfigs};
 pub use failure::{Failure, FailureKind, Refused, Reset};
 pub use pool::RequestBody;

@@ -8,8 +8,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::observe::Observation;
+
+/// Fields of a log line that name the proxy or a connection, or say in words what others say.
+const APART: [&str; 5] = ["theme", "case", "peer", "termination", "upstream"];
 
 /// One field in which the two differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,21 +143,11 @@ fn fields(one: &Observation) -> BTreeMap<String, String> {
             put(&format!("seen trailer {name}"), value.clone());
         }
     }
-    let logged = [
-        "code",
-        "flags",
-        "details",
-        "cluster",
-        "route",
-        "protocol",
-        "method",
-        "path",
-        "authority",
-        "received",
-        "sent",
-    ];
-    for name in logged {
-        if let Some(value) = one.logged(name) {
+    let line = one.log.as_ref().and_then(Value::as_object);
+    for name in line.into_iter().flat_map(Map::keys) {
+        if !APART.contains(&name.as_str())
+            && let Some(value) = one.logged(name)
+        {
             put(&format!("log {name}"), value);
         }
     }

@@ -59,6 +59,9 @@ pub struct Theme {
     /// Clusters by their short name.
     #[serde(default)]
     clusters: BTreeMap<String, ClusterSpec>,
+    /// Further fields of its log lines, which are compared as all others are.
+    #[serde(default)]
+    log: Map<String, Value>,
     /// The cases build upon each other, and upon the time between them.
     #[serde(default)]
     pub in_order: bool,
@@ -291,7 +294,7 @@ impl Theme {
             "route_config": routes,
             "http_filters": filters,
             "upgrade_configs": [{"upgrade_type": "websocket"}],
-            "access_log": [access_log(&self.name)],
+            "access_log": [self.access_log()],
         });
         merge(&mut manager, &self.hcm);
         json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
@@ -347,13 +350,48 @@ impl Theme {
                 {
                     *text = self.cluster_name(short);
                 } else if text == "$log" {
-                    *value = access_log(&self.name);
+                    *value = self.access_log();
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|v| self.name_clusters(v)),
             Value::Object(fields) => fields.values_mut().for_each(|v| self.name_clusters(v)),
             _ => {}
         }
+    }
+
+    /// The same line in JSON from both; the operators are those of Istio's default format.
+    fn access_log(&self) -> Value {
+        let fields = [
+            ("theme", self.name.clone()),
+            ("case", format!("%REQ({CASE})%")),
+            ("peer", "%DOWNSTREAM_REMOTE_ADDRESS%".to_owned()),
+            ("code", "%RESPONSE_CODE%".to_owned()),
+            ("flags", "%RESPONSE_FLAGS%".to_owned()),
+            ("details", "%RESPONSE_CODE_DETAILS%".to_owned()),
+            ("termination", "%CONNECTION_TERMINATION_DETAILS%".to_owned()),
+            ("cluster", "%UPSTREAM_CLUSTER_RAW%".to_owned()),
+            ("route", "%ROUTE_NAME%".to_owned()),
+            ("protocol", "%PROTOCOL%".to_owned()),
+            ("method", "%REQ(:METHOD)%".to_owned()),
+            ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%".to_owned()),
+            ("authority", "%REQ(:AUTHORITY)%".to_owned()),
+            ("received", "%BYTES_RECEIVED%".to_owned()),
+            ("sent", "%BYTES_SENT%".to_owned()),
+            ("upstream", "%UPSTREAM_HOST%".to_owned()),
+        ];
+        let mut format: Map<String, Value> = fields
+            .into_iter()
+            .map(|(name, operator)| (name.to_owned(), operator.into()))
+            .collect();
+        format.extend(self.log.clone());
+        json!({
+            "name": "envoy.access_loggers.file",
+            "typed_config": {
+                "@type": FILE_LOG,
+                "path": "/dev/stdout",
+                "log_format": {"json_format": format},
+            },
+        })
     }
 }
 
@@ -399,38 +437,4 @@ fn merge(into: &mut Value, fields: &Map<String, Value>) {
             _ => into[name] = value.clone(),
         }
     }
-}
-
-/// The same line in JSON from both; the operators are those of Istio's default format.
-fn access_log(theme: &str) -> Value {
-    let fields = [
-        ("theme", theme.to_owned()),
-        ("case", format!("%REQ({CASE})%")),
-        ("peer", "%DOWNSTREAM_REMOTE_ADDRESS%".to_owned()),
-        ("code", "%RESPONSE_CODE%".to_owned()),
-        ("flags", "%RESPONSE_FLAGS%".to_owned()),
-        ("details", "%RESPONSE_CODE_DETAILS%".to_owned()),
-        ("termination", "%CONNECTION_TERMINATION_DETAILS%".to_owned()),
-        ("cluster", "%UPSTREAM_CLUSTER_RAW%".to_owned()),
-        ("route", "%ROUTE_NAME%".to_owned()),
-        ("protocol", "%PROTOCOL%".to_owned()),
-        ("method", "%REQ(:METHOD)%".to_owned()),
-        ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%".to_owned()),
-        ("authority", "%REQ(:AUTHORITY)%".to_owned()),
-        ("received", "%BYTES_RECEIVED%".to_owned()),
-        ("sent", "%BYTES_SENT%".to_owned()),
-        ("upstream", "%UPSTREAM_HOST%".to_owned()),
-    ];
-    let format: Map<String, Value> = fields
-        .into_iter()
-        .map(|(name, operator)| (name.to_owned(), operator.into()))
-        .collect();
-    json!({
-        "name": "envoy.access_loggers.file",
-        "typed_config": {
-            "@type": FILE_LOG,
-            "path": "/dev/stdout",
-            "log_format": {"json_format": format},
-        },
-    })
 }

@@ -1,13 +1,14 @@
 //! The attempts to have a request answered: each within its own time and that of the request, and
 //! again after a pause where the route wants that and the cluster has room for it.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::answer::Answered;
@@ -22,7 +23,12 @@ use crate::model::endpoint::Endpoint;
 use crate::route::retry::{self, Decision, Outcome};
 use crate::route::timeout;
 use crate::telemetry::Flags;
-use crate::upstream::{Choice, Failure, FailureKind, Refused, Reset, RetryPlace, Sent};
+use crate::upstream::{Choice, Failure, FailureKind, Reached, Refused, Reset, RetryPlace, Sent};
+
+/// Tells a client that a limit of the cluster was reached.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// Tells a client that the control plane has requests dropped.
+const DROPPED: HeaderName = HeaderName::from_static("x-envoy-drop-overload");
 
 /// A request with what its attempts need.
 pub(super) struct Attempts {
@@ -115,6 +121,7 @@ impl Attempts {
         let limit = self.limit(flow);
         let authority = flow.asked.authority.to_str().ok();
         let rules = plan.rules.as_deref();
+        let reached = RefCell::default();
         let choice = Choice {
             hash: plan.hash,
             tried,
@@ -127,6 +134,7 @@ impl Attempts {
             destination: plan.destination,
             rewrite_host: plan.rewrite_host,
             timeout: limit,
+            reached: Some(&reached),
             ..Choice::new(&flow.http.connection.down)
         };
         let local = &flow.http.connection.local;
@@ -142,13 +150,18 @@ impl Attempts {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending => flight.poll_expired(cx).map(Err),
         });
-        match done.await {
+        let done = done.await;
+        if !matches!(done, Ok(Ok(_))) {
+            note_reached(flow, &reached.borrow());
+        }
+        match done {
             Ok(Ok(sent)) => Ok(Ended::Answered(Box::new(sent))),
             Ok(Err(Refused { failure, .. })) => {
                 if let Some(unreadable) = flow.flight.unreadable() {
                     return Err(expire(unreadable, self.complete));
                 }
-                note_failure(flow, &failure);
+                let transport = failure.transport_failure().map(Box::from);
+                flow.flight.exchange.borrow_mut().upstream.failure = transport;
                 match failure.kind {
                     FailureKind::Timeout if self.time_left(flow) != Some(Duration::ZERO) => {
                         Ok(Ended::OutOfTime)
@@ -302,16 +315,26 @@ fn metadata(route: &crate::model::route::Route) -> &[(Box<str>, Box<str>)] {
     }
 }
 
-fn note_failure(flow: &Flow<'_>, failure: &Failure) {
-    let upstream = &mut flow.flight.exchange.borrow_mut().upstream;
-    upstream.endpoint.clone_from(&failure.endpoint);
-    upstream.failure = failure.transport_failure().map(Box::from);
+/// Logs name who an attempt without an answer went to, and by which connection.
+fn note_reached(flow: &Flow<'_>, reached: &Reached) {
+    let exchange = &mut *flow.flight.exchange.borrow_mut();
+    let (upstream, connection) = (&mut exchange.upstream, reached.connection);
+    upstream.endpoint.clone_from(&reached.endpoint);
+    upstream.remote = connection.and_then(|connection| connection.peer);
+    upstream.local = connection.and_then(|connection| connection.local);
+    exchange.upstream_protocol = connection.map(|connection| connection.version);
 }
 
 /// What is answered where no attempt brought an answer.
 pub(super) fn failed(failure: &Failure) -> Reply {
     let flag = Flags::by_name(failure.flag()).unwrap_or(Flags::NONE);
-    Reply::new(failure.status(), failure.body(), failure.details()).flag(flag)
+    let reply = Reply::new(failure.status(), failure.body(), failure.details()).flag(flag);
+    let yes = HeaderValue::from_static("true");
+    match failure.kind {
+        FailureKind::Overflow => reply.header(OVERLOADED, yes),
+        FailureKind::Dropped => reply.header(DROPPED, yes),
+        _ => reply,
+    }
 }
 
 fn out_of_time(details: &'static str) -> Reply {

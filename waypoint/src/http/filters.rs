@@ -19,7 +19,7 @@ use crate::model::jwt::JwtAuthn;
 use crate::model::policy::Rbac;
 use crate::model::rare::Silent;
 use crate::model::rate_limit::{HostLimits, RateLimit};
-use crate::model::route::{FilterOverrides, RouteAction};
+use crate::model::route::{FilterOverrides, Route, RouteAction};
 use crate::policy::{self, Subject};
 use crate::rate_limit::describe::{self, About};
 use crate::route::headers::{set_in_answer, set_in_request};
@@ -320,6 +320,11 @@ async fn faults(flow: &mut Flow<'_>, fault: &Fault) -> Result<(), Reply> {
 }
 
 fn origins(flow: &mut Flow<'_>) -> Result<(), Reply> {
+    // As in Envoy, redirects and direct answers say nothing of origins.
+    let forwards = |(_, route): (_, &Arc<Route>)| matches!(route.action, RouteAction::Forward(_));
+    if !flow.route().is_some_and(forwards) {
+        return Ok(());
+    }
     let Some(cors) = overridden(flow, |filters| filters.cors.as_ref()) else {
         return Ok(());
     };

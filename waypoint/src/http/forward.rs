@@ -172,6 +172,8 @@ fn change_head(
         route,
         weighted: weighted.and_then(|at| answer::weighted(route, at)),
     };
+    // What is written of the first attempt holds for all of them.
+    flow.flight.exchange.borrow_mut().upstream.attempts = 1;
     let exchange = flow.flight.exchange.borrow();
     layers.request(&mut flow.asked.headers, &*exchange);
 }

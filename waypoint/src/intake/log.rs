@@ -15,7 +15,6 @@ use super::error::{At as _, Refused, each, each_keyed, need};
 use super::expression::{self, Problem};
 use super::served::Notes;
 use super::{format, text, typed};
-use crate::model::format::Format;
 use crate::model::log::{AccessLog, Compare, JsonFormat, LogFilter, LogFormat, LogTarget};
 
 /// Envoy's format where none is given.
@@ -135,7 +134,7 @@ fn object(object: google::Struct, notes: &mut Notes) -> Result<JsonFormat, Refus
 fn value(value: google::Value, notes: &mut Notes) -> Result<JsonFormat, Refused> {
     use google::value::Kind;
 
-    let literal = |text: String| JsonFormat::Value(Format::literal(&text));
+    let literal = |text: String| JsonFormat::Literal(text.into());
     Ok(match need(value.kind, "value")? {
         Kind::StringValue(text) => JsonFormat::Value(format::parse(&text, notes)?),
         Kind::StructValue(object) => self::object(object, notes)?,

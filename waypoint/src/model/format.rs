@@ -55,8 +55,11 @@ pub enum Operator {
     ResponseCode,
     ResponseCodeDetails,
     ResponseFlags,
+    ResponseFlagsLong,
     ConnectionTerminationDetails,
     UpstreamTransportFailureReason,
+    /// The same in its own words: logs write it without spaces.
+    UpstreamFailure,
     DownstreamTransportFailureReason,
     BytesReceived,
     BytesSent,
@@ -70,7 +73,9 @@ pub enum Operator {
     ResponseTxDuration,
     RequestTxDuration,
     UpstreamHost,
-    UpstreamHostName,
+    UpstreamHostName {
+        port: bool,
+    },
     UpstreamCluster,
     UpstreamClusterRaw,
     UpstreamLocalAddress {
@@ -107,7 +112,7 @@ pub enum Operator {
     TraceId,
     SpanId,
     GrpcStatus {
-        number: bool,
+        form: GrpcForm,
     },
     /// `%FILTER_STATE(key:PLAIN|TYPED|FIELD:field)%`
     FilterState {
@@ -130,11 +135,39 @@ pub enum Operator {
     Environment(Box<str>),
     /// `%CEL(expression)%`
     Expression(Arc<Expression>),
-    /// `%PATH(WQ|NQ|ORIG…)%`
+    /// `%PATH(WQ|NQ:…)%`
     Path {
         query: bool,
-        original: bool,
+        which: WhichPath,
     },
+    /// `%QUERY_PARAM(name)%`: the first of that name, decoded.
+    QueryParameter(Box<str>),
+    /// `%EMIT_TIME%`, when the value is asked for.
+    EmitTime {
+        format: Option<Box<str>>,
+    },
+}
+
+/// How the status of a gRPC call is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcForm {
+    /// `DeadlineExceeded`
+    Camel,
+    /// `DEADLINE_EXCEEDED`
+    Snake,
+    /// `4`
+    Number,
+}
+
+/// A request's path before or after it was rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichPath {
+    /// As the upstream gets it.
+    Now,
+    /// As it was before, where it was rewritten.
+    Original,
+    /// The original where there is one, or else as it is.
+    OriginalOrNow,
 }
 
 impl Format {

@@ -48,6 +48,8 @@ pub enum JsonFormat {
     List(Vec<JsonFormat>),
     /// One value: a lone operator keeps its type (number, null), anything else is text.
     Value(Format),
+    /// A number, a truth value or null, as JSON writes it.
+    Literal(Box<str>),
 }
 
 /// Which requests are written.

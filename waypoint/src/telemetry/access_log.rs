@@ -156,6 +156,7 @@ fn json(format: &JsonFormat, of: &impl Logged, out: &mut String) {
             out.push(']');
         }
         JsonFormat::Value(format) => value(format, of, out),
+        JsonFormat::Literal(text) => out.push_str(text),
     }
 }
 

@@ -15,7 +15,7 @@ use super::trace::Span;
 use crate::connection::Downstream;
 use crate::head::Metadata;
 use crate::model::cluster::Cluster;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Address, Endpoint};
 use crate::model::log::Tag;
 use crate::model::route::Route;
 
@@ -105,6 +105,18 @@ pub struct Upstream {
     pub failure: Option<Box<str>>,
     /// How many attempts were made.
     pub attempts: u32,
+}
+
+impl Upstream {
+    /// The address of the endpoint, whether a connection to it came to be or not.
+    #[must_use]
+    pub fn host(&self) -> Option<SocketAddr> {
+        let listed = || match self.endpoint.as_ref()?.address {
+            Address::Socket(at) | Address::Tunnel { to: at, .. } => Some(at),
+            _ => None,
+        };
+        self.remote.or_else(listed)
+    }
 }
 
 /// The headers that logs, traces and answers look at later.
@@ -197,6 +209,15 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The status of a gRPC call: what its answer says, or else what the HTTP status stands for.
+    #[must_use]
+    pub fn call_status(&self) -> Option<u32> {
+        let stands_for = || self.status.map(crate::grpc::status_of);
+        self.is_grpc
+            .then(|| self.grpc_status.or_else(stands_for))
+            .flatten()
+    }
+
     /// The tags that spans carry by the request's route.
     #[must_use]
     pub fn route_tags(&self) -> &[Tag] {

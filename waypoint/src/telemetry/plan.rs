@@ -144,6 +144,7 @@ impl Wanted {
             JsonFormat::Object(fields) => fields.iter().for_each(|(_, json)| self.json(json)),
             JsonFormat::List(list) => list.iter().for_each(|json| self.json(json)),
             JsonFormat::Value(format) => self.format(format),
+            JsonFormat::Literal(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::testing::{connection, exchange, format, request};
 use super::*;
-use crate::model::format::{Format, Operator};
+use crate::model::format::{Format, GrpcForm, Operator};
 use crate::model::http::{HttpFilter, Routes, StatsFilter};
 use crate::model::listener::ChainKind;
 use crate::model::log::{
@@ -87,7 +87,9 @@ fn a_request_from_its_head_to_its_line() {
         Ok(" "),
         Err(response),
         Ok(" "),
-        Err(Operator::GrpcStatus { number: true }),
+        Err(Operator::GrpcStatus {
+            form: GrpcForm::Number,
+        }),
         Ok("\n"),
     ]);
     let telemetry = Telemetry::new(Current::default());

@@ -16,8 +16,9 @@ use super::exchange::{Connection, Exchange, Kept, Marks, Upstream};
 use super::flags::Flags;
 use crate::connection::Downstream;
 use crate::expression;
-use crate::head::split_path;
-use crate::model::format::Operator;
+use crate::grpc;
+use crate::head::{decode, parameters, split_path};
+use crate::model::format::{GrpcForm, Operator, WhichPath};
 use crate::model::text::HeaderKey;
 use crate::route::headers::Values;
 
@@ -67,10 +68,11 @@ impl Values for Exchange {
                 let route = self.route.as_ref();
                 route.is_some_and(|route| text(&route.name, out))
             }
-            Operator::GrpcStatus { number: plain } => {
-                self.grpc_status
-                    .is_some_and(|status| match (plain, GRPC.get(status as usize)) {
-                        (false, Some(name)) => text(name, out),
+            Operator::GrpcStatus { form } => {
+                self.call_status()
+                    .is_some_and(|status| match (form, grpc::names(status)) {
+                        (GrpcForm::Camel, Some((camel, _))) => text(camel, out),
+                        (GrpcForm::Snake, Some((_, snake))) => text(snake, out),
                         _ => number(status, out),
                     })
             }
@@ -94,12 +96,21 @@ impl Values for Exchange {
                     .is_some_and(|value| plain_json(value, out)),
                 None => false,
             },
-            Operator::Path { query, original } => {
-                let path = match (&self.original_path, original) {
-                    (Some(path), true) => path.as_str(),
+            Operator::Path { query, which } => {
+                let path = match (&self.original_path, which) {
+                    (Some(path), WhichPath::Original | WhichPath::OriginalOrNow) => path.as_str(),
+                    (None, WhichPath::Original) => return false,
                     _ => self.path.as_str(),
                 };
                 text(if *query { path } else { split_path(path).0 }, out)
+            }
+            Operator::QueryParameter(name) => {
+                let mut all = parameters(self.path.as_str());
+                let found = all.find(|(other, _)| *decode(other) == **name);
+                // An empty value is a value.
+                found
+                    .inspect(|(_, value)| out.push_str(&decode(value)))
+                    .is_some()
             }
             Operator::Expression(expression) => expression::write(expression, self, out),
             operator => self.common().write(operator, out),
@@ -172,24 +183,29 @@ impl Common<'_> {
         let peer = downstream.peer.as_deref();
         match operator {
             Operator::StartTime { format } => clock::write(self.started, format.as_deref(), out),
+            Operator::EmitTime { format } => {
+                clock::write(SystemTime::now(), format.as_deref(), out)
+            }
             Operator::ResponseFlags => {
                 self.flags.write(out);
+                true
+            }
+            Operator::ResponseFlagsLong => {
+                self.flags.write_long(out);
                 true
             }
             Operator::BytesReceived => number(self.received, out),
             Operator::BytesSent => number(self.sent, out),
             Operator::Duration => self.end.is_some_and(|end| millis(self.start, end, out)),
-            Operator::UpstreamHost | Operator::UpstreamRemoteAddress { port: true } => {
-                address(upstream.remote, true, out)
-            }
-            Operator::UpstreamRemoteAddress { port: false } => address(upstream.remote, false, out),
+            Operator::UpstreamHost => address(upstream.host(), true, out),
+            Operator::UpstreamRemoteAddress { port } => address(upstream.remote, *port, out),
             Operator::UpstreamLocalAddress { port } => address(upstream.local, *port, out),
-            Operator::UpstreamHostName => {
+            Operator::UpstreamHostName { port } => {
                 upstream
                     .endpoint
                     .as_ref()
                     .is_some_and(|endpoint| text(&endpoint.hostname, out))
-                    || address(upstream.remote, true, out)
+                    || address(upstream.host(), *port, out)
             }
             Operator::UpstreamCluster => upstream
                 .cluster
@@ -200,8 +216,10 @@ impl Common<'_> {
                 .as_ref()
                 .is_some_and(|cluster| text(&cluster.name, out)),
             Operator::UpstreamTransportFailureReason => {
-                text(upstream.failure.as_deref().unwrap_or_default(), out)
+                let failure = upstream.failure.as_deref().unwrap_or_default();
+                text(&failure.replace(' ', "_"), out)
             }
+            Operator::UpstreamFailure => text(upstream.failure.as_deref().unwrap_or_default(), out),
             Operator::UpstreamRequestAttemptCount => number(upstream.attempts, out),
             Operator::DownstreamLocalAddress { port } => {
                 address(Some(downstream.local), *port, out)
@@ -284,7 +302,8 @@ impl Common<'_> {
             | Operator::DynamicMetadata { .. }
             | Operator::ClusterMetadata { .. }
             | Operator::Expression(_)
-            | Operator::Path { .. } => false,
+            | Operator::Path { .. }
+            | Operator::QueryParameter(_) => false,
         }
     }
 }
@@ -304,30 +323,11 @@ pub(super) fn is_number(operator: &Operator) -> bool {
             | Operator::UpstreamRequestAttemptCount
             | Operator::ConnectionId
             | Operator::DownstreamLocalPort
-            | Operator::GrpcStatus { number: true }
+            | Operator::GrpcStatus {
+                form: GrpcForm::Number
+            }
     )
 }
-
-/// The names of gRPC statuses, as Envoy writes them.
-const GRPC: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
 
 /// A protocol's name, as Envoy writes it.
 pub(super) fn protocol(version: Version) -> &'static str {

@@ -1,8 +1,11 @@
 //! What a request's flow knows that matters for choosing an endpoint and reaching it.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::Version;
 
 use crate::connection::Downstream;
 use crate::model::endpoint::Endpoint;
@@ -37,6 +40,28 @@ pub struct Choice<'a> {
     pub rewrite_host: bool,
     /// From choosing to the head of the answer; past it the attempt ends as a time-out.
     pub timeout: Option<Duration>,
+    /// Where it is written down how far the attempt got, for one that ends without an answer.
+    pub reached: Option<&'a RefCell<Reached>>,
+}
+
+/// How far an attempt got.
+#[derive(Debug, Clone, Default)]
+pub struct Reached {
+    /// The endpoint that was picked.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The connection to it.
+    pub connection: Option<Connection>,
+}
+
+/// A connection to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The address that it goes to, of a tunnel the inner one.
+    pub peer: Option<SocketAddr>,
+    /// Our own address of it.
+    pub local: Option<SocketAddr>,
+    /// What it speaks.
+    pub version: Version,
 }
 
 /// The endpoint of a sticky session.
@@ -65,6 +90,24 @@ impl<'a> Choice<'a> {
             destination: None,
             rewrite_host: false,
             timeout: None,
+            reached: None,
+        }
+    }
+
+    /// This endpoint was picked.
+    pub(super) fn picked(&self, endpoint: &Arc<Endpoint>) {
+        if let Some(reached) = self.reached {
+            *reached.borrow_mut() = Reached {
+                endpoint: Some(endpoint.clone()),
+                connection: None,
+            };
+        }
+    }
+
+    /// The request goes by this connection.
+    pub(super) fn connected(&self, connection: Connection) {
+        if let Some(reached) = self.reached {
+            reached.borrow_mut().connection = Some(connection);
         }
     }
 }

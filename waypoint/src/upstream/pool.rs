@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::answer::{Connected, Place, Received, Sent};
-use super::choice::Choice;
+use super::choice::{Choice, Connection};
 use super::connect::{Connector, Opened, Purpose};
 use super::failure::{FailureKind, Reset};
 use super::head;
@@ -105,14 +105,7 @@ pub(super) struct Failed<B> {
 struct By {
     place: Place,
     reused: bool,
-    opened: Ends,
-}
-
-/// The addresses of a connection's two ends.
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    local: Option<std::net::SocketAddr>,
-    peer: Option<std::net::SocketAddr>,
+    opened: Connection,
 }
 
 impl<B: RequestBody> Pool<B> {

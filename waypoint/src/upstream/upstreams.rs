@@ -148,6 +148,7 @@ impl<B: RequestBody> Upstreams<B> {
                     return Err(Refused { failure, request });
                 }
             };
+            choice.picked(&host.endpoint);
             *at = Some(host.clone());
             let refused = match host.pool.send(request, choice, permit.clone()).await {
                 Ok(sent) => {

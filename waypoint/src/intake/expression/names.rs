@@ -4,7 +4,7 @@ use http::HeaderName;
 use http::header::{REFERER, USER_AGENT};
 
 use crate::model::expression::Attribute;
-use crate::model::format::Operator;
+use crate::model::format::{GrpcForm, Operator, WhichPath};
 use crate::model::text::HeaderKey;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,7 +19,7 @@ pub(crate) fn attribute(name: &str) -> Option<Attribute> {
     };
     let path = Operator::Path {
         query: false,
-        original: false,
+        which: WhichPath::Now,
     };
     Some(match name {
         "request.method" => request(HeaderKey::Method),
@@ -37,7 +37,9 @@ pub(crate) fn attribute(name: &str) -> Option<Attribute> {
         "response.size" => Number(Operator::BytesSent),
         "response.code" => Number(Operator::ResponseCode),
         "response.code_details" => Text(Operator::ResponseCodeDetails),
-        "response.grpc_status" => Number(Operator::GrpcStatus { number: true }),
+        "response.grpc_status" => Number(Operator::GrpcStatus {
+            form: GrpcForm::Number,
+        }),
         "response.flags" => Flags,
         "source.address" => Text(Operator::DownstreamRemoteAddress { port: true }),
         "source.port" => Port(Operator::DownstreamRemoteAddress { port: true }),
@@ -54,7 +56,7 @@ pub(crate) fn attribute(name: &str) -> Option<Attribute> {
         "upstream.address" => Text(Operator::UpstreamHost),
         "upstream.port" => Port(Operator::UpstreamHost),
         "upstream.local_address" => Text(Operator::UpstreamLocalAddress { port: true }),
-        "upstream.transport_failure_reason" => Text(Operator::UpstreamTransportFailureReason),
+        "upstream.transport_failure_reason" => Text(Operator::UpstreamFailure),
         "upstream.request_attempt_count" => Number(Operator::UpstreamRequestAttemptCount),
         "xds.route_name" => Text(Operator::RouteName),
         "xds.cluster_name" => Text(Operator::UpstreamClusterRaw),

@@ -6,7 +6,7 @@ use crate::intake::error::Refused;
 use crate::intake::expression::{self, Problem};
 use crate::intake::served::Notes;
 use crate::intake::{plain, text};
-use crate::model::format::Operator;
+use crate::model::format::{GrpcForm, Operator, WhichPath};
 
 /// Operators that Envoy has and that have no value here.
 pub(super) const VALUELESS: &[&str] = &[
@@ -48,7 +48,6 @@ pub(super) const VALUELESS: &[&str] = &[
     "DOWNSTREAM_REMOTE_PORT",
     "DOWNSTREAM_TLS_SESSION_ID",
     "DYNAMIC_MODULES_FILTER_STATE",
-    "EMIT_TIME",
     "EMIT_TIME_LOCAL",
     "FILTER_CHAIN_NAME",
     "HOST_METADATA",
@@ -56,7 +55,6 @@ pub(super) const VALUELESS: &[&str] = &[
     "LOCAL_REPLY_BODY",
     "NEW_DOWNSTREAM_CONNECTION",
     "PROTOCOL_STRING",
-    "QUERY_PARAM",
     "QUERY_PARAMS",
     "REQUEST_HEADERS_BYTES",
     "RESPONSE_HEADERS_BYTES",
@@ -78,7 +76,6 @@ pub(super) const VALUELESS: &[&str] = &[
     "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
     "UPSTREAM_HOST_NAMES_ATTEMPTED",
     "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
-    "UPSTREAM_HOST_NAME_WITHOUT_PORT",
     "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
     "UPSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
     "UPSTREAM_LOCAL_CLOSE_REASON",
@@ -119,6 +116,11 @@ pub(super) fn operator(
         "START_TIME" => Operator::StartTime {
             format: (!argument.is_empty()).then(|| argument.into()),
         },
+        "EMIT_TIME" => Operator::EmitTime {
+            format: (!argument.is_empty()).then(|| argument.into()),
+        },
+        "QUERY_PARAM" if argument.is_empty() => return Err(Refused::new("needs a name")),
+        "QUERY_PARAM" => Operator::QueryParameter(argument.into()),
         "REQ" => request(argument)?,
         "CEL" => match expression::parse(argument) {
             Ok(expression) => Operator::Expression(Arc::new(expression)),
@@ -136,19 +138,15 @@ pub(super) fn operator(
             Operator::Trailer { key, otherwise }
         }
         "PATH" => path(argument)?,
-        "RESPONSE_FLAGS_LONG" => {
-            notes.count("%RESPONSE_FLAGS_LONG%", "the short names are written");
-            Operator::ResponseFlags
+        "GRPC_STATUS" => {
+            let form = match argument {
+                "" | "CAMEL_STRING" => GrpcForm::Camel,
+                "SNAKE_STRING" => GrpcForm::Snake,
+                "NUMBER" => GrpcForm::Number,
+                _ => return Err(Refused::new(format!("{argument:?} is no form of it"))),
+            };
+            Operator::GrpcStatus { form }
         }
-        "GRPC_STATUS" => match argument {
-            "" | "CAMEL_STRING" => Operator::GrpcStatus { number: false },
-            "NUMBER" => Operator::GrpcStatus { number: true },
-            "SNAKE_STRING" => {
-                notes.count("%GRPC_STATUS(SNAKE_STRING)%", "the names are in camel case");
-                Operator::GrpcStatus { number: false }
-            }
-            _ => return Err(Refused::new(format!("{argument:?} is no form of it"))),
-        },
         "FILTER_STATE" => filter_state(argument)?,
         "DYNAMIC_METADATA" => Operator::DynamicMetadata {
             path: keys(argument)?,
@@ -160,7 +158,10 @@ pub(super) fn operator(
             path: keys(argument)?,
         },
         "METADATA" => metadata(argument, notes)?,
-        "ENVIRONMENT" => Operator::Environment(std::env::var(argument).unwrap_or_default().into()),
+        // Envoy's value for a variable that isn't there.
+        "ENVIRONMENT" => {
+            Operator::Environment(std::env::var(argument).unwrap_or("-".to_owned()).into())
+        }
         _ if VALUELESS.contains(&name) => valueless(name, notes),
         _ => return Err(Refused::new("Envoy has no such operator")),
     })
@@ -173,6 +174,7 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "RESPONSE_CODE" => Operator::ResponseCode,
         "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
         "RESPONSE_FLAGS" => Operator::ResponseFlags,
+        "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
         "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
         "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Operator::DownstreamTransportFailureReason,
@@ -188,7 +190,8 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
         "REQUEST_TX_DURATION" => Operator::RequestTxDuration,
         "UPSTREAM_HOST" => Operator::UpstreamHost,
-        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
+        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName { port: true },
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::UpstreamHostName { port: false },
         "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
         "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
         "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress { port: true },
@@ -223,7 +226,9 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "STREAM_ID" => Operator::StreamId,
         "TRACE_ID" => Operator::TraceId,
         "SPAN_ID" => Operator::SpanId,
-        "GRPC_STATUS_NUMBER" => Operator::GrpcStatus { number: true },
+        "GRPC_STATUS_NUMBER" => Operator::GrpcStatus {
+            form: GrpcForm::Number,
+        },
         _ => return None,
     })
 }
@@ -258,11 +263,11 @@ fn without_query(argument: &str, notes: &mut Notes) -> Result<Operator, Refused>
     Ok(match (first, second) {
         (path, None) if is(path, ":path") => Operator::Path {
             query: false,
-            original: false,
+            which: WhichPath::Now,
         },
         (path, None | Some(_)) if is(path, "x-envoy-original-path") => Operator::Path {
             query: false,
-            original: true,
+            which: WhichPath::OriginalOrNow,
         },
         _ => {
             notes.count("%REQ_WITHOUT_QUERY%", "other headers keep their query");
@@ -292,12 +297,13 @@ fn path(argument: &str) -> Result<Operator, Refused> {
         "NQ" => false,
         _ => return Err(Refused::new(format!("{query:?} is neither WQ nor NQ"))),
     };
-    let original = match which {
-        "" | "ORIG" | "ORIG_OR_PATH" => true,
-        "PATH" => false,
+    let which = match which {
+        "" | "ORIG_OR_PATH" => WhichPath::OriginalOrNow,
+        "ORIG" => WhichPath::Original,
+        "PATH" => WhichPath::Now,
         _ => return Err(Refused::new(format!("{which:?} is none of its paths"))),
     };
-    Ok(Operator::Path { query, original })
+    Ok(Operator::Path { query, which })
 }
 
 fn filter_state(argument: &str) -> Result<Operator, Refused> {

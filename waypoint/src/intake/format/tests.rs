@@ -4,6 +4,7 @@ use http::HeaderName;
 
 use super::operators::VALUELESS;
 use super::*;
+use crate::model::format::{GrpcForm, WhichPath};
 
 fn parts(source: &str) -> Vec<Part> {
     parse(source, &mut Notes::default()).unwrap().parts
@@ -86,12 +87,14 @@ fn arguments_say_which_value() {
         one("%PATH(NQ:PATH)%"),
         Operator::Path {
             query: false,
-            original: false
+            which: WhichPath::Now
         }
     );
     assert_eq!(
-        one("%GRPC_STATUS(NUMBER)%"),
-        Operator::GrpcStatus { number: true }
+        one("%GRPC_STATUS(SNAKE_STRING)%"),
+        Operator::GrpcStatus {
+            form: GrpcForm::Snake
+        }
     );
 }
 

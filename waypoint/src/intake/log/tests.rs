@@ -104,7 +104,7 @@ fn json_keeps_its_shape_in_the_order_of_names() {
     };
     let names: Vec<_> = fields.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert!(matches!(&fields[0].1, JsonFormat::Value(text) if text.as_literal() == Some("1.5")));
+    assert!(matches!(&fields[0].1, JsonFormat::Literal(text) if &**text == "1.5"));
     let JsonFormat::Object(inner) = &fields[1].1 else {
         panic!("objects stay objects");
     };

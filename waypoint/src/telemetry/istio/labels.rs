@@ -30,7 +30,7 @@ pub(super) fn of_exchange(filter: &StatsFilter, exchange: &Exchange, peers: &Cur
         protocol,
     );
     let status = exchange.status.map_or(0, |status| status.as_u16());
-    let grpc = exchange.grpc_status.filter(|_| exchange.is_grpc);
+    let grpc = exchange.call_status();
     labels.push("response_code", &status.to_string());
     labels.push(
         "grpc_response_status",

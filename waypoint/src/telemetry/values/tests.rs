@@ -27,14 +27,16 @@ fn a_requests_values() {
         serde_json::json!({"sub": "jason", "n": 1}),
     );
     exchange.original_path = Some(super::super::Text::Owned("/old?x".into()));
+    exchange.is_grpc = true;
     exchange.grpc_status = Some(14);
+    let grpc = |form| Operator::GrpcStatus { form };
     let alternative = Operator::Request {
         key: HeaderKey::Name("x-none".parse().unwrap()),
         otherwise: Some(HeaderKey::Path),
     };
     let original = Operator::Path {
         query: false,
-        original: true,
+        which: WhichPath::Original,
     };
     for (operator, expected) in [
         (Operator::Protocol, Some("HTTP/1.1")),
@@ -73,8 +75,10 @@ fn a_requests_values() {
         (Operator::RequestedServerName, None),
         (Operator::RouteName, None),
         (Operator::ConnectionId, Some("7")),
-        (Operator::GrpcStatus { number: true }, Some("14")),
-        (Operator::GrpcStatus { number: false }, Some("Unavailable")),
+        (grpc(GrpcForm::Number), Some("14")),
+        (grpc(GrpcForm::Camel), Some("Unavailable")),
+        (Operator::QueryParameter("a".into()), Some("\"b\"")),
+        (Operator::QueryParameter("b".into()), None),
         (Operator::Environment("pod".into()), Some("pod")),
         (
             Operator::DynamicMetadata {

@@ -17,7 +17,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use mesh::cork::{Left, in_rounds};
@@ -25,9 +25,9 @@ use mesh::policy::Permit;
 use tokio::task::spawn_local;
 
 use super::wire::{Written, counted};
-use super::{Alive, By, Ends, Failed, Pool, RequestBody, reset_of};
+use super::{Alive, By, Failed, Pool, RequestBody, reset_of};
 use crate::upstream::answer::{Place, Release};
-use crate::upstream::choice::Choice;
+use crate::upstream::choice::{Choice, Connection};
 use crate::upstream::connect::{Opened, Purpose};
 use crate::upstream::failure::{FailureKind, Reset};
 use crate::upstream::head;
@@ -50,7 +50,7 @@ pub(super) struct Line<B> {
     /// What it is driven with.
     quiet: Quiet,
     alive: Alive<B>,
-    ends: Ends,
+    ends: Connection,
     written: Written,
     requests: Cell<u32>,
     made: Instant,
@@ -81,6 +81,7 @@ impl<B: RequestBody> Pool<B> {
         line.requests.set(line.requests.get() + 1);
         let before = line.written.now();
         let opened = line.ends;
+        choice.connected(opened);
         // From here on the connection is given back whatever happens, dropped futures included.
         let place = Place::new(line.clone());
         let connects = request.method() == Method::CONNECT;
@@ -177,7 +178,11 @@ impl<B: RequestBody> Pool<B> {
             carrier: RefCell::new(Some(carrier)),
             quiet: Quiet::new(),
             alive,
-            ends: Ends { local, peer },
+            ends: Connection {
+                local,
+                peer,
+                version: Version::HTTP_11,
+            },
             written,
             requests: Cell::new(0),
             made: now,

@@ -17,9 +17,9 @@ use mesh::policy::Permit;
 use tokio::task::spawn_local;
 
 use super::wire::{Wire, Written, counted};
-use super::{Alive, By, Ends, Failed, Pool, RequestBody, reset_of};
+use super::{Alive, By, Failed, Pool, RequestBody, reset_of};
 use crate::upstream::answer::{Place, Release};
-use crate::upstream::choice::Choice;
+use crate::upstream::choice::{Choice, Connection};
 use crate::upstream::connect::{Io, Opened, Purpose};
 use crate::upstream::failure::FailureKind;
 use crate::upstream::head;
@@ -40,7 +40,7 @@ const FIRST_STREAMS: usize = 100;
 pub(super) struct Line<B> {
     sender: RefCell<SendRequest<B>>,
     alive: Alive<B>,
-    ends: Ends,
+    ends: Connection,
     written: Written,
     secure: bool,
     /// Requests at present.
@@ -93,6 +93,7 @@ impl<B: RequestBody> Pool<B> {
         line.streams.set(line.streams.get() + 1);
         let before = line.written.now();
         let opened = line.ends;
+        choice.connected(opened);
         // From here on the place is given back whatever happens, dropped futures included.
         let place = Place::new(line.clone());
         let sending = line.sender.borrow_mut().try_send_request(request);
@@ -218,7 +219,11 @@ impl<B: RequestBody> Pool<B> {
         let line = Rc::new(Line {
             sender: RefCell::new(sender),
             alive,
-            ends: Ends { local, peer },
+            ends: Connection {
+                local,
+                peer,
+                version: Version::HTTP_2,
+            },
             written,
             secure,
             streams: Cell::new(0),
