@@ -215,6 +215,7 @@ fn start(a: &Runtime, b: &Runtime, server: SocketAddr) -> Result<SocketAddr> {
         baggage: None,
         forwarded: None,
         traceparent: None,
+        further: Vec::new(),
     };
     a.spawn(proxy_a(outbound, pool, target));
     Ok(entry)

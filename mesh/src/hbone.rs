@@ -13,6 +13,7 @@ mod io;
 mod keepalive;
 mod limits;
 mod members;
+mod nested;
 mod pool;
 mod server;
 mod stream;

@@ -191,6 +191,13 @@ impl Workload {
         self.network_mode == NetworkMode::Standard && self.addresses.contains(&ip)
     }
 
+    /// Whether it stands for all endpoints that a service has in another network, as istiod sums them
+    /// up: then its identity is nobody's, and theirs are the service's.
+    #[must_use]
+    pub fn stands_for_many(&self) -> bool {
+        self.addresses.is_empty() && self.network_gateway.is_some()
+    }
+
     /// The name of the pod's owner in HBONE baggage: `deployment`, `pod`, `job` or `cronjob`.
     #[must_use]
     pub fn kind_name(&self) -> &'static str {

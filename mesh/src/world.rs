@@ -20,7 +20,7 @@ use crate::workload::{NetworkMode, Service, ServiceKey, Uid, Workload};
 use endpoints::Endpoints;
 use vips::Vips;
 
-pub use route::{NoEndpoint, Route, RouteError};
+pub use route::{Beyond, NoEndpoint, Route, RouteError};
 pub use shared::{Reading, SharedWorld};
 
 /// Ports that ztunnel itself listens on in every enrolled pod: outbound, inbound, HBONE.

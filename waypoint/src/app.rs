@@ -229,6 +229,7 @@ fn identified(proxy: &Proxy) -> anyhow::Result<Identified> {
     Ok(Identified {
         identity,
         certificates,
+        network: proxy.network.clone(),
     })
 }
 

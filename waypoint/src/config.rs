@@ -80,6 +80,9 @@ pub struct Proxy {
     /// The cluster this proxy is in, as the control plane names it.
     #[arg(long, env = "ISTIO_META_CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
+    /// The network this proxy is in, as the control plane names it; empty for the default one.
+    #[arg(long, env = "ISTIO_META_NETWORK", default_value = "")]
+    pub network: String,
     /// File with the ServiceAccount token.
     #[arg(
         long,

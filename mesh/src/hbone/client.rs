@@ -1,4 +1,4 @@
-//! One pooled connection: how it is made, driven, and used for a stream.
+//! One connection to a peer: how it is made, driven, and used for a stream.
 
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
@@ -30,16 +31,16 @@ pub(super) struct Opener {
 }
 
 /// A connection that was just made: somebody has to [`drive`] it.
-pub(super) struct Made {
+pub(super) struct Made<T = TcpStream> {
     pub(super) opener: Opener,
     pub(super) usable_until: SystemTime,
-    pub(super) driver: Driver,
+    pub(super) driver: Driver<T>,
 }
 
 /// What moves a connection's bytes.
-pub(super) struct Driver {
-    connection: Connection<Corked<Wire>, Bytes>,
-    outlet: Outlet<Wire>,
+pub(super) struct Driver<T = TcpStream> {
+    connection: Connection<Corked<Wire<T>>, Bytes>,
+    outlet: Outlet<Wire<T>>,
 }
 
 /// Why a stream could not be opened, and whether another connection may be tried.
@@ -50,15 +51,24 @@ pub(super) enum OpenError {
     Failed(ConnectError),
 }
 
-/// Makes a connection over `tcp`.
-pub(super) async fn make(
-    tcp: TcpStream,
+impl OpenError {
+    /// What happened, whether or not another connection may be tried.
+    pub(super) fn cause(self) -> ConnectError {
+        match self {
+            Self::Unsent(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+/// Makes a connection over `io`.
+pub(super) async fn make<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: T,
     certificate: &Certificate,
     expected: &[Expected],
     next_hop: SocketAddr,
     limits: &Limits,
-) -> Result<Made, ConnectError> {
-    let (tls, peer) = tls::connect(tcp, certificate, expected, HANDSHAKE_TIMEOUT)
+) -> Result<Made<T>, ConnectError> {
+    let (tls, peer) = tls::connect(io, certificate, expected, HANDSHAKE_TIMEOUT)
         .await
         .map_err(|error| ConnectError::Tls {
             next_hop,
@@ -93,7 +103,12 @@ pub(super) async fn make(
 
 /// Drives a connection until it ends. Calls `release` once it has been idle for so long, which
 /// gives up its last opener if it is still idle then.
-pub(super) async fn drive(driver: Driver, load: Arc<Load>, limit: Duration, release: impl Fn()) {
+pub(super) async fn drive<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    driver: Driver<T>,
+    load: Arc<Load>,
+    limit: Duration,
+    release: impl Fn(),
+) {
     let Driver {
         mut connection,
         outlet,
@@ -173,16 +188,18 @@ fn request(target: &Target) -> Result<Request<()>, ConnectError> {
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| wrong("authority"))?;
-    let headers = [
+    let known = [
         ("baggage", &target.baggage),
         ("forwarded", &target.forwarded),
         ("traceparent", &target.traceparent),
     ];
-    for (name, value) in headers {
-        if let Some(value) = value {
-            let value = HeaderValue::from_str(value).map_err(|_| wrong(name))?;
-            request.headers_mut().insert(name, value);
-        }
+    let known = known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let further = target.further.iter().map(|(name, value)| (*name, value));
+    for (name, value) in known.chain(further) {
+        let value = HeaderValue::from_str(value).map_err(|_| wrong(name))?;
+        request.headers_mut().insert(name, value);
     }
     Ok(request)
 }

@@ -95,10 +95,7 @@ impl<C: Clone, E: Clone> Members<C, E> {
         ceiling: usize,
         now: Instant,
     ) -> (u64, Lease, Arc<Load>) {
-        let load = Arc::new(Load(Mutex::new(Streams {
-            open: 1,
-            idle_since: now,
-        })));
+        let (load, lease) = Load::begun(now);
         let id = self.next;
         self.next += 1;
         let member = Member {
@@ -111,7 +108,7 @@ impl<C: Clone, E: Clone> Members<C, E> {
         self.connections.push(member);
         self.attempt = None;
         attempt.0.send_replace(Some(Ok(())));
-        (id, Lease(load.clone()), load)
+        (id, lease, load)
     }
 
     /// The peer of a connection takes only so many streams. At least one: a peer that takes none
@@ -158,6 +155,15 @@ impl<E> Attempt<E> {
 }
 
 impl Load {
+    /// A connection with its first stream: its only one, where it is in no pool.
+    pub(super) fn begun(now: Instant) -> (Arc<Self>, Lease) {
+        let load = Arc::new(Self(Mutex::new(Streams {
+            open: 1,
+            idle_since: now,
+        })));
+        (load.clone(), Lease(load))
+    }
+
     /// When the connection will have been idle for `limit`: now or later. `None` while it is busy.
     pub(super) fn idle_at(&self, limit: Duration) -> Option<Instant> {
         let streams = self.0.lock();

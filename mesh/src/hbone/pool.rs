@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::client::{self, Made, OpenError, Opener};
 use super::hops::Hops;
-use super::members::{Attempt, Lease, Members, Step};
+use super::members::{Attempt, Lease, Load, Members, Step};
 use super::stream::Stream;
 use super::{DIAL_TIMEOUT, IDLE, Limits};
 use crate::certificate::{Certificates, GetError};
@@ -52,6 +53,8 @@ pub struct Target {
     pub forwarded: Option<String>,
     /// The `traceparent` header.
     pub traceparent: Option<String>,
+    /// Further headers, by name in lower case.
+    pub further: Vec<(&'static str, String)>,
 }
 
 /// Why there is no stream.
@@ -98,6 +101,16 @@ pub enum ConnectError {
     /// doesn't answer.
     #[error("refused with {0}")]
     Refused(StatusCode),
+    /// The tunnel inside the one to a gateway, which itself stands, did not come to be.
+    #[error("beyond the gateway {gateway}, in the tunnel to {authority}: {cause}")]
+    Beyond {
+        /// The gateway.
+        gateway: SocketAddr,
+        /// What both tunnels ask for.
+        authority: String,
+        /// Why not.
+        cause: Box<ConnectError>,
+    },
     /// The target can't be written as a CONNECT.
     #[error("{what} of the CONNECT to {authority:?} can't be sent")]
     Target {
@@ -114,6 +127,7 @@ impl ConnectError {
     pub fn refusal(&self) -> Option<TlsRefusal> {
         match self {
             Self::Tls { reason, .. } => Some(*reason),
+            Self::Beyond { cause, .. } => cause.refusal(),
             _ => None,
         }
     }
@@ -219,6 +233,22 @@ impl Pool {
         })
     }
 
+    /// Makes a connection that nobody shares over `io`, and opens its only stream.
+    pub(super) async fn open_alone<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        target: &Target,
+        io: T,
+    ) -> Result<Stream, ConnectError> {
+        let certificate = self.0.certificates.get(&target.source).await?;
+        let (limits, next_hop) = (&self.0.limits, target.next_hop);
+        let made = client::make(io, &certificate, &target.expect, next_hop, limits).await?;
+        let (load, lease) = Load::begun(Instant::now());
+        // It ends by itself: no opener is left once its stream is there, or is not.
+        tokio::spawn(client::drive(made.driver, load, self.0.idle, || ()));
+        let opened = made.opener.open(target, lease).await;
+        opened.map_err(OpenError::cause)
+    }
+
     /// Keeps no connection of this pod for new streams; those that run go on.
     pub fn forget(&self, pod: &str) {
         self.0.keys.lock().retain(|key, _| &*key.pod != pod);
@@ -246,9 +276,7 @@ impl Pool {
         };
         let opened = opener.open(target, lease).await;
         self.0.limit(&key, id, &opener);
-        opened.map_err(|error| match error {
-            OpenError::Unsent(error) | OpenError::Failed(error) => error,
-        })
+        opened.map_err(OpenError::cause)
     }
 
     async fn make(

@@ -117,6 +117,7 @@ impl Rig {
             baggage: Some("k8s.namespace.name=default".to_owned()),
             forwarded: None,
             traceparent: None,
+            further: Vec::new(),
         }
     }
 

@@ -11,7 +11,8 @@ use crate::cork::{Corked, Outlet, cork};
 use crate::tap::{Tap, Tapped};
 use crate::tls::{Ahead, TlsRefusal};
 
-pub(super) type Wire = Tapped<TlsStream<Ahead<TcpStream>>, Broken>;
+/// Over a socket, or over what another tunnel carries.
+pub(super) type Wire<T = TcpStream> = Tapped<TlsStream<Ahead<T>>, Broken>;
 
 /// Why TLS broke, once it has.
 #[derive(Clone, Debug, Default)]
@@ -31,9 +32,9 @@ impl Tap for Broken {
 }
 
 /// The wire behind a cork, what lets its writes out, and why it broke.
-pub(super) fn corked(
-    tls: impl Into<TlsStream<Ahead<TcpStream>>>,
-) -> (Corked<Wire>, Outlet<Wire>, Broken) {
+pub(super) fn corked<T>(
+    tls: impl Into<TlsStream<Ahead<T>>>,
+) -> (Corked<Wire<T>>, Outlet<Wire<T>>, Broken) {
     let broken = Broken::default();
     let (wire, outlet) = cork(Tapped::new(tls.into(), broken.clone()));
     (wire, outlet, broken)

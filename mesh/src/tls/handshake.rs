@@ -1,10 +1,12 @@
-//! The two ends of a handshake: TCP in, an encrypted stream and its verified peer out.
+//! The two ends of a handshake: TCP (or a tunnel, at the source's end) in, an encrypted stream and its
+//! verified peer out.
 
 use std::io;
 use std::time::Duration;
 
 use rustls::CommonState;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -52,16 +54,16 @@ pub async fn accept(
 ///
 /// # Errors
 /// See [`TlsRefusal`]; `TimedOut` after `limit`.
-pub async fn connect(
-    tcp: TcpStream,
+pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
     certificate: &Certificate,
     expected: &[Expected],
     limit: Duration,
-) -> Result<(client::TlsStream<Ahead<TcpStream>>, Peer), HandshakeError> {
+) -> Result<(client::TlsStream<Ahead<T>>, Peer), HandshakeError> {
     // Never sent: there is no SNI, and the verifier looks at identities alone.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let handshake =
-        TlsConnector::from(certificate.client(expected.to_vec())).connect(name, Ahead::new(tcp));
+        TlsConnector::from(certificate.client(expected.to_vec())).connect(name, Ahead::new(io));
     let mut stream = within(limit, handshake).await?;
     let (_, connection) = stream.get_mut();
     let peer = check(connection, expected)?;

@@ -1,44 +1,50 @@
 //! Where an outbound connection goes: straight to a pod, to an endpoint of a service, through a
-//! waypoint, or on to where it wanted to go. The order of the questions is that of Istio's ztunnel
+//! waypoint, through the gateway of another network, or on to where it wanted to go. The order of the questions is that of Istio's ztunnel
 //! (`src/proxy/outbound.rs`, `build_request`), except that nothing is let through because data is
 //! missing: no endpoint, no waypoint, no address are errors.
 
+mod error;
+mod network;
 mod waypoint;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rand::Rng;
 
+use error::why_none;
 use waypoint::{draw_waypoint, through_waypoint};
 
 use super::World;
 use crate::address::OrigDst;
 use crate::balance::{self, Endpoint};
 use crate::identity::Identity;
-use crate::workload::{
-    HBONE_PORT, Health, HealthPolicy, Mode, Service, ServiceKey, TunnelProtocol, Workload,
-};
+use crate::workload::{HBONE_PORT, Health, HealthPolicy, Mode, Service, TunnelProtocol, Workload};
+
+pub use error::{NoEndpoint, RouteError};
+pub use network::Beyond;
 
 /// Where an outbound connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// Through an HBONE tunnel.
     Hbone {
-        /// Where to connect: the pod's or the waypoint's HBONE port.
+        /// Where to connect: the HBONE port of the pod, the waypoint, or another network's gateway.
         next_hop: SocketAddr,
         /// What to ask for in CONNECT: the endpoint's `ip:port`, or what the caller wanted if a
-        /// waypoint is next.
+        /// waypoint is next, or the service's `host:port` if a gateway is.
         authority: String,
         /// Identities of which the next hop must prove one.
         expect: Vec<Identity>,
-        /// The workload at the other end of the tunnel; the waypoint's, if one is next.
+        /// The workload at the other end of the tunnel; the waypoint's or gateway's, if one is next.
         destination: Arc<Workload>,
         /// The service that was called, if one was.
         service: Option<Arc<Service>>,
         /// Whether the next hop is a waypoint.
         via_waypoint: bool,
+        /// What is at the end of another tunnel inside this one, for the same authority, if the
+        /// next hop is the gateway of another network.
+        beyond: Option<Beyond>,
     },
     /// As plain TCP.
     Plain {
@@ -51,72 +57,13 @@ pub enum Route {
     },
 }
 
-/// Why an outbound connection goes nowhere; the text names the likely cause.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// Destinations aren't known yet. Hold the connection, don't let it through.
-    #[error(
-        "no workloads received yet: the control plane hasn't answered since this proxy started"
-    )]
-    NotSynced,
-    /// The service has no such port.
-    #[error("service {service} has no port {port}")]
-    NoSuchPort {
-        /// The service.
-        service: ServiceKey,
-        /// The port that was called.
-        port: u16,
-    },
-    /// The service has nobody to take the call.
-    #[error("service {service} has no endpoint for port {port}: {reason}")]
-    NoEndpoint {
-        /// The service.
-        service: ServiceKey,
-        /// The port that was called.
-        port: u16,
-        /// What is wrong with the endpoints there are.
-        reason: NoEndpoint,
-    },
-    /// The workload has only a host name.
-    #[error("workload {0} has no address, only a host name, which this proxy doesn't resolve yet")]
-    OnlyHostname(String),
-    /// The workload can't be reached at all.
-    #[error("workload {0} has neither an address nor a host name")]
-    NoAddress(String),
-    /// The waypoint is named, but not known.
-    #[error("waypoint {waypoint} of {of} is unknown: it was removed, or is on its way")]
-    UnknownWaypoint {
-        /// The waypoint.
-        waypoint: String,
-        /// The service or workload it is for.
-        of: String,
-    },
-    /// The waypoint is known, but can't be reached.
-    #[error("waypoint of {of}: {cause}")]
-    Waypoint {
-        /// The service or workload it is for.
-        of: String,
-        /// Why not.
-        cause: Box<RouteError>,
-    },
-}
-
-/// Why none of a service's endpoints will do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoEndpoint {
-    /// There are none.
-    None,
-    /// None of this many is healthy, in a place the service allows, and serves the port.
-    Unsuitable(usize),
-    /// They are all in another network, which this proxy doesn't reach yet.
-    OtherNetwork(usize),
-}
-
 /// One endpoint of a service, ready to be called.
 struct Hop {
     workload: Arc<Workload>,
     address: SocketAddr,
     sans: Vec<Identity>,
+    /// Where this is only the gateway.
+    beyond: Option<Beyond>,
 }
 
 /// A connection that wants to go somewhere.
@@ -194,7 +141,7 @@ impl World {
             && !self.is_behind(from, waypoint)
         {
             let hop = self.waypoint(call, waypoint, &service.key, rng)?;
-            return Ok(through_waypoint(hop, to, Some(service.clone())));
+            return through_waypoint(hop, to, Some(service.clone()));
         }
         if service.load_balancing.mode == Mode::Passthrough {
             return Ok(Route::Plain {
@@ -203,8 +150,11 @@ impl World {
                 service: Some(service.clone()),
             });
         }
-        let hop = self.endpoint(from, to.ip(), service, to.port(), Purpose::Call, rng)?;
-        Ok(straight(hop, Some(service.clone())))
+        let hop = self.endpoint(call, to.ip(), service, to.port(), Purpose::Call, rng)?;
+        Ok(match hop.beyond {
+            Some(_) => network::through_gateway(hop, to, service.clone()),
+            None => straight(hop, Some(service.clone())),
+        })
     }
 
     fn to_workload(
@@ -218,25 +168,51 @@ impl World {
             && !self.is_behind(from, waypoint)
         {
             let hop = self.waypoint(call, waypoint, &workload.uid, rng)?;
-            return Ok(through_waypoint(hop, to, None));
+            return through_waypoint(hop, to, None);
         }
         let hop = Hop {
             workload: workload.clone(),
             address: to.get(),
             sans: Vec::new(),
+            beyond: None,
         };
         Ok(straight(hop, None))
     }
 
     fn endpoint(
         &self,
-        from: &Workload,
+        call: Call<'_>,
         near: IpAddr,
         service: &Arc<Service>,
         port: u16,
         purpose: Purpose,
         rng: &mut impl Rng,
     ) -> Result<Hop, RouteError> {
+        let from = call.from;
+        let suits = |workload: &Workload| match workload.network == from.network {
+            true => reachable(service, workload),
+            false => workload.network_gateway.is_some(),
+        };
+        let (endpoint, target) = self.choose(from, service, port, purpose, suits, rng)?;
+        let workload = &endpoint.workload;
+        match &workload.network_gateway {
+            Some(gateway) if workload.network != from.network => {
+                self.beyond(call, service, workload, gateway, rng)
+            }
+            _ => hop_to(service, endpoint, target, near),
+        }
+    }
+
+    /// An endpoint of a service that `suits`, and its port.
+    fn choose(
+        &self,
+        from: &Workload,
+        service: &Service,
+        port: u16,
+        purpose: Purpose,
+        suits: impl Fn(&Workload) -> bool,
+        rng: &mut impl Rng,
+    ) -> Result<(&Endpoint, u16), RouteError> {
         let declared = service.target_port(port);
         if declared.is_none() && purpose == Purpose::Call {
             let service = service.key.clone();
@@ -248,26 +224,32 @@ impl World {
             .get(&service.key)
             .map(|entry| entry.endpoints.candidates());
         let usable = |endpoint: &Endpoint| {
-            endpoint.workload.network == from.network
-                && (endpoint.workload.health == Health::Healthy
-                    || rules.health == HealthPolicy::AllowAll)
+            (endpoint.workload.health == Health::Healthy || rules.health == HealthPolicy::AllowAll)
                 && target_port(endpoint, declared, port, purpose).is_some()
-                && reachable(service, &endpoint.workload)
+                && suits(&endpoint.workload)
         };
         let chosen = candidates
             .and_then(|candidates| balance::choose(candidates, from, rules, usable, rng))
             .and_then(|endpoint| Some((endpoint, target_port(endpoint, declared, port, purpose)?)));
-        let Some((endpoint, target)) = chosen else {
-            return Err(why_none(from, service, port, self.endpoints(&service.key)));
-        };
-        let accepted = |ip: IpAddr| service.ip_families.accepts(ip);
-        let ip = address(&endpoint.workload, accepted, near)?;
-        Ok(Hop {
-            workload: endpoint.workload.clone(),
-            address: SocketAddr::new(ip, target),
-            sans: service.subject_alt_names.clone(),
-        })
+        chosen.ok_or_else(|| why_none(from, service, port, self.endpoints(&service.key)))
     }
+}
+
+/// An endpoint of a service at an address of its own.
+fn hop_to(
+    service: &Service,
+    endpoint: &Endpoint,
+    target: u16,
+    near: IpAddr,
+) -> Result<Hop, RouteError> {
+    let accepted = |ip: IpAddr| service.ip_families.accepts(ip);
+    let ip = address(&endpoint.workload, accepted, near)?;
+    Ok(Hop {
+        workload: endpoint.workload.clone(),
+        address: SocketAddr::new(ip, target),
+        sans: service.subject_alt_names.clone(),
+        beyond: None,
+    })
 }
 
 /// The port to call on an endpoint: its own, else the service's.
@@ -317,25 +299,6 @@ fn address(
         })
 }
 
-fn why_none(from: &Workload, service: &Service, port: u16, endpoints: &[Endpoint]) -> RouteError {
-    let here = |endpoint: &&Endpoint| endpoint.workload.network == from.network;
-    let named = |e: &&Endpoint| e.workload.addresses.is_empty() && e.workload.hostname.is_some();
-    let reason = match endpoints.len() {
-        0 => NoEndpoint::None,
-        all if !endpoints.iter().any(|e| here(&e)) => NoEndpoint::OtherNetwork(all),
-        all => match endpoints.iter().filter(here).find(named) {
-            Some(endpoint) => return RouteError::OnlyHostname(endpoint.workload.uid.to_string()),
-            None => NoEndpoint::Unsuitable(all),
-        },
-    };
-    let service = service.key.clone();
-    RouteError::NoEndpoint {
-        service,
-        port,
-        reason,
-    }
-}
-
 fn straight(hop: Hop, service: Option<Arc<Service>>) -> Route {
     match hop.workload.tunnel {
         TunnelProtocol::None => Route::Plain {
@@ -350,6 +313,7 @@ fn straight(hop: Hop, service: Option<Arc<Service>>) -> Route {
             destination: hop.workload,
             service,
             via_waypoint: false,
+            beyond: None,
         },
     }
 }
@@ -359,22 +323,6 @@ fn expected(mut sans: Vec<Identity>, workload: &Workload) -> Vec<Identity> {
         sans.push(workload.identity.clone());
     }
     sans
-}
-
-impl fmt::Display for NoEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("it has none"),
-            Self::Unsuitable(all) => write!(
-                f,
-                "none of its {all} is healthy, serves the port, and is where the service allows"
-            ),
-            Self::OtherNetwork(all) => write!(
-                f,
-                "all {all} are in another network, which this proxy doesn't reach yet"
-            ),
-        }
-    }
 }
 
 #[cfg(test)]

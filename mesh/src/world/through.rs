@@ -52,7 +52,9 @@ impl World {
     fn identities(&self, waypoint: &GatewayAddress, show: &mut dyn FnMut(&Identity)) {
         let mut behind = |key| {
             for endpoint in self.endpoints(key) {
-                show(&endpoint.workload.identity);
+                if !endpoint.workload.stands_for_many() {
+                    show(&endpoint.workload.identity);
+                }
             }
         };
         let workload = match &waypoint.target {

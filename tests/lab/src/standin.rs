@@ -1,6 +1,7 @@
-//! A stand-in for a waypoint: takes HBONE under its own identity, and carries each stream on, under
-//! the same identity, to an endpoint of the service that was asked for. No routing, no policy: it
-//! shows the way there and back, with the parts of `mesh` that waypoints are made of.
+//! Stand-ins for a waypoint and for the gateway of a network: they take HBONE under their own identity.
+//! A waypoint carries each stream on, under the same identity, to an endpoint of the service that was
+//! asked for; a gateway passes its bytes on as they are, to where HBONE is taken again. No routing, no
+//! policy: they show the way there and back, with the parts of `mesh` that waypoints are made of.
 
 use std::collections::HashMap;
 use std::io;
@@ -48,6 +49,8 @@ pub struct Carried {
     pub authority: String,
     /// The header that says where the call comes from, and what it called.
     pub forwarded: Option<String>,
+    /// The header that says which network it comes from.
+    pub network: Option<String>,
     /// Where it went.
     pub to: SocketAddr,
 }
@@ -55,22 +58,43 @@ pub struct Carried {
 /// Where calls to a service's address go.
 pub type Endpoints = HashMap<SocketAddr, SocketAddr>;
 
+/// The endpoints of a service, by its `host:port`, in the order in which a gateway takes them.
+pub type Behind = HashMap<String, Vec<SocketAddr>>;
+
 struct Parts {
     identity: Identity,
     certificates: Certificates,
     pool: Pool,
     netns: Netns,
-    endpoints: Endpoints,
+    part: Part,
     carried: Arc<Mutex<Vec<Carried>>>,
 }
 
+/// What it stands in for.
+enum Part {
+    Waypoint(Endpoints),
+    Gateway(Behind),
+}
+
 impl StandIn {
-    /// Starts one in `pod`, under the pod's identity. What is in no entry of `endpoints` goes where
-    /// it was addressed to.
+    /// Starts a waypoint in `pod`, under the pod's identity. What is in no entry of `endpoints` goes
+    /// where it was addressed to.
     ///
     /// # Errors
     /// When it has no certificate, or the port is taken.
     pub fn start(lab: &Lab, pod: &Pod, endpoints: Endpoints) -> Result<Self> {
+        Self::begin(lab, pod, PORT, Part::Waypoint(endpoints))
+    }
+
+    /// Starts the gateway of a network at a port of `pod`, under the pod's identity.
+    ///
+    /// # Errors
+    /// When it has no certificate, or the port is taken.
+    pub fn gateway(lab: &Lab, pod: &Pod, port: u16, behind: Behind) -> Result<Self> {
+        Self::begin(lab, pod, port, Part::Gateway(behind))
+    }
+
+    fn begin(lab: &Lab, pod: &Pod, port: u16, part: Part) -> Result<Self> {
         let identity: Identity = pod.identity().parse()?;
         let certificates = Certificates::new(Arc::new(Fixed::of(lab, &identity)?), Vec::new());
         let carried = Arc::default();
@@ -79,13 +103,13 @@ impl StandIn {
             identity,
             certificates,
             netns: pod.netns().clone(),
-            endpoints,
+            part,
             carried: Arc::clone(&carried),
         });
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let listener = pod
             .netns()
-            .listen(SocketAddr::new(any, PORT))
+            .listen(SocketAddr::new(any, port))
             .context("the HBONE port of the stand-in")?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
@@ -134,16 +158,49 @@ async fn serve(parts: Arc<Parts>, tcp: TcpStream, watch: drain::Watch) {
 }
 
 async fn carry(parts: Arc<Parts>, request: Request) {
-    let Destination::Address(asked) = *request.destination() else {
-        return request.refuse(StatusCode::BAD_REQUEST);
-    };
-    let to = parts.endpoints.get(&asked).copied().unwrap_or(asked);
+    match &parts.part {
+        Part::Waypoint(endpoints) => {
+            let Destination::Address(asked) = *request.destination() else {
+                return request.refuse(StatusCode::BAD_REQUEST);
+            };
+            let to = endpoints.get(&asked).copied().unwrap_or(asked);
+            note(&parts, &request, to);
+            tunnel(&parts, request, to).await;
+        }
+        Part::Gateway(behind) => {
+            let Some(endpoints) = behind.get(request.authority()) else {
+                return request.refuse(StatusCode::NOT_FOUND);
+            };
+            let to = endpoints[parts.carried.lock().len() % endpoints.len()];
+            note(&parts, &request, to);
+            pass_on(&parts, request, to).await;
+        }
+    }
+}
+
+fn note(parts: &Parts, request: &Request, to: SocketAddr) {
     parts.carried.lock().push(Carried {
         peer: request.peer().identity.to_string(),
         authority: request.authority().to_owned(),
         forwarded: request.header("forwarded").map(str::to_owned),
+        network: request.header("x-forwarded-network").map(str::to_owned),
         to,
     });
+}
+
+/// On as bytes.
+async fn pass_on(parts: &Parts, request: Request, to: SocketAddr) {
+    let Ok(upstream) = connect(&parts.netns, to) else {
+        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    if let Ok(downstream) = request.accept(Permit::by_waypoint()) {
+        let (permit, meter) = (Permit::by_waypoint(), Meter::default());
+        bidirectional(permit, downstream, upstream, &meter, std::future::pending()).await;
+    }
+}
+
+/// On in a tunnel of its own.
+async fn tunnel(parts: &Parts, request: Request, to: SocketAddr) {
     let next_hop = SocketAddr::new(to.ip(), PORT);
     let Ok(anybody) = Expected::prefix(&format!("spiffe://{TRUST_DOMAIN}/")) else {
         return request.refuse(StatusCode::INTERNAL_SERVER_ERROR);
@@ -157,6 +214,7 @@ async fn carry(parts: Arc<Parts>, request: Request) {
         baggage: None,
         forwarded: None,
         traceparent: None,
+        further: Vec::new(),
     };
     let netns = parts.netns.clone();
     let dial = async move || connect(&netns, next_hop);

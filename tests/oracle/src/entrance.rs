@@ -117,6 +117,7 @@ impl Carrier {
             baggage: None,
             forwarded: None,
             traceparent: None,
+            further: Vec::new(),
         };
         let dial = async || {
             let socket = tokio::net::TcpSocket::new_v4()?;

@@ -14,6 +14,8 @@ use crate::upstream::Fare;
 
 /// The listener's name that istiod gives endpoints behind tunnels.
 const TUNNEL: &str = "connect_originate";
+/// The same for those that lead through another network's gateway.
+const BEYOND: &str = "inner_connect_originate";
 
 /// As `?format=json` has it: Envoy's `admin.v3.Clusters`.
 pub(super) fn as_json(admin: &Admin) -> Value {
@@ -170,20 +172,20 @@ fn shown(address: &Address) -> String {
         Address::Socket(socket) => socket.to_string(),
         Address::Name(host, port) => format!("{host}:{port}"),
         Address::Tunnel { to, .. } => format!("envoy://{TUNNEL}/{to}"),
-        Address::DoubleTunnel { to, .. } => format!("envoy://{TUNNEL}/{to}"),
+        Address::DoubleTunnel { via, .. } => format!("envoy://{BEYOND}/{via}"),
     }
 }
 
 /// In Envoy's `core.v3.Address`.
 fn address(address: &Address) -> Value {
-    let tunnel = |to: &str| json!({"envoy_internal_address": {"server_listener_name": TUNNEL, "endpoint_id": to}});
+    let tunnel = |listener: &str, to: SocketAddr| json!({"envoy_internal_address": {"server_listener_name": listener, "endpoint_id": to.to_string()}});
     match address {
         Address::Socket(socket) => socket_address(*socket),
         Address::Name(host, port) => {
             json!({"socket_address": {"address": host, "port_value": port}})
         }
-        Address::Tunnel { to, .. } => tunnel(&to.to_string()),
-        Address::DoubleTunnel { to, .. } => tunnel(to),
+        Address::Tunnel { to, .. } => tunnel(TUNNEL, *to),
+        Address::DoubleTunnel { via, .. } => tunnel(BEYOND, *via),
     }
 }
 

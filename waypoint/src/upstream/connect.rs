@@ -2,7 +2,8 @@
 //! is reached, and nothing of which.
 //!
 //! ```text
-//! base:   a socket, or a stream in the mesh's tunnel to the endpoint's ztunnel or gateway
+//! base:   a socket, or a stream in the mesh's tunnel to the endpoint's ztunnel or waypoint, or in two
+//!         tunnels, one in the other, through the gateway of another network
 //! layers: the cluster's transport: nothing, a PROXY header, TLS, one in the other
 //! ```
 
@@ -60,6 +61,8 @@ pub struct Identified {
     pub identity: Identity,
     /// Where its certificate is kept.
     pub certificates: Certificates,
+    /// The network it is in, by name; empty for the default one.
+    pub network: String,
 }
 
 /// What making connections takes. One for each worker: tunnels stay with their worker.
@@ -72,6 +75,7 @@ pub(super) struct Connector {
 
 struct Mesh {
     identity: Identity,
+    network: String,
     pool: hbone::Pool,
 }
 
@@ -89,7 +93,7 @@ pub(super) struct Opened {
     pub(super) io: Io,
     /// Our own address.
     pub(super) local: Option<SocketAddr>,
-    /// The address that it goes to, of a tunnel the inner one.
+    /// The address that it goes to: of a tunnel the inner one, of two the gateway's.
     pub(super) peer: Option<SocketAddr>,
 }
 
@@ -102,6 +106,7 @@ impl Connector {
     ) -> Self {
         let mesh = own.map(|own| Mesh {
             identity: own.identity,
+            network: own.network,
             pool: hbone::Pool::within(own.certificates, hbone::IDLE, Limits::WAYPOINT),
         });
         Self {
@@ -166,11 +171,8 @@ impl Connector {
                 (Io::Tunnel(stream.into()), Some(*to), None)
             }
             Address::DoubleTunnel { to, via } => {
-                let text = format!(
-                    "{to} is in another network, behind the gateway {via}: tunnels within tunnels \
-                     are not served"
-                );
-                return Err(FailureKind::Connect(text.into()));
+                let stream = self.tunnel_beyond(cluster, to, *via, client, permit);
+                (Io::Tunnel(stream.await?.into()), Some(*via), None)
             }
             Address::Name(name, port) => {
                 let (tcp, to) = self.dial_name(cluster, name, *port).await?;

@@ -1,5 +1,5 @@
-//! Opening the way out: a stream in a tunnel to the next hop, or a plain connection, both from
-//! inside the pod's network namespace. Says why it failed in words that name the likely cause.
+//! Opening the way out: a stream in a tunnel to the next hop (inside which another tunnel leads into
+//! another network), or a plain connection, all from inside the pod's network namespace. Says why it failed in words that name the likely cause.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use http::StatusCode;
 use mesh::address::ClientAddr;
 use mesh::hbone::{ConnectError, Stream, Target};
 use mesh::policy::Permit;
+use mesh::tls::TlsRefusal;
 use mesh::workload::{Service, Workload};
 use mesh::world::Route;
 use tokio::net::TcpStream;
@@ -16,6 +17,9 @@ use tokio::net::TcpStream;
 use super::Parts;
 use crate::capture::From as SeenFrom;
 use crate::telemetry::labels::Flag;
+
+/// The header that tells the far end of a tunnel within a tunnel which network the call comes from.
+const NETWORK: &str = "x-forwarded-network";
 
 /// An open way out.
 pub(super) enum Upstream {
@@ -50,7 +54,7 @@ impl Error {
 
     /// Whether the next hop has only taken too long.
     pub(super) fn is_slowness(&self) -> bool {
-        matches!(self, Self::Tunnel(ConnectError::TimedOut { .. }))
+        matches!(self, Self::Tunnel(error) if matches!(innermost(error), ConnectError::TimedOut { .. }))
     }
 
     /// Whether it is the next hop's own trouble, and another pod of the same waypoint may do better:
@@ -58,13 +62,15 @@ impl Error {
     pub(super) fn is_of_the_hop(&self) -> bool {
         match self {
             Self::Plain { .. } => false,
-            Self::Tunnel(error) => match error {
+            Self::Tunnel(error) => match innermost(error) {
                 ConnectError::Dial { .. }
                 | ConnectError::Tls { .. }
                 | ConnectError::Broken { .. }
                 | ConnectError::TimedOut { .. } => true,
                 ConnectError::Refused(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
-                ConnectError::Certificate(_) | ConnectError::Target { .. } => false,
+                ConnectError::Certificate(_)
+                | ConnectError::Target { .. }
+                | ConnectError::Beyond { .. } => false,
             },
         }
     }
@@ -73,7 +79,7 @@ impl Error {
     pub(super) fn flag(&self) -> Flag {
         match self {
             Self::Plain { .. } => Flag::Connect,
-            Self::Tunnel(error) => match error {
+            Self::Tunnel(error) => match innermost(error) {
                 ConnectError::Certificate(_) => Flag::Identity,
                 ConnectError::Dial { cause, .. } if !refused(cause) => Flag::NetworkPolicy,
                 ConnectError::Dial { .. } => Flag::Connect,
@@ -82,9 +88,18 @@ impl Error {
                 ConnectError::Refused(_) => Flag::Connect,
                 ConnectError::Broken { .. }
                 | ConnectError::TimedOut { .. }
-                | ConnectError::Target { .. } => Flag::Handshake,
+                | ConnectError::Target { .. }
+                | ConnectError::Beyond { .. } => Flag::Handshake,
             },
         }
+    }
+}
+
+/// The trouble itself, wherever it was met: here or beyond a gateway.
+fn innermost(error: &ConnectError) -> &ConnectError {
+    match error {
+        ConnectError::Beyond { cause, .. } => innermost(cause),
+        error => error,
     }
 }
 
@@ -94,7 +109,13 @@ fn refused(cause: &io::Error) -> bool {
 
 /// The likely cause, where the error alone does not tell it.
 fn hint(error: &ConnectError) -> &'static str {
-    match error {
+    match innermost(error) {
+        ConnectError::Tls {
+            reason: TlsRefusal::IdentityMismatch,
+            ..
+        } if matches!(error, ConnectError::Beyond { .. }) => {
+            " (do the service's subject_alt_names hold the identities of its endpoints, and of its waypoint, in the other network?)"
+        }
         ConnectError::Dial { cause, .. } if refused(cause) => {
             " (does the destination's ztunnel run?)"
         }
@@ -134,6 +155,7 @@ pub(super) async fn dial(
             authority,
             expect,
             service,
+            beyond,
             ..
         } => {
             let target = Target {
@@ -145,10 +167,21 @@ pub(super) async fn dial(
                 baggage: Some(baggage(own)),
                 forwarded: Some(forwarded(client, service.as_deref())),
                 traceparent: Some(traceparent(rand::random(), rand::random())),
+                further: Vec::new(),
             };
-            let netns = out.netns.clone();
+            let (netns, pool) = (out.netns.clone(), &out.shared.pool);
             let connect = async move || netns.connect(next_hop, SeenFrom::Pod).await;
-            let stream = out.shared.pool.connect(permit, target, connect).await;
+            let stream = match beyond {
+                None => pool.connect(permit, target, connect).await,
+                Some(beyond) => {
+                    let inner = Target {
+                        expect: beyond.expect.into_iter().map(Into::into).collect(),
+                        further: vec![(NETWORK, own.network.as_str().to_owned())],
+                        ..target.clone()
+                    };
+                    pool.connect_beyond(permit, target, inner, connect).await
+                }
+            };
             stream.map(Upstream::Tunnel).map_err(Error::Tunnel)
         }
     }

@@ -1,6 +1,7 @@
 //! The way of one connection out of a pod, top to bottom: original destination → who calls? → route
-//! → permit to use the pod's identity → tunnel or plain → copy. A waypoint's pod that is just gone is
-//! replaced by another; a pod that left the mesh while it was called is called as it takes calls now.
+//! → permit to use the pod's identity → tunnel or plain → copy. A waypoint's pod, or a way into another
+//! network, that is just gone is replaced by another; a pod that left the mesh while it was called is
+//! called as it takes calls now.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ use crate::reset::reset;
 use crate::telemetry::connection::{Outcome, Record};
 use crate::telemetry::labels::{Flag, Reporter};
 
-/// Further pods of a waypoint that are tried when one does not take a connection.
+/// Further pods of a waypoint, or ways past a gateway, that are tried when one does not take a
+/// connection.
 const OTHER_PODS: usize = 2;
 /// Longest that a pod of a waypoint is waited for while another may be tried: an address that is
 /// gone answers nothing at all.
@@ -110,7 +112,7 @@ async fn connect(
             continue;
         };
         learn(record, &route);
-        let hop = waypoint(&route);
+        let hop = replaceable(&route);
         let called = called_itself(&route);
         let dialled = dial::dial(out, &own, client, permit.clone(), route);
         let dialled = match hop {
@@ -141,6 +143,7 @@ fn called_itself(route: &Route) -> Option<Arc<Workload>> {
         Route::Hbone {
             destination,
             via_waypoint: false,
+            beyond: None,
             ..
         } => Some(Arc::clone(destination)),
         _ => None,
@@ -155,7 +158,7 @@ fn has_changed(out: &Parts, called: &Workload) -> bool {
     now.is_none_or(|now| now.tunnel != called.tunnel)
 }
 
-/// The pods of a waypoint that did not take the connection. Nothing of the application was sent to
+/// The pods of a waypoint, or gateways, that did not take the connection. Nothing of the application was sent to
 /// them, so another pod may have it.
 #[derive(Default)]
 struct Failed {
@@ -175,7 +178,7 @@ impl Failed {
     fn note(&mut self, hop: Option<SocketAddr>, error: dial::Error) -> Result<(), dial::Error> {
         match hop {
             Some(hop) if error.is_of_the_hop() && self.may_go_on() => {
-                tracing::debug!(%hop, %error, "another pod of the waypoint is tried");
+                tracing::debug!(%hop, %error, "another pod of the waypoint, or another way, is tried");
                 self.hops.push(hop);
                 self.last = Some(error);
                 Ok(())
@@ -197,23 +200,25 @@ impl Failed {
     }
 
     fn has(&self, route: &Route) -> bool {
-        waypoint(route).is_some_and(|hop| self.hops.contains(&hop))
+        replaceable(route).is_some_and(|hop| self.hops.contains(&hop))
     }
 }
 
-/// The pod of a waypoint that a route leads to.
-fn waypoint(route: &Route) -> Option<SocketAddr> {
+/// The pod of a waypoint that a route leads to, or the gateway of another network. Beside a gateway
+/// there may be another one, and endpoints in this network.
+fn replaceable(route: &Route) -> Option<SocketAddr> {
     match route {
         Route::Hbone {
             next_hop,
-            via_waypoint: true,
+            via_waypoint,
+            beyond,
             ..
-        } => Some(*next_hop),
+        } if *via_waypoint || beyond.is_some() => Some(*next_hop),
         _ => None,
     }
 }
 
-/// One look at the world answers both questions; nothing, if all pods of the waypoint have failed.
+/// One look at the world answers both questions; nothing, if every way has failed.
 fn decide(
     out: &Parts,
     own: &Workload,
@@ -247,7 +252,9 @@ fn learn(record: &mut Record, route: &Route) {
             ..
         } => {
             record.hbone = Some(*next_hop);
-            record.to = authority.parse().unwrap_or(record.to);
+            let address = authority.parse();
+            record.asked = address.is_err().then(|| authority.clone());
+            record.to = address.unwrap_or(record.to);
             record.destination_identity = Some(destination.identity.clone());
             record.destination = Some(Arc::clone(destination));
             record.service.clone_from(service);

@@ -33,6 +33,8 @@ pub struct Record {
     pub service: Option<Arc<Service>>,
     /// Where the tunnel leads, if there is one.
     pub hbone: Option<SocketAddr>,
+    /// What the tunnel is asked for, where that is a service by name and no address.
+    pub asked: Option<String>,
 }
 
 /// How a connection ended.
@@ -75,6 +77,7 @@ impl Record {
             destination_identity: None,
             service: None,
             hbone: None,
+            asked: None,
         }
     }
 
@@ -128,6 +131,7 @@ impl Record {
     fn log(&self, outcome: &Outcome) {
         let duration = format!("{}ms", self.begun.elapsed().as_millis());
         let (source, destination) = (self.source.as_deref(), self.destination.as_deref());
+        let asked = || self.asked.clone().unwrap_or_else(|| self.to.to_string());
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -138,7 +142,7 @@ impl Record {
                     src.namespace = source.map(|workload| &*workload.namespace),
                     src.identity = self.source_identity.as_ref().map(display),
                     dst.addr = %self.hbone.unwrap_or(self.to),
-                    dst.hbone_addr = self.hbone.map(|_| display(self.to)),
+                    dst.hbone_addr = self.hbone.map(|_| asked()),
                     dst.service = self.service.as_deref().map(|service| &*service.key.hostname),
                     dst.workload = destination.map(|workload| &*workload.name),
                     dst.namespace = destination.map(|workload| &*workload.namespace),

@@ -1,6 +1,7 @@
 //! Where connections go, told as small meshes.
 
 mod addresses;
+mod networks;
 mod waypoints;
 
 use rand::SeedableRng;
@@ -68,8 +69,14 @@ fn words(route: Result<Route, RouteError>) -> String {
             service,
             via_waypoint,
             expect,
+            beyond,
         }) => {
-            let via = if via_waypoint { "waypoint" } else { "hbone" };
+            let via = match (via_waypoint, &beyond) {
+                (false, None) => "hbone",
+                (true, None) => "waypoint",
+                (false, Some(_)) => "gateway",
+                (true, Some(_)) => panic!("a gateway is no waypoint"),
+            };
             let service = service.map_or(String::new(), |s| format!(" of {}", s.key.hostname));
             assert!(expect.contains(&destination.identity));
             format!(
@@ -186,7 +193,7 @@ fn a_service_that_cannot_take_the_call_is_an_error() {
         "serviceAccount: httpbin\n  network: other",
     )]);
     assert!(
-        words_of(&far).contains("in another network"),
+        words_of(&far).contains("in other networks, and the control plane names no gateway"),
         "{}",
         words_of(&far)
     );

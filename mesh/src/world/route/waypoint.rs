@@ -2,11 +2,12 @@
 //! can't be found or reached is an error, never a way around it: its policies would not be applied.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rand::Rng;
 
+use super::network::{no_service, through_gateway};
 use super::{Call, Hop, Purpose, Route, RouteError, address, expected};
 use crate::address::OrigDst;
 use crate::workload::{GatewayAddress, GatewayTarget, Service, ServiceKey, Workload};
@@ -37,30 +38,21 @@ impl World {
         of: &impl fmt::Display,
         rng: &mut impl Rng,
     ) -> Result<Hop, RouteError> {
-        let Call { from, to, streams } = call;
+        let Call { from, streams, .. } = call;
         let port = waypoint.hbone_port;
-        // By host name the caller's address family counts, by address the waypoint's.
-        let (service, workload, near) = match &waypoint.target {
-            GatewayTarget::Hostname(key) => (self.service(key), self.workload_named(key), to.ip()),
-            GatewayTarget::Address(at) => (
-                self.service_at(&at.network, at.ip, &from.namespace),
-                self.workload_at(&at.network, at.ip),
-                at.ip,
-            ),
-        };
+        let (service, workload, near) = self.behind(call, waypoint);
         let hop = if let Some(service) = service {
-            let mut draw = || self.endpoint(from, near, service, port, Purpose::Waypoint, rng);
+            let mut draw = || self.endpoint(call, near, service, port, Purpose::Waypoint, rng);
             let (one, other) = (draw(), draw());
             match (&one, other) {
                 (Ok(one), Ok(other)) if streams(other.address) < streams(one.address) => Ok(other),
                 _ => one,
             }
         } else if let Some(workload) = workload {
-            address(workload, |_| true, near).map(|ip| Hop {
-                workload: workload.clone(),
-                address: SocketAddr::new(ip, port),
-                sans: Vec::new(),
-            })
+            match workload.network == from.network {
+                true => alone(workload, port, near),
+                false => Err(no_service(workload)),
+            }
         } else {
             return Err(RouteError::UnknownWaypoint {
                 waypoint: waypoint.to_string(),
@@ -71,6 +63,24 @@ impl World {
             of: of.to_string(),
             cause: Box::new(cause),
         })
+    }
+
+    /// The service or the workload that a waypoint, or a gateway, is, and the address that its own
+    /// should be like: by host name the caller's family counts, by address the waypoint's.
+    pub(super) fn behind(
+        &self,
+        call: Call<'_>,
+        gateway: &GatewayAddress,
+    ) -> (Option<&Arc<Service>>, Option<&Arc<Workload>>, IpAddr) {
+        let Call { from, to, .. } = call;
+        match &gateway.target {
+            GatewayTarget::Hostname(key) => (self.service(key), self.workload_named(key), to.ip()),
+            GatewayTarget::Address(at) => (
+                self.service_at(&at.network, at.ip, &from.namespace),
+                self.workload_at(&at.network, at.ip),
+                at.ip,
+            ),
+        }
     }
 
     pub(in crate::world) fn workload_named(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
@@ -104,14 +114,35 @@ pub(super) fn draw_waypoint<'a>(
     None
 }
 
-/// The waypoint is asked for what the caller wanted, not for an endpoint: choosing is its job.
-pub(super) fn through_waypoint(hop: Hop, to: OrigDst, service: Option<Arc<Service>>) -> Route {
-    Route::Hbone {
-        next_hop: hop.address,
-        authority: to.to_string(),
-        expect: expected(hop.sans, &hop.workload),
-        destination: hop.workload,
-        service,
-        via_waypoint: true,
+/// A waypoint or gateway that is a workload by itself.
+pub(super) fn alone(workload: &Arc<Workload>, port: u16, near: IpAddr) -> Result<Hop, RouteError> {
+    let ip = address(workload, |_| true, near)?;
+    Ok(Hop {
+        workload: workload.clone(),
+        address: SocketAddr::new(ip, port),
+        sans: Vec::new(),
+        beyond: None,
+    })
+}
+
+/// The waypoint is asked for what the caller wanted, not for an endpoint: choosing is its job. The
+/// gateway before one in another network finds it by the service.
+pub(super) fn through_waypoint(
+    hop: Hop,
+    to: OrigDst,
+    service: Option<Arc<Service>>,
+) -> Result<Route, RouteError> {
+    match (&hop.beyond, service) {
+        (Some(_), Some(service)) => Ok(through_gateway(hop, to, service)),
+        (Some(_), None) => Err(no_service(&hop.workload)),
+        (None, service) => Ok(Route::Hbone {
+            next_hop: hop.address,
+            authority: to.to_string(),
+            expect: expected(hop.sans, &hop.workload),
+            destination: hop.workload,
+            service,
+            via_waypoint: true,
+            beyond: None,
+        }),
     }
 }

@@ -7,6 +7,7 @@ mod capture;
 mod enrolment;
 mod faults;
 mod identity;
+mod networks;
 mod policies;
 mod process;
 mod services;

@@ -177,6 +177,7 @@ impl Tunnels {
             baggage: None,
             forwarded: None,
             traceparent: None,
+            further: Vec::new(),
         };
         let dial = async || {
             let tcp = TcpStream::connect(to).await?;

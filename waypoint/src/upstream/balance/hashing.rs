@@ -110,7 +110,7 @@ pub(super) fn hash_key(endpoint: &Endpoint, by_hostname: bool) -> Cow<'_, str> {
         Address::Socket(address) => address.to_string(),
         Address::Name(name, port) => format!("{name}:{port}"),
         Address::Tunnel { to, .. } => format!("envoy://connect_originate/{to}"),
-        Address::DoubleTunnel { to, .. } => format!("envoy://inner_connect_originate/{to}"),
+        Address::DoubleTunnel { via, .. } => format!("envoy://inner_connect_originate/{via}"),
     })
 }
 

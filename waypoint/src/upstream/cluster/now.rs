@@ -78,12 +78,12 @@ pub(super) fn excluded<B>(choice: &Choice<'_>, hosts: &[Rc<Host<B>>]) -> u32 {
     excluded
 }
 
-/// The address that an endpoint is known by: of a tunnel the inner one.
+/// The address that an endpoint is known by: of a tunnel the inner one, of two the gateway's.
 pub(super) fn inner_address(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Socket(address) => Some(*address),
         Address::Tunnel { to, .. } => Some(*to),
-        Address::DoubleTunnel { to, .. } => to.parse().ok(),
+        Address::DoubleTunnel { via, .. } => Some(*via),
         Address::Name(..) => None,
     }
 }

@@ -87,8 +87,35 @@ fn failures_have_istios_flags_and_name_the_likely_cause() {
         ),
     ];
     for (error, flag, words) in table {
-        let error = Error::Tunnel(error);
-        assert_eq!(error.flag(), flag, "{error}");
+        let beyond = ConnectError::Beyond {
+            gateway: next_hop,
+            authority: "shop.default.svc.cluster.local:80".to_owned(),
+            cause: Box::new(error.clone()),
+        };
+        let (error, beyond) = (Error::Tunnel(error), Error::Tunnel(beyond));
+        assert_eq!((error.flag(), beyond.flag()), (flag, flag), "{error}");
+        assert_eq!(error.is_of_the_hop(), beyond.is_of_the_hop(), "{error}");
+        assert_eq!(error.is_slowness(), beyond.is_slowness(), "{error}");
         assert!(error.to_string().contains(words), "{error}");
+        assert!(beyond.to_string().contains(words), "{beyond}");
     }
+}
+
+#[test]
+fn a_stranger_beyond_a_gateway_hints_at_the_names_of_the_service() {
+    let next_hop = "10.0.0.2:15008".parse().unwrap();
+    let stranger = ConnectError::Tls {
+        next_hop,
+        reason: TlsRefusal::IdentityMismatch,
+        cause: "the peer is somebody else".to_owned(),
+    };
+    let here = Error::Tunnel(stranger.clone());
+    assert!(!here.to_string().contains("subject_alt_names"), "{here}");
+    let beyond = Error::Tunnel(ConnectError::Beyond {
+        gateway: next_hop,
+        authority: "shop.default.svc.cluster.local:80".to_owned(),
+        cause: Box::new(stranger),
+    });
+    assert!(beyond.to_string().contains("subject_alt_names"), "{beyond}");
+    assert_eq!(beyond.flag(), Flag::Tls);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::workload::{GatewayAddress, GatewayTarget};
+use crate::workload::{GatewayAddress, GatewayTarget, ServiceKey};
 
 /// Entries for a waypoint pod behind a waypoint service.
 const WAYPOINT: &str = "

@@ -1,7 +1,7 @@
 //! Requests in tunnels: a ztunnel of our own on loopback, with certificates of a throw-away
 //! authority.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,9 +79,17 @@ struct Ztunnel {
     streams: Rc<Cell<usize>>,
     /// The `forwarded` header of the stream that came last.
     forwarded: Rc<Cell<Option<String>>>,
+    /// What the streams were asked for, with the headers that tell of networks.
+    asked: Rc<RefCell<Vec<String>>>,
 }
 
 async fn ztunnel(authority: &Authority, identity: &str) -> Ztunnel {
+    leading_on(authority, identity, None).await
+}
+
+/// One that passes all streams on to the same address, whatever they say: a gateway, or who knows a
+/// service by its name.
+async fn leading_on(authority: &Authority, identity: &str, to: Option<SocketAddr>) -> Ztunnel {
     let identity: Identity = identity.parse().unwrap();
     let certificate = Certificate::new(&identity, authority.material(&identity), &[]).unwrap();
     let certificate = Rc::new(certificate);
@@ -91,15 +99,17 @@ async fn ztunnel(authority: &Authority, identity: &str) -> Ztunnel {
         connections: Rc::default(),
         streams: Rc::default(),
         forwarded: Rc::default(),
+        asked: Rc::default(),
     };
     let (connections, streams) = (made.connections.clone(), made.streams.clone());
-    let forwarded = made.forwarded.clone();
+    let (forwarded, asked) = (made.forwarded.clone(), made.asked.clone());
     spawn_local(async move {
         let (_signal, watch) = drain::new();
         while let Ok((tcp, _)) = listener.accept().await {
             connections.set(connections.get() + 1);
             let (certificate, watch) = (certificate.clone(), watch.clone());
             let (streams, forwarded) = (streams.clone(), forwarded.clone());
+            let asked = asked.clone();
             spawn_local(async move {
                 // A client that doesn't like our certificate ends it here.
                 let Ok(mut connection) = hbone::accept(tcp, &certificate, watch).await else {
@@ -108,7 +118,14 @@ async fn ztunnel(authority: &Authority, identity: &str) -> Ztunnel {
                 while let Ok(Some(request)) = connection.next().await {
                     streams.set(streams.get() + 1);
                     forwarded.set(request.header("forwarded").map(str::to_owned));
-                    spawn_local(pass_on(request));
+                    let header = |name| request.header(name).unwrap_or("-").to_owned();
+                    let (network, source) =
+                        (header("x-forwarded-network"), header("x-istio-source"));
+                    let authority = request.authority();
+                    let line = format!("{authority} {network} {source}");
+                    asked.borrow_mut().push(line);
+                    let to = to.unwrap_or_else(|| authority.parse().unwrap());
+                    spawn_local(pass_on(request, to));
                 }
             });
         }
@@ -116,8 +133,7 @@ async fn ztunnel(authority: &Authority, identity: &str) -> Ztunnel {
     made
 }
 
-async fn pass_on(request: hbone::Request) {
-    let to: SocketAddr = request.authority().parse().unwrap();
+async fn pass_on(request: hbone::Request, to: SocketAddr) {
     let Ok(mut tcp) = TcpStream::connect(to).await else {
         request.refuse(http::StatusCode::SERVICE_UNAVAILABLE);
         return;
@@ -137,6 +153,7 @@ fn waypoint(
     let own = Identified {
         identity: WAYPOINT.parse().unwrap(),
         certificates: Certificates::new(authority.clone(), Vec::new()),
+        network: "west".to_owned(),
     };
     Upstreams::new(
         Shared::default(),
@@ -261,6 +278,74 @@ fn where_nobody_is_known_the_trust_domain_decides() {
             let answered = ask(&upstreams, &cluster).await;
             assert_eq!(answered.is_ok(), accepted, "{identity}");
         }
+    });
+}
+
+fn beyond(to: &str, gateway: SocketAddr) -> Arc<Endpoint> {
+    let mut beyond = (*endpoint(gateway)).clone();
+    beyond.address = Address::DoubleTunnel {
+        to: to.into(),
+        via: gateway,
+    };
+    Arc::new(beyond)
+}
+
+#[test]
+fn another_network_is_reached_in_a_tunnel_within_the_tunnel_to_its_gateway() {
+    const SERVICE: &str = "reviews.shop.svc.cluster.local:80";
+    story(async {
+        let authority = Authority::new();
+        let server = named("far").await;
+        let far = leading_on(&authority, WORKLOAD, Some(server.address)).await;
+        let gateway = leading_on(&authority, SOMEBODY, Some(far.address)).await;
+        let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &Current::default(), &cluster);
+        let set = endpoints(vec![beyond(SERVICE, gateway.address)]);
+        cluster.endpoints.store(Arc::new(set));
+        for _ in 0..3 {
+            let sent = ask(&upstreams, &cluster).await.unwrap();
+            assert_eq!(sent.peer, Some(gateway.address));
+            assert_eq!(text(sent).await, "far");
+        }
+        let (at_gateway, at_far) = (gateway.asked.take(), far.asked.take());
+        assert_eq!(at_gateway, [format!("{SERVICE} - waypoint")]);
+        assert_eq!(at_far, [format!("{SERVICE} west -")]);
+    });
+}
+
+#[test]
+fn who_is_behind_a_gateway_must_be_of_the_trust_domain_and_the_gateway_who_it_is_known_to_be() {
+    const SERVICE: &str = "reviews.shop.svc.cluster.local:80";
+    story(async {
+        let authority = Authority::new();
+        let server = named("far").await;
+        let current = Current::default();
+        let cluster = entry(cluster(), &[]);
+        let upstreams = waypoint(&authority, &current, &cluster);
+        let far = leading_on(&authority, STRANGER, Some(server.address)).await;
+        let gateway = leading_on(&authority, SOMEBODY, Some(far.address)).await;
+        let only = |gateway: &Ztunnel| {
+            let set = endpoints(vec![beyond(SERVICE, gateway.address)]);
+            cluster.endpoints.store(Arc::new(set));
+        };
+        only(&gateway);
+        let refused = ask(&upstreams, &cluster).await.unwrap_err();
+        let reason = refused.failure.transport_failure().unwrap();
+        assert!(
+            reason.starts_with("beyond the gateway") && reason.contains("identity_mismatch"),
+            "{reason}"
+        );
+        assert_eq!((gateway.streams.get(), far.streams.get()), (1, 0));
+        known(&current, gateway.address.ip(), WORKLOAD);
+        let another = leading_on(&authority, SOMEBODY, Some(far.address)).await;
+        only(&another);
+        let refused = ask(&upstreams, &cluster).await.unwrap_err();
+        let reason = refused.failure.transport_failure().unwrap();
+        assert!(
+            reason.starts_with("connection to") && reason.contains("identity_mismatch"),
+            "{reason}"
+        );
+        assert_eq!(another.streams.get(), 0);
     });
 }
 
