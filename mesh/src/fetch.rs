@@ -139,7 +139,8 @@ async fn exchange<R: Future>(
 }
 
 /// Not our own host, nor what is on its link alone: there the cloud keeps its credentials.
-fn is_elsewhere(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_elsewhere(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let of_link = match address {
         IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),

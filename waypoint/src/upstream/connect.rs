@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh::certificate::Certificates;
+use mesh::fetch::is_elsewhere;
 use mesh::hbone::{self, Limits};
 use mesh::identity::Identity;
 use mesh::policy::Permit;
@@ -200,7 +201,16 @@ impl Connector {
             _ => DnsFamily::Auto,
         };
         let found = self.names.addresses(name, family).await;
-        let addresses = found.map_err(|error| failed(&error))?;
+        let mut addresses = found.map_err(|error| failed(&error))?;
+        let is_chosen = matches!(cluster.discovery, Discovery::DynamicForwardProxy { .. });
+        if is_chosen && self.mesh.is_some() {
+            // A client names it, who would reach our admin interface, or the cloud's credentials.
+            addresses.retain(|ip| is_elsewhere(*ip));
+            if addresses.is_empty() {
+                let text = format!("{name} is an address of the proxy's own host or link");
+                return Err(FailureKind::Connect(text.into()));
+            }
+        }
         let mut last = None;
         for ip in addresses.into_iter().take(MOST_TRIED) {
             let to = SocketAddr::new(ip, port);
