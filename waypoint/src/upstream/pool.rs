@@ -33,13 +33,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::answer::{Connected, Place, Received, Sent};
 use super::choice::{Choice, Connection};
 use super::connect::{Connector, Opened, Purpose};
-use super::failure::{FailureKind, Reset};
+use super::failure::FailureKind;
 use super::head;
 use super::shared::{ClusterState, HostState};
 use crate::model::cluster::{Cluster, Discovery, UpstreamProtocol};
 use crate::model::endpoint::{Endpoint, EndpointSet};
 use crate::model::snapshot::ClusterEntry;
 pub(super) use closing::Closing;
+pub(super) use places::Failed;
 use places::{Alive, Bytewise, Pending, reset_of};
 use waiting::Waiting;
 
@@ -90,15 +91,6 @@ pub(super) struct Pool<B> {
     speaks: Cell<Option<Version>>,
     /// No connection is kept any more.
     retired: Cell<bool>,
-}
-
-/// An attempt that failed.
-pub(super) struct Failed<B> {
-    pub(super) kind: FailureKind,
-    pub(super) reused: bool,
-    pub(super) sent: bool,
-    /// The request, where nothing of it was taken.
-    pub(super) request: Option<Request<B>>,
 }
 
 /// The connection that an answer came by.
@@ -379,24 +371,5 @@ impl<B> Pool<B> {
     fn done(&self) {
         self.host.active.give();
         self.state.requests.give();
-    }
-}
-
-impl<B> Failed<B> {
-    fn early(kind: FailureKind, request: Request<B>) -> Self {
-        Self {
-            kind,
-            reused: false,
-            sent: false,
-            request: Some(request),
-        }
-    }
-
-    /// The connection had ended before anything was sent.
-    fn ended(reused: bool, request: Request<B>) -> Self {
-        Self {
-            reused,
-            ..Self::early(FailureKind::Reset(Reset::Connection), request)
-        }
     }
 }

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Request;
+
 use super::Pool;
 use crate::upstream::answer::Release;
 use crate::upstream::failure::{FailureKind, Reset};
@@ -15,6 +17,15 @@ pub(super) struct Alive<B> {
 
 /// A place among those who wait for a connection, free again when it is dropped.
 pub(super) struct Pending(pub(super) Arc<ClusterState>);
+
+/// An attempt that failed.
+pub(in crate::upstream) struct Failed<B> {
+    pub(in crate::upstream) kind: FailureKind,
+    pub(in crate::upstream) reused: bool,
+    pub(in crate::upstream) sent: bool,
+    /// The request, where nothing of it was taken.
+    pub(in crate::upstream) request: Option<Request<B>>,
+}
 
 impl<B> Drop for Alive<B> {
     fn drop(&mut self) {
@@ -31,6 +42,25 @@ impl<B> Drop for Alive<B> {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.0.pending.give();
+    }
+}
+
+impl<B> Failed<B> {
+    pub(super) fn early(kind: FailureKind, request: Request<B>) -> Self {
+        Self {
+            kind,
+            reused: false,
+            sent: false,
+            request: Some(request),
+        }
+    }
+
+    /// The connection had ended before anything was sent.
+    pub(super) fn ended(reused: bool, request: Request<B>) -> Self {
+        Self {
+            reused,
+            ..Self::early(FailureKind::Reset(Reset::Connection), request)
+        }
     }
 }
 
