@@ -47,7 +47,7 @@ struct Metric {
 impl Metrics {
     /// The number of a metric, which is made where there is none; none where there are too many.
     pub(super) fn define(&self, kind: Kind, name: &str) -> Option<u32> {
-        let name: Box<str> = name.get(..LONGEST).unwrap_or(name).into();
+        let name: Box<str> = name[..name.floor_char_boundary(LONGEST)].into();
         let mut all = self.0.write();
         let key = (kind, name.clone());
         if let Some(id) = all.by_name.get(&key) {
@@ -188,6 +188,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_cut_between_characters() {
+        let metrics = Metrics::default();
+        metrics.define(Kind::Gauge, &"é".repeat(LONGEST)).unwrap();
+        metrics
+            .define(Kind::Gauge, &format!("a{}", "é".repeat(LONGEST)))
+            .unwrap();
+        let all = metrics.0.read();
+        let lengths: Vec<_> = all.list.iter().map(|metric| metric.name.len()).collect();
+        assert_eq!(lengths, [LONGEST, LONGEST - 1]);
     }
 
     #[test]

@@ -94,6 +94,9 @@ impl Image {
         if ![registry, repository, reference].into_iter().all(safe) {
             return Err(bad());
         }
+        if let Some(digest) = digest {
+            sha256_of(digest)?;
+        }
         let official = registry == DOCKER && !repository.contains('/');
         Ok(Self {
             registry: registry.to_owned(),
@@ -142,11 +145,7 @@ pub(super) async fn get(
         let list = &manifest.manifests;
         let chosen = list.iter().find(of).unwrap_or(&list[0]).digest.clone();
         let (inner, found) = registry.manifest(&chosen).await?;
-        check(
-            "the image's manifest",
-            &found,
-            chosen.strip_prefix("sha256:"),
-        )?;
+        check("the image's manifest", &found, Some(sha256_of(&chosen)?))?;
         manifest = inner;
     }
     let module = manifest.layers.iter().find(|it| it.media_type == MODULE);
@@ -172,9 +171,10 @@ impl Registry<'_> {
     }
 
     async fn blob(&mut self, digest: &str) -> Result<Bytes, FetchError> {
+        let wanted = sha256_of(digest)?;
         let body = self.ask("blobs", digest).await?.body;
         let found = hexadecimal(&Sha256::digest(&body));
-        check("the image's layer", &found, digest.strip_prefix("sha256:"))?;
+        check("the image's layer", &found, Some(wanted))?;
         Ok(body)
     }
 
@@ -282,6 +282,12 @@ pub(super) fn answered(uri: &Uri, got: Got) -> Result<Got, FetchError> {
         ))),
         _ => Err(FetchError::Lasting(why)),
     }
+}
+
+/// The hexadecimal digits of a digest. Of another kind nothing would be checked, and anything would do.
+fn sha256_of(digest: &str) -> Result<&str, FetchError> {
+    let digits = digest.strip_prefix("sha256:");
+    digits.ok_or_else(|| FetchError::Lasting(format!("the digest {digest:?} is none of SHA-256")))
 }
 
 /// Compares a digest with the one that it must be.

@@ -13,8 +13,11 @@ use super::metrics::Metrics;
 
 /// Bytes of keys and values that plugins of one `vm_id` share.
 const MOST_BYTES: usize = 16 << 20;
-/// Queues in all.
+/// What a key and its value are reckoned at beside their bytes.
+const ENTRY: usize = 128;
+/// Queues in all, and the bytes of a name.
 const MOST_QUEUES: usize = 256;
+const LONGEST_NAME: usize = 512;
 /// Messages that wait in one queue, and their bytes.
 const MOST_WAITING: usize = 4096;
 const MOST_WAITING_BYTES: usize = 4 << 20;
@@ -74,8 +77,9 @@ impl Data {
         if cas != 0 && before.is_some_and(|(_, version)| *version != cas) {
             return Err(Status::CasMismatch);
         }
-        let known = before.map_or(0, |(value, _)| key.len() + value.len());
-        let bytes = values.bytes - known + key.len() + value.len();
+        let reckoned = |value: usize| ENTRY + key.len() + value;
+        let known = before.map_or(0, |(value, _)| reckoned(value.len()));
+        let bytes = values.bytes - known + reckoned(value.len());
         if bytes > MOST_BYTES {
             return Err(Status::InternalFailure);
         }
@@ -113,7 +117,7 @@ impl Queues {
         let known = queues.iter().find(|(_, queue)| queue.is(vm_id, name));
         let id = match known {
             Some((id, _)) => *id,
-            None if queues.len() >= MOST_QUEUES => return None,
+            None if queues.len() >= MOST_QUEUES || name.len() > LONGEST_NAME => return None,
             None => {
                 let id = queues.last_key_value().map_or(1, |(last, _)| last + 1);
                 let queue = Queue {
@@ -203,14 +207,18 @@ mod tests {
     #[test]
     fn what_is_shared_is_bounded() {
         let data = Data::default();
-        let large = vec![0; MOST_BYTES];
+        let large = vec![0; MOST_BYTES - ENTRY];
         let refused = data.set("vm", b"a".to_vec(), large.clone(), 0);
         assert_eq!(refused, Err(Status::InternalFailure));
         data.set("vm", Vec::new(), large, 0).unwrap();
         data.set("vm", Vec::new(), vec![1], 0).unwrap();
         data.set("vm", b"a".to_vec(), vec![1], 0).unwrap();
+        let mut keys = (0_u32..).map(|key| data.set("many", key.to_le_bytes().to_vec(), vec![], 0));
+        assert!(keys.position(|set| set.is_err()).unwrap() <= MOST_BYTES / ENTRY);
         let queues = Queues::default();
         let (listener, _heard) = mpsc::channel(1);
+        let long = "q".repeat(LONGEST_NAME + 1);
+        assert_eq!(queues.register("vm", &long, listener.clone()), None);
         let id = queues.register("vm", "q", listener).unwrap();
         for _ in 0..MOST_WAITING {
             queues.put(id, Vec::new()).unwrap();

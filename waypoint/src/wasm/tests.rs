@@ -441,6 +441,38 @@ fn memory_that_is_not_the_plugins_is_never_touched() {
 }
 
 #[test]
+fn a_text_of_many_parts_is_no_more_than_a_line() {
+    here(async {
+        // It prints a thousand times all of its memory at once, and fails if more than a line of that
+        // was taken.
+        let plugin = text(
+            r#"(module
+                (import "wasi_snapshot_preview1" "fd_write"
+                    (func $write (param i32 i32 i32 i32) (result i32)))
+                (memory (export "memory") 16)
+                (func (export "proxy_abi_version_0_2_1"))
+                (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                    (local $part i32)
+                    (loop $parts
+                        (i32.store offset=4
+                            (i32.mul (local.get $part) (i32.const 8))
+                            (i32.const 1048576))
+                        (local.set $part (i32.add (local.get $part) (i32.const 1)))
+                        (br_if $parts (i32.lt_u (local.get $part) (i32.const 1000))))
+                    (if (call $write (i32.const 1) (i32.const 0) (i32.const 1000) (i32.const 16384))
+                        (then unreachable))
+                    (if (i32.ne (i32.load (i32.const 16384)) (i32.const 16384))
+                        (then unreachable))
+                    (i32.const 0)))"#,
+        );
+        let world = World::new();
+        let stream = world.begin(&plugin).unwrap();
+        let verdict = stream.headers(Way::Up, request(""), true);
+        assert!(matches!(verdict, Verdict::Continue), "{verdict:?}");
+    });
+}
+
+#[test]
 fn what_is_no_plugin_is_refused_with_the_reason() {
     let told = |code: &[u8]| compile(code).unwrap_err();
     assert!(told(b"#!/bin/sh").contains("no Wasm module"));

@@ -203,7 +203,14 @@ fn print(
             let bytes = [place[at], place[at + 1], place[at + 2], place[at + 3]];
             u32::from_le_bytes(bytes)
         };
-        all.extend_from_slice(look(guest, number(0), number(4))?);
+        let text = look(guest, number(0), number(4))?;
+        let room = LONGEST_LINE - all.len();
+        all.extend_from_slice(&text[..text.len().min(room)]);
+        // The rest isn't written, and it hears so: parts may lie over each other, and be all of its
+        // memory each.
+        if text.len() > room {
+            break;
+        }
     }
     let state = guest.data_mut();
     state.line.extend_from_slice(&all);

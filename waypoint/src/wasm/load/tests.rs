@@ -130,6 +130,10 @@ async fn what_is_not_what_it_must_be_is_refused_at_once() {
     let (server, at) = Server::start();
     server.says("/a", 200, "", &module("a"));
     server.says("/page", 200, "", b"<html>");
+    // Nothing would say whether this is the layer that was meant.
+    let unchecked = br#"{"layers": [{"digest": "sha512:0"}]}"#;
+    server.says("/v2/a/manifests/v1", 200, "", unchecked);
+    server.says("/v2/a/blobs/sha512:0", 200, "", &module("a"));
     let loader = loader(at);
     let mut other = of(format!("http://{at}/a"));
     other.sha256 = Some(sum(b"other").into());
@@ -138,6 +142,7 @@ async fn what_is_not_what_it_must_be_is_refused_at_once() {
         (of(format!("http://{at}/page")), "no Wasm module"),
         (of(format!("http://{at}/nothing")), "404"),
         (of(format!("oci://{at}/nothing:v1")), "404"),
+        (of(format!("oci://{at}/a:v1")), "none of SHA-256"),
     ] {
         let error = loader.load(&plugin(&remote)).await.unwrap_err();
         assert!(error.contains(told), "{error}");

@@ -23,6 +23,8 @@ fn an_image_is_named_as_docker_names_them() {
         "oci://r.test/",
         "oci://r.test/a?b",
         "oci://r.test/a b:c",
+        "oci://r.test/a@sha512:12",
+        "oci://r.test/a@12",
     ] {
         assert!(Image::parse(bad).is_err(), "{bad}");
     }
