@@ -4,6 +4,8 @@
 
 #[path = "lab/custom.rs"]
 mod custom;
+#[path = "lab/networks.rs"]
+mod networks;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -88,6 +90,11 @@ impl Scene {
 
     /// The waypoint lets `client` call `shop` with this method, and nobody else anything.
     fn allow(&self, method: &str) -> Result<()> {
+        self.configure(method, graph::service(CHAIN, self.server.at(PORT)))
+    }
+
+    /// The same, with the cluster that `shop` is.
+    fn configure(&self, method: &str, cluster: Value) -> Result<()> {
         let header = json!({"name": ":method", "string_match": {"exact": method}});
         let principal = json!({"filter_state": {
             "key": "io.istio.peer_principal", "string_match": {"exact": self.client.identity()},
@@ -99,9 +106,7 @@ impl Scene {
             filters: json!([manager(&policy)]),
         };
         let mut resources = graph::resources(self.shop.ip(), vec![chain]);
-        resources
-            .clusters
-            .push(graph::service(CHAIN, self.server.at(PORT)));
+        resources.clusters.push(cluster);
         self.discovery
             .set(resources.rendered(Ipv4Addr::UNSPECIFIED)?)
     }
