@@ -105,6 +105,8 @@ pub enum Verdict {
     Continue,
     /// It waits.
     Pause,
+    /// The head waits, and meanwhile the plugin is to be shown the body.
+    PauseHead,
     /// Something else becomes of the stream.
     Stop(Outcome),
 }
@@ -307,6 +309,13 @@ impl Stream {
         match (stopped.flatten(), action) {
             (Some(outcome), _) => Verdict::Stop(outcome),
             (None, None | Some(0)) => Verdict::Continue,
+            // The head alone; further numbers stop everything.
+            (None, Some(1))
+                if self.vm.settings().body_before_head
+                    && matches!(call, Call::RequestHeaders | Call::ResponseHeaders) =>
+            {
+                Verdict::PauseHead
+            }
             (None, Some(_)) => Verdict::Pause,
         }
     }

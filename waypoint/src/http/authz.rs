@@ -92,17 +92,7 @@ async fn read(flow: &mut Flow<'_>, buffer: Buffer) -> Result<Option<(Vec<u8>, bo
         }
     };
     flight.received(body.take_came());
-    if let Err(error) = read {
-        if let BodyError::Unreadable(why) = error {
-            return Err(unreadable(why));
-        }
-        debug!(%error, "a body broke off before it could be told of");
-        return Err(Reply::new(
-            StatusCode::BAD_REQUEST,
-            "",
-            "downstream_remote_disconnect",
-        ));
-    }
+    read.map_err(broke)?;
     if body.has_ended() {
         flight.request_complete();
     }
@@ -115,6 +105,16 @@ async fn read(flow: &mut Flow<'_>, buffer: Buffer) -> Result<Option<(Vec<u8>, bo
         ));
     }
     Ok(Some(body.beginning(buffer.most)))
+}
+
+/// What is answered where a request's body breaks off before anything was sent on.
+pub(super) fn broke(error: BodyError) -> Reply {
+    if let BodyError::Unreadable(why) = error {
+        return unreadable(why);
+    }
+    debug!(%error, "a body broke off before it could be told of");
+    let status = StatusCode::BAD_REQUEST;
+    Reply::new(status, "", "downstream_remote_disconnect")
 }
 
 fn question(

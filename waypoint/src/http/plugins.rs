@@ -17,18 +17,20 @@ use tracing::debug;
 
 use super::answer::{self, Answered, Draft, Drafted};
 use super::attempts::expire;
-use super::body::ResponseBody;
+use super::body::{BodyError, ResponseBody};
 use super::carried::Carried;
 use super::filters::not_served;
-use super::flight::Landing;
+use super::flight::{Flight, Landing};
 use super::flow::Flow;
 use super::inbound::Inbound;
 use super::reply::Reply;
+use super::{authz, web};
 use crate::model::wasm::{OnFailure, Plugin};
 use crate::policy;
 use crate::telemetry::Text;
 use crate::wasm::{Answer, Head, Map, Missing, Outcome, RequestLine, Stream, Verdict, Way};
 
+use body::Parts;
 pub(super) use body::Plugged;
 
 /// Envoy's word for what becomes of a request when a plugin fails.
@@ -53,20 +55,32 @@ pub(super) async fn ask(flow: &mut Flow<'_>, plugin: &Arc<Plugin>) -> Result<(),
         .as_ref()
         .is_none_or(http_body::Body::is_end_stream);
     let verdict = stream.headers(Way::Up, take_head(flow), end);
+    let open = plugin.settings.failure == OnFailure::Open;
+    let body = match verdict {
+        Verdict::PauseHead if !end && flow.asked.upgrade.is_none() => flow.body.take(),
+        _ => None,
+    };
+    if let Some(body) = body {
+        flow.flight.limit(|limit| limit.readable = true);
+        let plugged = Plugged::up(body, stream.clone(), flow.flight.clone(), open);
+        let gathered = gather(&flow.flight, plugged, Way::Up).await;
+        put_head(flow, &stream);
+        flow.body = Some(Inbound::from(gathered?));
+        return Ok(());
+    }
     let outcome = settle(flow, &stream, Way::Up, verdict).await;
     put_head(flow, &stream);
     match outcome? {
         Outcome::Continue => {}
         Outcome::Answer(answer) => return Err(reply(answer)),
         Outcome::Close => return Err(closed()),
-        Outcome::Failed if plugin.settings.failure == OnFailure::Open => return Ok(()),
+        Outcome::Failed if open => return Ok(()),
         Outcome::Failed => return Err(failed()),
     }
     // What follows an upgrade is no body.
     if !end && flow.asked.upgrade.is_none() {
         // It may answer while the body is on its way.
         flow.flight.limit(|limit| limit.readable = true);
-        let open = plugin.settings.failure == OnFailure::Open;
         let body = flow.body.take();
         flow.body =
             body.map(|body| Inbound::from(Plugged::up(body, stream, flow.flight.clone(), open)));
@@ -115,14 +129,21 @@ async fn show(flow: &mut Flow<'_>, stream: &Rc<Stream>, draft: &mut Draft) -> Re
         changed: false,
     };
     let verdict = stream.headers(Way::Down, map, end);
-    let outcome = settle(flow, stream, Way::Down, verdict).await;
-    if let Some(map) = stream.take_headers(Way::Down) {
-        draft.head.headers = map.headers;
-        if let Head::Response(status) = map.head {
-            draft.head.status = status;
-            flow.flight.exchange.borrow_mut().status = Some(status);
+    let nothing = || Drafted::Body(Carried::Whole(None));
+    if matches!(verdict, Verdict::PauseHead) && !end {
+        match std::mem::replace(&mut draft.body, nothing()) {
+            Drafted::Body(carried) => {
+                let plugged = Plugged::down(carried, stream.clone(), flow.flight.clone());
+                let gathered = gather(&flow.flight, plugged, Way::Down).await;
+                put_answer(flow, stream, draft);
+                draft.body = Drafted::Body(Carried::Plugged(Box::new(gathered?)));
+                return Ok(());
+            }
+            pipe => draft.body = pipe,
         }
     }
+    let outcome = settle(flow, stream, Way::Down, verdict).await;
+    put_answer(flow, stream, draft);
     match outcome? {
         Outcome::Continue => {}
         Outcome::Answer(answer) => return Err(reply(answer)),
@@ -130,8 +151,7 @@ async fn show(flow: &mut Flow<'_>, stream: &Rc<Stream>, draft: &mut Draft) -> Re
         Outcome::Failed if stream.may_fail() => return Ok(()),
         Outcome::Failed => return Err(failed()),
     }
-    let nothing = Drafted::Body(Carried::Whole(None));
-    draft.body = match std::mem::replace(&mut draft.body, nothing) {
+    draft.body = match std::mem::replace(&mut draft.body, nothing()) {
         Drafted::Body(carried) if !end => {
             let plugged = Plugged::down(carried, stream.clone(), flow.flight.clone());
             Drafted::Body(Carried::Plugged(Box::new(plugged)))
@@ -139,6 +159,42 @@ async fn show(flow: &mut Flow<'_>, stream: &Rc<Stream>, draft: &mut Draft) -> Re
         other => other,
     };
     Ok(())
+}
+
+/// The answer's head as the plugin left it.
+fn put_answer(flow: &Flow<'_>, stream: &Stream, draft: &mut Draft) {
+    let Some(map) = stream.take_headers(Way::Down) else {
+        return;
+    };
+    draft.head.headers = map.headers;
+    if let Head::Response(status) = map.head {
+        draft.head.status = status;
+        flow.flight.exchange.borrow_mut().status = Some(status);
+    }
+}
+
+/// Shows the plugin the body of a message whose head it holds back, until it lets that go. What is
+/// held is bounded as any body is.
+async fn gather<B: Parts>(
+    flight: &Rc<Flight>,
+    plugged: Plugged<B>,
+    way: Way,
+) -> Result<Plugged<B>, Reply> {
+    let mut plugged = plugged.with_head();
+    let gathered = poll_fn(|cx| match plugged.poll_head(cx) {
+        Poll::Ready(gathered) => Poll::Ready(Ok(gathered)),
+        Poll::Pending => flight.poll_expired(cx).map(Err),
+    });
+    match gathered.await {
+        Ok(Ok(())) => Ok(plugged),
+        Ok(Err((_, Some(reply)))) => Err(reply),
+        Ok(Err((error, None))) => Err(match (way, error) {
+            (Way::Up, error) => authz::broke(error),
+            (Way::Down, BodyError::Hyper(error)) => web::broke(&error),
+            (Way::Down, _) => failed(),
+        }),
+        Err(expired) => Err(expire(expired, way == Way::Down)),
+    }
 }
 
 /// What becomes of a message that the plugin may have to be waited for.
@@ -151,7 +207,7 @@ async fn settle(
     match verdict {
         Verdict::Continue => return Ok(Outcome::Continue),
         Verdict::Stop(outcome) => return Ok(outcome),
-        Verdict::Pause => {}
+        Verdict::Pause | Verdict::PauseHead => {}
     }
     let flight = &flow.flight;
     poll_fn(|cx| match stream.poll(way, cx) {

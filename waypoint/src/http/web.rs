@@ -66,15 +66,17 @@ pub(super) async fn read(flow: &mut Flow<'_>, mut answered: Answered) -> Result<
             }
             Ok(None) => break,
             // Nothing has been sent yet, so that the client can still be told.
-            Ok(Some(Err(error))) => {
-                let (flag, details) = how(&error);
-                let body = "upstream connect error or disconnect/reset before the answer's end";
-                let reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, body, details);
-                return Err(reply.flag(flag));
-            }
+            Ok(Some(Err(error))) => return Err(broke(&error)),
             Err(expired) => return Err(expire(expired, true)),
         }
     }
     flow.afterwards.words = Some(words.freeze());
     Ok(answered)
+}
+
+/// What is answered where an answer's body breaks off before its head was sent on.
+pub(super) fn broke(error: &hyper::Error) -> Reply {
+    let (flag, details) = how(error);
+    let body = "upstream connect error or disconnect/reset before the answer's end";
+    Reply::new(StatusCode::SERVICE_UNAVAILABLE, body, details).flag(flag)
 }

@@ -66,8 +66,6 @@ fn plugin(config: envoy::PluginConfig, notes: &mut Notes) -> Result<Settings, Re
         allow_on_headers_stop_iteration,
         vm,
     } = config;
-    let allow_on_headers_stop_iteration = plain::on(allow_on_headers_stop_iteration);
-    unserved!(notes, "PluginConfig": allow_on_headers_stop_iteration);
     let envoy::plugin_config::Vm::VmConfig(vm) = need(vm, "vm_config")?;
     let envoy::VmConfig {
         vm_id,
@@ -100,6 +98,7 @@ fn plugin(config: envoy::PluginConfig, notes: &mut Notes) -> Result<Settings, Re
         environment: environment(key_values),
         host_environment: host_env_keys.into_iter().map(Into::into).collect(),
         failure: failure(failure_policy, fail_open, reload_config)?,
+        body_before_head: plain::on(allow_on_headers_stop_iteration),
         allowed: restriction.and_then(allowed),
     })
 }

@@ -28,6 +28,7 @@ pub(crate) fn plugin(name: &str, code: Code) -> Settings {
         host_environment: Vec::new(),
         code,
         failure: OnFailure::Closed,
+        body_before_head: false,
         allowed: None,
     }
 }

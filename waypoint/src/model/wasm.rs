@@ -44,6 +44,8 @@ pub struct Settings {
     pub code: Code,
     /// What becomes of requests when it fails.
     pub failure: OnFailure,
+    /// Where it stops a message's head, it sees the body while the head waits; else afterwards.
+    pub body_before_head: bool,
     /// The functions that it may call and that are called; none: all.
     pub allowed: Option<BTreeSet<Box<str>>>,
 }

@@ -242,6 +242,7 @@ impl HttpContext for Stream {
             "body" | "body-whole" | "body-answer" => {
                 self.set_http_request_header("content-length", None);
             }
+            "head-after-body" | "head-and-answer" if !end => return Action::Pause,
             _ => {}
         }
         Action::Continue
@@ -266,14 +267,25 @@ impl HttpContext for Stream {
                 return Action::Pause;
             }
             "body-trap" => panic!("as it was told"),
+            "head-after-body" => {
+                if !end {
+                    return Action::Pause;
+                }
+                self.set_http_request_header("x-body", Some(&size.to_string()));
+            }
+            "head-and-answer" => {
+                self.send_http_response(403, vec![], Some(b"by its body"));
+                return Action::Pause;
+            }
             "body-held" if !end => return Action::Pause,
             _ => {}
         }
         Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
         match self.answer.as_str() {
+            "head-after-body" if !end => return Action::Pause,
             "headers" => {
                 self.set_http_response_header("x-answer-set", Some("set"));
                 self.set_http_response_header("x-answer-removed", None);
@@ -298,6 +310,12 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         match self.answer.as_str() {
+            "head-after-body" => {
+                if !end {
+                    return Action::Pause;
+                }
+                self.set_http_response_header("x-body", Some(&size.to_string()));
+            }
             "body" => {
                 let body = self.get_http_response_body(0, size).unwrap_or_default();
                 self.set_http_response_body(0, size, &body.to_ascii_uppercase());

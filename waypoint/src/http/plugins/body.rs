@@ -36,12 +36,17 @@ pub(in crate::http) struct Plugged<B> {
     blind: bool,
     /// It may fail.
     open: bool,
+    /// The message's head waits too, so that what ends it here can still be answered.
+    head: bool,
+    /// What is answered then.
+    reply: Option<Reply>,
 }
 
 /// What the plugin was shown last and holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
     No,
+    Head,
     Body,
     Trailers,
 }
@@ -50,6 +55,8 @@ enum Waits {
 pub(in crate::http) trait Parts {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
     fn is_over(&self) -> bool;
+    /// Writes down what of a request came.
+    fn count(&mut self, flight: &Flight);
 }
 
 impl Parts for Inbound {
@@ -59,6 +66,13 @@ impl Parts for Inbound {
 
     fn is_over(&self) -> bool {
         self.is_end_stream()
+    }
+
+    fn count(&mut self, flight: &Flight) {
+        flight.received(self.take_came());
+        if self.is_end_stream() {
+            flight.request_complete();
+        }
     }
 }
 
@@ -70,6 +84,8 @@ impl Parts for Carried {
     fn is_over(&self) -> bool {
         self.is_end_stream()
     }
+
+    fn count(&mut self, _: &Flight) {}
 }
 
 impl Plugged<Inbound> {
@@ -100,7 +116,40 @@ impl<B: Parts> Plugged<B> {
             ended: false,
             blind: false,
             open,
+            head: false,
+            reply: None,
         }
+    }
+
+    /// The message's head waits with it.
+    pub(super) fn with_head(mut self) -> Self {
+        self.waits = Waits::Head;
+        self.head = true;
+        self
+    }
+
+    /// Shows the plugin the body until the head may go. Where it may not, there is mostly something to
+    /// be answered instead.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), (BodyError, Option<Reply>)>> {
+        while self.waits != Waits::No {
+            let done = if let Poll::Ready(outcome) = self.stream.poll(self.way, cx) {
+                self.become_of(outcome)
+            } else if self.ended {
+                return Poll::Pending;
+            } else {
+                let part = self.inner.poll_part(cx);
+                self.inner.count(&self.flight);
+                self.part(std::task::ready!(part))
+            };
+            if let Err(error) = done {
+                return Poll::Ready(Err((error, self.reply.take())));
+            }
+        }
+        self.head = false;
+        Poll::Ready(Ok(()))
     }
 
     /// What it is made of.
@@ -180,7 +229,7 @@ impl<B: Parts> Plugged<B> {
                 self.waits = shown;
                 self.become_of(Outcome::Continue)
             }
-            Verdict::Pause => {
+            Verdict::Pause | Verdict::PauseHead => {
                 self.waits = shown;
                 match self.held.len() > MOST_HELD {
                     true => Err(self.end_with(too_large(self.way))),
@@ -224,8 +273,11 @@ impl<B: Parts> Plugged<B> {
         self.ended = true;
         self.held.clear();
         self.ready.clear();
-        if self.way == Way::Up {
-            self.flight.answer(reply);
+        match self.way {
+            _ if self.head => self.reply = Some(reply),
+            Way::Up => self.flight.answer(reply),
+            // The client has the head of another answer already.
+            Way::Down => {}
         }
         BodyError::Plugin
     }

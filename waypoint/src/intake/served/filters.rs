@@ -35,12 +35,6 @@ pub(super) const ROWS: &[Row] = &[
         "conditions in CEL aren't evaluated",
     ),
     (
-        Counted,
-        "PluginConfig",
-        &["allow_on_headers_stop_iteration"],
-        "a plugin that holds the head back is given the body once it has let it go",
-    ),
-    (
         Ignored,
         "VmConfig",
         &["allow_precompiled", "nack_on_code_cache_miss"],
