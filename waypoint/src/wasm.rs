@@ -8,6 +8,7 @@
 //! | `load`, `fetch`, `oci`, `unpack` | getting a module's code, and having it compiled off the workers |
 //! | `vm` | one plugin that runs, on one worker |
 //! | `state`, `map`, `property` | what its calls work on |
+//! | `calls` | what it asks clusters for |
 //! | `abi` | the functions that it may call |
 //! | `shared`, `metrics` | what plugins of all workers have between them |
 //!
@@ -15,6 +16,7 @@
 //! configuration has gone and the last request that met it has ended.
 
 mod abi;
+pub mod calls;
 mod engine;
 mod fetch;
 pub mod load;
@@ -32,7 +34,6 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Weak as Shareable};
 use std::task::{Context, Poll};
@@ -41,10 +42,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::HeaderMap;
 
+pub use calls::Calls;
 pub use engine::{Compiled, LARGEST, compile};
 pub use map::{Head, Map, RequestLine};
 pub use shared::Shared;
-pub use state::{Answer, Ask, Called, Known, Outcome, Way};
+pub use state::{Answer, Known, Outcome, Way};
 
 use crate::model::wasm::{Module, OnFailure, Plugin};
 use vm::{Call, Dead, Vm};
@@ -53,14 +55,6 @@ use vm::{Call, Dead, Vm};
 const ROOT: u32 = 1;
 /// Bytes of one body that a plugin may hold back: Envoy's limit to a buffer.
 pub const MOST_HELD: usize = 1 << 20;
-
-/// How clusters are asked.
-pub trait Calls {
-    /// Whether there is such a cluster.
-    fn has(&self, cluster: &str) -> bool;
-    /// Asks it. What comes of it is empty where there is no answer in time.
-    fn ask(&self, ask: Ask) -> Pin<Box<dyn Future<Output = Called>>>;
-}
 
 /// How often plugins are looked for whose configuration has gone.
 const SWEEP: Duration = Duration::from_secs(1);

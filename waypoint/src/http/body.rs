@@ -19,6 +19,7 @@ use crate::grpc::text::Unreadable;
 use crate::grpc::web::{self, Web};
 use crate::telemetry::Flags;
 use crate::upstream::Received;
+use crate::wasm::calls::Outgoing;
 
 /// Why a body broke.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,8 @@ pub enum RequestBody {
     Empty,
     /// Bytes of our own.
     Whole(Option<Bytes>),
+    /// Messages of a plugin's own.
+    Own(Outgoing),
     /// Of a copy of a request, as that request's own passes.
     Copied(Copied),
     /// As it comes from the client.
@@ -127,6 +130,10 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Own(messages) => {
+                let next = std::task::ready!(messages.poll_next(cx));
+                Poll::Ready(next.map(|message| Ok(Frame::data(message))))
+            }
             Self::Copied(copied) => copied.poll_frame(cx),
             Self::Stream(streamed) => streamed.poll_frame(cx),
             Self::Kept(attempt) => attempt.poll_frame(cx),
@@ -137,6 +144,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
+            Self::Own(messages) => messages.is_over(),
             Self::Copied(copied) => copied.is_end_stream(),
             Self::Stream(streamed) => streamed.incoming.is_end_stream(),
             Self::Kept(attempt) => attempt.is_end_stream(),
@@ -148,7 +156,7 @@ impl Body for RequestBody {
             Self::Empty | Self::Whole(None) => SizeHint::with_exact(0),
             Self::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             // Its length, where it is known, is in the copy's headers.
-            Self::Copied(_) => SizeHint::new(),
+            Self::Copied(_) | Self::Own(_) => SizeHint::new(),
             Self::Stream(streamed) => streamed.incoming.size_hint(),
             Self::Kept(attempt) => attempt.size_hint(),
         }

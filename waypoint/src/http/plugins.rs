@@ -5,6 +5,7 @@
 
 mod body;
 mod calls;
+mod grpc;
 mod known;
 
 use std::future::poll_fn;

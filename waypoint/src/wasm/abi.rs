@@ -2,6 +2,7 @@
 //! module needs to run at all. Each reads what it is asked from the module's memory, does it, and says
 //! how that went; nothing here waits, and none of it calls a plugin but to have memory from it.
 
+mod grpc;
 mod maps;
 mod process;
 mod shared;
@@ -58,6 +59,7 @@ pub(super) fn linker(allowed: Option<&BTreeSet<Box<str>>>) -> Result<Linker<Stat
         streams::put(functions)?;
         process::put(functions)?;
         shared::put(functions)?;
+        grpc::put(functions)?;
         wasi::put(functions)
     };
     put(&mut functions).map_err(|error| format!("{error:#}"))?;

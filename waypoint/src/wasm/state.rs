@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use wasmtime::{Func, Memory, StoreLimits};
 
-use super::Calls;
+use super::calls::{Ask, AskGrpc, Called, Calls, Open};
 use super::map::Map;
 use super::shared::Shared;
 use crate::model::wasm::Settings;
@@ -90,17 +90,6 @@ pub(super) struct Stream {
     pub(super) closed: bool,
 }
 
-/// What a cluster answered a plugin.
-#[derive(Debug, Default)]
-pub struct Called {
-    /// Its head; none where there was no answer.
-    pub headers: Option<Map>,
-    /// Its body.
-    pub body: Bytes,
-    /// Its trailers.
-    pub trailers: Option<Map>,
-}
-
 /// What belongs to one running plugin.
 pub(super) struct State {
     pub(super) settings: Arc<Settings>,
@@ -112,34 +101,26 @@ pub(super) struct State {
     /// The context whose turn it is.
     pub(super) context: u32,
     pub(super) streams: HashMap<u32, Stream>,
-    /// Calls that wait for an answer, and the context that made them.
-    pub(super) asked: HashMap<u32, u32>,
-    pub(super) next_call: u32,
+    /// What it has asked clusters for.
+    pub(super) open: Open,
     /// Requests to clusters that the plugin asked for; made once its call has ended.
     pub(super) asks: Vec<Ask>,
+    /// Calls and streams of gRPC, likewise.
+    pub(super) asks_grpc: Vec<AskGrpc>,
     /// The answer that the plugin is told of now.
     pub(super) called: Option<Called>,
+    /// What it is told of now that came before or after messages of gRPC.
+    pub(super) told: [Option<Map>; 2],
+    /// The message that it is told of now.
+    pub(super) message: Option<Bytes>,
+    /// How what it is told of now ended.
+    pub(super) status: (u32, String),
     /// How often it wants to be woken, where that has changed.
     pub(super) tick: Option<Duration>,
     /// Tells it that there is something in a queue of its own.
     pub(super) queues: mpsc::Sender<u32>,
     /// It is being started: nothing is written to it yet.
     pub(super) line: Vec<u8>,
-}
-
-/// A request to a cluster.
-#[derive(Debug)]
-pub struct Ask {
-    /// Under which number the plugin hears of it again.
-    pub token: u32,
-    /// The cluster.
-    pub cluster: String,
-    /// The request's head.
-    pub headers: Map,
-    /// Its body.
-    pub body: Bytes,
-    /// How long it may take.
-    pub timeout: Duration,
 }
 
 impl State {

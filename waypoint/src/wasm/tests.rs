@@ -2,12 +2,14 @@
 //! Long because all of it is told in one small world.
 
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
+use super::calls::{Ask, AskGrpc, Called, Heard, Listener};
 use super::*;
 use crate::model::testing;
 use crate::model::wasm::{Code, Settings};
@@ -32,6 +34,17 @@ impl Calls for Asked {
                 body: bytes::Bytes::from_static(b"heard"),
                 trailers: None,
             }
+        })
+    }
+
+    /// As many messages as were sent, then it is over.
+    fn grpc(&self, ask: AskGrpc, heard: Listener) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            let messages = ask.messages;
+            while let Some(message) = std::future::poll_fn(|cx| messages.poll_next(cx)).await {
+                heard(Heard::Message(message.slice(5..)));
+            }
+            heard(Heard::Closed(0, "well".to_owned()));
         })
     }
 }
@@ -490,4 +503,27 @@ fn what_is_no_plugin_is_refused_with_the_reason() {
         "{}",
         told(&wants)
     );
+}
+
+#[test]
+fn it_calls_and_streams_by_grpc_while_the_request_waits() {
+    here(async {
+        let (world, plugin) = (World::new(), plugin(settings("up")));
+        for (how, told) in [
+            ("grpc", "0 asked"),
+            ("grpc-stream", "message:one message:two closed:0:0"),
+        ] {
+            let stream = world.begin(&plugin).unwrap();
+            let verdict = stream.headers(Way::Up, request(how), true);
+            assert!(matches!(verdict, Verdict::Pause), "{how}: {verdict:?}");
+            let outcome = std::future::poll_fn(|cx| stream.poll(Way::Up, cx)).await;
+            assert!(matches!(outcome, Outcome::Continue), "{how}: {outcome:?}");
+            let headers = stream.take_headers(Way::Up).unwrap().headers;
+            assert_eq!(headers["x-told"], told);
+        }
+        let other = world.begin(&plugin).unwrap();
+        assert_eq!(made(&other, "grpc-nobody")["x-told"], "ParseFailure");
+        let other = world.begin(&plugin).unwrap();
+        assert_eq!(made(&other, "grpc-cancel")["x-told"], "cancelled");
+    });
 }

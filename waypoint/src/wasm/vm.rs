@@ -2,6 +2,8 @@
 //! ends within its budget, whatever the plugin does, and never begins within another one.
 //! Long because a plugin's life, from its start to its death, is one idea.
 
+mod answers;
+
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use wasmtime::{Func, Instance, Store, StoreLimitsBuilder, Val};
 
 use super::engine::{Compiled, Running, TICK};
 use super::shared::Shared;
-use super::state::{Ask, Called, Known, State, Stream};
+use super::state::{Known, State, Stream};
 use super::{Calls, ROOT, abi};
 use crate::model::wasm::Settings;
 
@@ -41,6 +43,10 @@ pub(super) enum Call {
     ResponseBody,
     ResponseTrailers,
     HttpCallResponse,
+    GrpcHead,
+    GrpcMessage,
+    GrpcTrailers,
+    GrpcClose,
     Tick,
     QueueReady,
     Done,
@@ -48,7 +54,7 @@ pub(super) enum Call {
     Delete,
 }
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 19] = [
     "proxy_on_context_create",
     "proxy_on_vm_start",
     "proxy_on_configure",
@@ -59,6 +65,10 @@ const NAMES: [&str; 15] = [
     "proxy_on_response_body",
     "proxy_on_response_trailers",
     "proxy_on_http_call_response",
+    "proxy_on_grpc_receive_initial_metadata",
+    "proxy_on_grpc_receive",
+    "proxy_on_grpc_receive_trailing_metadata",
+    "proxy_on_grpc_close",
     "proxy_on_tick",
     "proxy_on_queue_ready",
     "proxy_on_done",
@@ -114,10 +124,13 @@ impl Vm {
             calls,
             context: ROOT,
             streams: Default::default(),
-            asked: Default::default(),
-            next_call: 0,
+            open: Default::default(),
             asks: Vec::new(),
+            asks_grpc: Vec::new(),
             called: None,
+            told: Default::default(),
+            message: None,
+            status: Default::default(),
             tick: None,
             queues,
             line: Vec::new(),
@@ -196,7 +209,7 @@ impl Vm {
             .and_then(|_| self.call(Call::Delete, id, &[id]));
         self.state(|state| {
             state.streams.remove(&id);
-            state.asked.retain(|_, context| *context != id);
+            state.open.end(id);
         });
     }
 
@@ -239,7 +252,7 @@ impl Vm {
         }
         let given = &given[..callback.takes];
         let mut result = [Val::I32(0)];
-        let (done, asks, tick) = {
+        let (done, asks, asks_grpc, tick) = {
             let mut store = self.store.borrow_mut();
             store.set_epoch_deadline(ticks(budget));
             store.data_mut().context = context;
@@ -247,13 +260,16 @@ impl Vm {
             let done = callback.function.call(&mut *store, given, results);
             let state = store.data_mut();
             state.context = ROOT;
-            (done, std::mem::take(&mut state.asks), state.tick.take())
+            let asks = std::mem::take(&mut state.asks);
+            let asks_grpc = std::mem::take(&mut state.asks_grpc);
+            (done, asks, asks_grpc, state.tick.take())
         };
         if let Err(error) = done {
             self.die(call, &error);
             return Err(Dead);
         }
         asks.into_iter().for_each(|ask| self.ask(ask));
+        asks_grpc.into_iter().for_each(|ask| self.ask_grpc(ask));
         if let Some(period) = tick {
             self.tick_every(period);
         }
@@ -276,40 +292,11 @@ impl Vm {
         self.dead.set(true);
         let ended = [self.ticking.take(), self.hearing.take()];
         ended.iter().flatten().for_each(AbortHandle::abort);
-        self.state(|state| state.streams.values_mut().for_each(Stream::wake));
-    }
-
-    /// Asks a cluster, and tells it of the answer.
-    fn ask(&self, ask: Ask) {
-        let (this, token) = (self.this.clone(), ask.token);
-        let answer = self.state(|state| state.calls.ask(ask));
-        tokio::task::spawn_local(async move {
-            let called = answer.await;
-            if let Some(vm) = this.upgrade() {
-                vm.answered(token, called);
-            }
+        let lines = self.state(|state| {
+            state.streams.values_mut().for_each(Stream::wake);
+            std::mem::take(&mut state.open.grpc)
         });
-    }
-
-    fn answered(&self, token: u32, called: Called) {
-        let count = |map: &Option<super::map::Map>| {
-            let count = map.as_ref().map_or(0, super::map::Map::len);
-            u32::try_from(count).unwrap_or(u32::MAX)
-        };
-        let (headers, trailers) = (count(&called.headers), count(&called.trailers));
-        let body = u32::try_from(called.body.len()).unwrap_or(u32::MAX);
-        let context = self.state(|state| {
-            let context = state.asked.remove(&token)?;
-            state.called = Some(called);
-            Some(context)
-        });
-        // Nobody waits for it any more where its stream is gone.
-        if let Some(context) = context {
-            let with = [context, token, headers, body, trailers];
-            // Whoever waits for a plugin that fails is woken by that.
-            let _ = self.call(Call::HttpCallResponse, context, &with);
-            self.state(|state| state.called = None);
-        }
+        drop(lines);
     }
 
     /// Wakes it again and again; never, where the pause is none.

@@ -2,6 +2,8 @@
 //! `x-do-answer` says. What it is configured with is the cluster that it asks, and what it says of
 //! itself; `refuse` as a configuration is refused.
 
+mod grpc;
+
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
@@ -48,6 +50,7 @@ impl RootContext for Root {
             todo: String::new(),
             answer: String::new(),
             look: String::new(),
+            heard: String::new(),
         }))
     }
 
@@ -61,6 +64,7 @@ struct Stream {
     todo: String,
     answer: String,
     look: String,
+    heard: String,
 }
 
 impl Stream {
@@ -105,6 +109,41 @@ impl Stream {
 }
 
 impl Context for Stream {
+    fn on_grpc_call_response(&mut self, _: u32, status: u32, size: usize) {
+        let answer = match size {
+            0 => Vec::new(),
+            size => self
+                .get_grpc_call_response_body(0, size)
+                .unwrap_or_default(),
+        };
+        self.heard = format!("{status} {}", String::from_utf8_lossy(&answer));
+        self.told();
+    }
+
+    fn on_grpc_stream_initial_metadata(&mut self, _: u32, _: u32) {
+        let value = self.get_grpc_stream_initial_metadata_value("x-before");
+        let value = value.unwrap_or_default();
+        self.heard += &format!("head:{} ", String::from_utf8_lossy(&value));
+    }
+
+    fn on_grpc_stream_message(&mut self, _: u32, size: usize) {
+        let message = self.get_grpc_stream_message(0, size).unwrap_or_default();
+        self.heard += &format!("message:{} ", String::from_utf8_lossy(&message));
+    }
+
+    fn on_grpc_stream_trailing_metadata(&mut self, _: u32, _: u32) {
+        let value = self.get_grpc_stream_trailing_metadata_value("x-after");
+        let value = value.unwrap_or_default();
+        self.heard += &format!("trailers:{} ", String::from_utf8_lossy(&value));
+    }
+
+    fn on_grpc_stream_close(&mut self, _: u32, status: u32) {
+        let (same, why) = self.get_grpc_status();
+        self.heard += &format!("closed:{status}:{same}");
+        self.set_http_request_header("x-why", why.as_deref());
+        self.told();
+    }
+
     fn on_http_call_response(&mut self, _: u32, headers: usize, body: usize, _: usize) {
         let status = self.get_http_call_response_header(":status");
         let status = status.unwrap_or_else(|| "none".to_owned());
@@ -168,6 +207,7 @@ impl HttpContext for Stream {
                     }
                 };
             }
+            "grpc" | "grpc-stream" | "grpc-nobody" | "grpc-cancel" => return self.by_grpc(),
             "ask-nobody" => {
                 let headers = vec![(":method", "GET"), (":path", "/"), (":authority", "a")];
                 let time = Duration::from_secs(1);

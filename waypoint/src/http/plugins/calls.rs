@@ -7,9 +7,11 @@ use http::uri::Parts;
 use http::{Request, Uri, header};
 use tracing::debug;
 
+use super::grpc;
 use crate::http::RequestBody;
 use crate::http::own::{self, Whole};
-use crate::wasm::{Ask, Called, Calls, Head, MOST_HELD, Map};
+use crate::wasm::calls::{Ask, AskGrpc, Called, Calls, Listener};
+use crate::wasm::{Head, MOST_HELD, Map};
 use crate::worker::Local;
 
 /// The clusters of a worker's present configuration.
@@ -39,6 +41,15 @@ impl Calls for Through {
                 debug!(cluster, error, "a plugin gets no answer");
                 Called::default()
             })
+        })
+    }
+
+    fn grpc(&self, ask: AskGrpc, heard: Listener) -> Pin<Box<dyn Future<Output = ()>>> {
+        let local = self.0.upgrade();
+        Box::pin(async move {
+            if let Some(local) = local {
+                grpc::run(&local, ask, &heard).await;
+            }
         })
     }
 }

@@ -162,13 +162,16 @@ fn map(state: &mut State, kind: u32) -> Result<Option<&Map>, Status> {
             _ => called.trailers.as_ref(),
         });
     }
+    if let 4 | 5 = kind {
+        let told = &state.told[usize::from(kind == 5)];
+        return told.as_ref().map(Some).ok_or(Status::NotFound);
+    }
     let stream = state.stream().ok_or(Status::BadArgument)?;
     match kind {
         0 => Ok(stream.up.headers.as_ref()),
         1 => Ok(stream.up.trailers.as_ref()),
         2 => Ok(stream.down.headers.as_ref()),
         3 => Ok(stream.down.trailers.as_ref()),
-        4 | 5 => Err(Status::NotFound),
         _ => Err(Status::BadArgument),
     }
 }
@@ -192,6 +195,7 @@ fn buffer(state: &mut State, kind: u32) -> Result<&[u8], Status> {
             let called = state.called.as_ref().ok_or(Status::NotFound)?;
             Ok(&called.body)
         }
+        5 => state.message.as_deref().ok_or(Status::NotFound),
         6 => Ok(&state.settings.vm_configuration),
         7 => Ok(&state.settings.configuration),
         0 | 1 => body(state, kind).map(|body| &**body),

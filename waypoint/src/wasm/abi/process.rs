@@ -45,10 +45,6 @@ pub(super) fn put(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
             told(Ok(()))
         },
     )?;
-    functions.env(
-        "proxy_get_status",
-        |_: Guest<'_>, _: u32, _: u32, _: u32| told(Err(Status::Unimplemented)),
-    )?;
     // Functions of one host's own: we have none.
     functions.env(
         "proxy_call_foreign_function",

@@ -1,5 +1,4 @@
-//! What plugins of one `vm_id` share, on all workers: values by keys, and queues. And what of
-//! proxy-wasm is not implemented: calls by gRPC.
+//! What plugins of one `vm_id` share, on all workers: values by keys, and queues.
 
 use super::{Functions, Guest, Status, give, read, text, told, write_number};
 
@@ -71,39 +70,5 @@ pub(super) fn put(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
                     .and_then(|value| guest.data().shared.queues.put(id, value)),
             )
         },
-    )?;
-    grpc(functions)
-}
-
-fn grpc(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
-    functions.env(
-        "proxy_grpc_call",
-        |_: Guest<'_>,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32,
-         _: u32| told(Err(Status::Unimplemented)),
-    )?;
-    functions.env(
-        "proxy_grpc_stream",
-        |_: Guest<'_>, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32| {
-            told(Err(Status::Unimplemented))
-        },
-    )?;
-    functions.env(
-        "proxy_grpc_send",
-        |_: Guest<'_>, _: u32, _: u32, _: u32, _: u32| told(Err(Status::NotFound)),
-    )?;
-    for name in ["proxy_grpc_cancel", "proxy_grpc_close"] {
-        functions.env(name, |_: Guest<'_>, _: u32| told(Err(Status::NotFound)))?;
-    }
-    Ok(())
+    )
 }

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{Done, Functions, Guest, Status, give, look, read, text, told, write_number};
+use crate::wasm::calls::Ask;
 use crate::wasm::map::{Head, Map, RequestLine, pairs};
 use crate::wasm::property;
-use crate::wasm::state::{Answer, Ask, State, Way};
+use crate::wasm::state::{Answer, State, Way};
 
 /// Calls of one plugin on one worker that may wait for an answer.
-const MOST_CALLS: usize = 1024;
+pub(super) const MOST_CALLS: usize = 1024;
 
 pub(super) fn put(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
     functions.env(
@@ -224,13 +225,12 @@ fn call(guest: &mut Guest<'_>, mut ask: Ask, token_at: u32) -> Done {
     if !state.calls.has(&ask.cluster) {
         return Err(Status::BadArgument);
     }
-    if state.asked.len() >= MOST_CALLS {
-        return Err(Status::InternalFailure);
-    }
-    state.next_call = state.next_call.wrapping_add(1);
-    let token = state.next_call;
+    let token = state
+        .open
+        .number(MOST_CALLS)
+        .ok_or(Status::InternalFailure)?;
     ask.token = token;
-    state.asked.insert(token, state.context);
+    state.open.http.insert(token, state.context);
     state.asks.push(ask);
     write_number(guest, token_at, token)
 }
