@@ -25,6 +25,8 @@ use crate::route::timeout;
 use crate::telemetry::Flags;
 use crate::upstream::{Choice, Failure, FailureKind, Reached, Refused, Reset, RetryPlace, Sent};
 
+/// gRPC's status for a call whose own time is over.
+const DEADLINE_EXCEEDED: u32 = 4;
 /// Tells a client that a limit of the cluster was reached.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 /// Tells a client that the control plane has requests dropped.
@@ -364,11 +366,12 @@ pub(super) fn expire(expired: Expired, complete: bool) -> Reply {
         Expired::Idle => {
             Reply::new(status, "stream timeout", "stream_idle_timeout").flag(Flags::IDLE_TIMEOUT)
         }
-        Expired::Whole => Reply::new(
-            status,
-            "downstream duration timeout",
-            "max_duration_timeout",
-        ),
+        Expired::Whole => {
+            let body = "downstream duration timeout";
+            let mut reply = Reply::new(status, body, "max_duration_timeout");
+            reply.grpc_status = Some(DEADLINE_EXCEEDED);
+            reply
+        }
         Expired::Request => Reply::new(
             StatusCode::REQUEST_TIMEOUT,
             "request timeout",

@@ -73,7 +73,10 @@ pub(super) async fn run(
     let timeouts = timeout::effective(forward, rules.as_deref(), headers, flow.grpc);
     flow.flight.limit(|limit| {
         limit.idle = timeouts.idle.or(limit.idle).filter(|idle| !idle.is_zero());
-        limit.whole = timeouts.max_duration.or(limit.whole);
+        limit.whole = timeouts
+            .whole
+            .or(limit.whole)
+            .filter(|whole| !whole.is_zero());
     });
     let hash = hash(flow, forward);
     let plan = Plan {
@@ -85,7 +88,7 @@ pub(super) async fn run(
         hash,
         rewrite_host,
         count_attempts: host.attempt_count_in_request,
-        tells_grpc: flow.grpc && forward.max_grpc_timeout.is_some(),
+        tells_grpc: flow.grpc && forward.max_grpc_timeout.is_some() && forward.stream.is_none(),
         route: route.clone(),
         retry,
     };

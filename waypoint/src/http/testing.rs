@@ -63,7 +63,7 @@ pub(crate) fn forward() -> Forward {
         limits: Rare::default(),
         host_limits: false,
         grpc_timeout_offset: Duration::ZERO,
-        max_duration: None,
+        stream: None,
         retry: None,
         hash: Rare::default(),
         mirrors: Rare::default(),

@@ -16,7 +16,9 @@ use super::served::Notes;
 use super::{hash, plain, rate_limit, text};
 use crate::model::endpoint::Labels;
 use crate::model::rare::Rare;
-use crate::model::route::{Destination, Forward, HostRewrite, Mirror, PathRewrite, Weighted};
+use crate::model::route::{
+    Destination, Forward, HostRewrite, Mirror, PathRewrite, StreamLimits, Weighted,
+};
 use crate::unserved;
 
 /// Envoy's limit to a whole request where a route gives none.
@@ -75,8 +77,7 @@ pub(super) fn forward(
         path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
         retry_policy_typed_config, priority, cors,
         internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
-    let limits = stream_limits(max_stream_duration).at("max_stream_duration")?;
-    let (max_duration, grpc_max, grpc_offset) = limits;
+    let stream = stream_limits(max_stream_duration).at("max_stream_duration")?;
     let old_offset = plain::maybe_duration(grpc_timeout_offset, "grpc_timeout_offset")?;
     let old_max = plain::maybe_duration(max_grpc_timeout, "max_grpc_timeout")?;
     let mirrors = mirrors(request_mirror_policies, notes)?;
@@ -88,11 +89,11 @@ pub(super) fn forward(
         append_forwarded_host: append_x_forwarded_host,
         timeout: plain::limit_or(timeout, TIMEOUT, "timeout")?,
         idle_timeout: plain::maybe_duration(idle_timeout, "idle_timeout")?,
-        max_grpc_timeout: grpc_max.or(old_max),
+        max_grpc_timeout: old_max,
         limits: rate_limit::on_routes(rate_limits, notes)?.into(),
         host_limits: plain::on(include_vh_rate_limits),
-        grpc_timeout_offset: grpc_offset.or(old_offset).unwrap_or_default(),
-        max_duration,
+        grpc_timeout_offset: old_offset.unwrap_or_default(),
+        stream,
         retry: match retry_policy {
             None => None,
             Some(policy) => Some(scope.alike.retry(policy, notes).at("retry_policy")?),
@@ -113,21 +114,23 @@ pub(super) fn forward(
     })
 }
 
-type StreamLimits = (Option<Duration>, Option<Duration>, Option<Duration>);
-
 fn stream_limits(
     limits: Option<route::route_action::MaxStreamDuration>,
-) -> Result<StreamLimits, Refused> {
+) -> Result<Option<StreamLimits>, Refused> {
+    let Some(limits) = limits else {
+        return Ok(None);
+    };
     let route::route_action::MaxStreamDuration {
         max_stream_duration,
         grpc_timeout_header_max,
         grpc_timeout_header_offset,
-    } = limits.unwrap_or_default();
-    Ok((
-        plain::limit(max_stream_duration, "max_stream_duration")?,
-        plain::maybe_duration(grpc_timeout_header_max, "grpc_timeout_header_max")?,
-        plain::maybe_duration(grpc_timeout_header_offset, "grpc_timeout_header_offset")?,
-    ))
+    } = limits;
+    let offset = plain::maybe_duration(grpc_timeout_header_offset, "grpc_timeout_header_offset")?;
+    Ok(Some(StreamLimits {
+        most: plain::maybe_duration(max_stream_duration, "max_stream_duration")?,
+        grpc_most: plain::maybe_duration(grpc_timeout_header_max, "grpc_timeout_header_max")?,
+        grpc_offset: offset.unwrap_or_default(),
+    }))
 }
 
 fn not_found(code: i32) -> Result<StatusCode, Refused> {

@@ -28,7 +28,7 @@ pub(super) fn policies(policies: Vec<route::HashPolicy>) -> Result<Vec<HashPolic
             }) => {
                 let rewrite = regex_rewrite.map(text::substitution).transpose();
                 HashOf::Header(
-                    plain::header_name(&header_name).at("header.header_name")?,
+                    text::header_key(&header_name).at("header.header_name")?,
                     rewrite.at("header.regex_rewrite")?,
                 )
             }
@@ -78,6 +78,7 @@ mod tests {
     use route::hash_policy::{self, PolicySpecifier};
 
     use super::*;
+    use crate::model::text::HeaderKey;
 
     fn one(specifier: Option<PolicySpecifier>) -> Result<HashOf, String> {
         let policy = route::HashPolicy {
@@ -96,7 +97,7 @@ mod tests {
             regex_rewrite: None,
         };
         let header = one(Some(PolicySpecifier::Header(header))).unwrap();
-        assert!(matches!(header, HashOf::Header(name, None) if name == "x-user"));
+        assert!(matches!(header, HashOf::Header(HeaderKey::Name(name), None) if name == "x-user"));
         let cookie = hash_policy::Cookie {
             name: "c".into(),
             ttl: Some(Default::default()),

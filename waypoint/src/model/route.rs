@@ -19,7 +19,7 @@ use super::log::RouteTracing;
 use super::policy::{MetadataMatch, PathTemplate, Rbac};
 use super::rare::{Rare, Silent};
 use super::rate_limit::{Limit, RateLimit};
-use super::text::{Fraction, HeaderMatch, TextMatch};
+use super::text::{Fraction, HeaderKey, HeaderMatch, TextMatch};
 
 /// A table of virtual hosts.
 #[derive(Debug, Default)]
@@ -159,6 +159,17 @@ pub enum RouteAction {
     },
 }
 
+/// How long a stream may take from its first byte to its last, whatever happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// At most so long; zero: without end, and none: as the chain says.
+    pub most: Option<Duration>,
+    /// `grpc-timeout` counts instead where it is there, up to so much; zero: up to anything.
+    pub grpc_most: Option<Duration>,
+    /// Subtracted from `grpc-timeout` before it is used.
+    pub grpc_offset: Duration,
+}
+
 /// How a request is forwarded.
 #[derive(Debug)]
 pub struct Forward {
@@ -180,8 +191,8 @@ pub struct Forward {
     pub max_grpc_timeout: Option<Duration>,
     /// Subtracted from `grpc-timeout` before it is used.
     pub grpc_timeout_offset: Duration,
-    /// From the first byte to the last, whatever happens.
-    pub max_duration: Option<Duration>,
+    /// How long the stream may take as a whole; where it is said, `timeout` isn't looked at.
+    pub stream: Option<StreamLimits>,
     /// When it is tried again.
     pub retry: Option<Arc<Retry>>,
     /// What a consistent balancer hashes; the first that yields a value and is terminal ends it.
@@ -355,7 +366,7 @@ pub struct HashPolicy {
 #[derive(Debug, Clone)]
 pub enum HashOf {
     /// A header, with what an expression matches replaced, where given.
-    Header(HeaderName, Option<(Box<Regex>, Box<str>)>),
+    Header(HeaderKey, Option<(Box<Regex>, Box<str>)>),
     /// A cookie; made where it isn't there, if it has a lifetime (zero: of the session).
     Cookie {
         /// Its name.

@@ -1,17 +1,17 @@
 //! What a consistent balancer is given: 64 bits of a header, cookie, address or parameter, hashed
 //! as Envoy hashes (XXH64), so that both send a request to the same endpoint.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use regex::Regex;
 use xxhash_rust::xxh64::xxh64;
 
 use super::rewrite::replace;
 use crate::head::{Head, parameters};
 use crate::model::route::{HashOf, HashPolicy};
+use crate::model::text::HeaderKey;
 
 /// The hash of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,21 +103,26 @@ pub fn of(bytes: &[u8]) -> u64 {
 /// The hash of a header's values, whose order doesn't count.
 fn header(
     head: &Head<'_>,
-    name: &HeaderName,
+    key: &HeaderKey,
     change: Option<&(Box<Regex>, Box<str>)>,
 ) -> Option<u64> {
-    let mut values: Vec<Cow<'_, [u8]>> = head
-        .headers
-        .get_all(name)
-        .iter()
-        .map(|value| match (change, value.to_str()) {
-            (Some((from, to)), Ok(text)) => match replace(from, to, text) {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            },
-            _ => Cow::Borrowed(value.as_bytes()),
-        })
-        .collect();
+    let changed = |value: &[u8]| match (change, std::str::from_utf8(value)) {
+        (Some((from, to)), Ok(text)) => replace(from, to, text).as_bytes().to_vec(),
+        _ => value.to_vec(),
+    };
+    let mut values: Vec<Vec<u8>> = match key {
+        HeaderKey::Name(name) => {
+            let values = head.headers.get_all(name).iter();
+            values.map(|value| changed(value.as_bytes())).collect()
+        }
+        pseudo => {
+            let value = head.value(pseudo);
+            value
+                .iter()
+                .map(|value| changed(value.as_bytes()))
+                .collect()
+        }
+    };
     values.sort_unstable();
     let (first, rest) = values.split_first()?;
     Some(

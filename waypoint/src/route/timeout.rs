@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::head::has_envoys;
-use crate::model::route::Forward;
+use crate::model::route::{Forward, StreamLimits};
 
 /// The client's limit for all attempts together, in milliseconds.
 pub const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
@@ -17,6 +17,9 @@ pub const PER_TRY_TIMEOUT: HeaderName =
 pub const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// gRPC's own header.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// A limit that is over when it begins: zero would be none.
+const AT_ONCE: Duration = Duration::from_nanos(1);
 
 /// The limits of a request. None: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,8 +32,8 @@ pub struct Timeouts {
     pub per_try_idle: Option<Duration>,
     /// The stream without anything moving; where none, the connection manager's.
     pub idle: Option<Duration>,
-    /// The whole stream, whatever happens.
-    pub max_duration: Option<Duration>,
+    /// The whole stream, whatever happens; zero: without end, and none: as the chain says.
+    pub whole: Option<Duration>,
 }
 
 /// The limits of a request. Takes the client's own headers away and tells the upstream what is
@@ -41,8 +44,10 @@ pub fn effective(
     headers: &mut HeaderMap,
     is_grpc: bool,
 ) -> Timeouts {
+    let whole = forward.stream.and_then(|limits| whole(&limits, headers));
     let by_grpc = forward.max_grpc_timeout.filter(|_| is_grpc);
     let mut total = match by_grpc {
+        _ if forward.stream.is_some() => None,
         None => forward.timeout,
         Some(most) => {
             let asked = headers.get(GRPC_TIMEOUT).and_then(grpc_timeout);
@@ -77,10 +82,29 @@ pub fn effective(
         per_try,
         per_try_idle: retry.and_then(|retry| retry.per_try_idle_timeout),
         idle: forward.idle_timeout,
-        max_duration: forward.max_duration,
+        whole,
     };
-    tell(&timeouts, Duration::ZERO, headers, by_grpc.is_some());
+    let grpc = by_grpc.is_some() && forward.stream.is_none();
+    tell(&timeouts, Duration::ZERO, headers, grpc);
     timeouts
+}
+
+/// How long the stream may take as a whole, which its `grpc-timeout` then says too.
+fn whole(limits: &StreamLimits, headers: &mut HeaderMap) -> Option<Duration> {
+    let asked = headers.get(GRPC_TIMEOUT);
+    let there = asked.is_some();
+    let limit = match (asked.and_then(grpc_timeout), limits.grpc_most) {
+        (Some(asked), Some(most)) => {
+            let asked = some(most).map_or(asked, |most| most.min(asked));
+            asked.saturating_sub(limits.grpc_offset).max(AT_ONCE)
+        }
+        _ => limits.most?,
+    };
+    if there && !limit.is_zero() {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(GRPC_TIMEOUT, to_grpc_timeout(millis));
+    }
+    Some(limit)
 }
 
 /// Tells the upstream how long it has, after so much has passed: again before each retry.

@@ -55,9 +55,11 @@ fn time_limits_are_envoys_where_none_are_given_and_none_where_they_are_zero() {
     let forward = compile(zero).unwrap();
     assert_eq!(forward.timeout, None);
     assert_eq!(forward.idle_timeout, Some(Duration::ZERO));
-    assert_eq!(forward.max_duration, None);
-    assert_eq!(forward.max_grpc_timeout, Some(Duration::ZERO));
-    assert_eq!(forward.grpc_timeout_offset, Duration::from_secs(1));
+    assert_eq!(forward.max_grpc_timeout, None);
+    let stream = forward.stream.unwrap();
+    assert_eq!(stream.most, Some(Duration::ZERO));
+    assert_eq!(stream.grpc_most, Some(Duration::ZERO));
+    assert_eq!(stream.grpc_offset, Duration::from_secs(1));
 }
 
 #[test]

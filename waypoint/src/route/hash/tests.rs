@@ -1,6 +1,6 @@
 //! Hashes: fixed values of XXH64, how several policies combine, and cookies that are made.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use super::*;
 
@@ -28,7 +28,10 @@ fn policy(of: HashOf) -> HashPolicy {
 }
 
 fn header(name: &'static str) -> HashPolicy {
-    policy(HashOf::Header(HeaderName::from_static(name), None))
+    policy(HashOf::Header(
+        HeaderKey::Name(HeaderName::from_static(name)),
+        None,
+    ))
 }
 
 fn cookie(ttl: Option<u64>) -> HashPolicy {
@@ -71,7 +74,10 @@ fn several_values_in_any_order_are_the_same() {
 #[test]
 fn a_header_can_be_changed_before_it_is_hashed() {
     let change = (Box::new(Regex::new("^(.).*$").unwrap()), r"\1".into());
-    let first = policy(HashOf::Header(HeaderName::from_static("x-a"), Some(change)));
+    let first = policy(HashOf::Header(
+        HeaderKey::Name(HeaderName::from_static("x-a")),
+        Some(change),
+    ));
     assert_eq!(hash(&[first], "/", &[("x-a", "abc")]).value, Some(of(b"a")));
 }
 

@@ -20,7 +20,7 @@ fn forward(path: PathRewrite, host: HostRewrite) -> Forward {
         limits: Rare::default(),
         host_limits: false,
         grpc_timeout_offset: std::time::Duration::ZERO,
-        max_duration: None,
+        stream: None,
         retry: None,
         hash: Rare::default(),
         mirrors: Rare::default(),

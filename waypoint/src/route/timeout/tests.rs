@@ -23,7 +23,7 @@ fn forward(timeout: Option<Duration>, max_grpc: Option<Duration>) -> Forward {
         limits: Rare::default(),
         host_limits: false,
         grpc_timeout_offset: Duration::from_millis(10),
-        max_duration: None,
+        stream: None,
         retry: None,
         hash: Rare::default(),
         mirrors: Rare::default(),
@@ -115,6 +115,46 @@ fn grpc_asks_by_its_own_header_up_to_a_bound() {
             .get(GRPC_TIMEOUT)
             .map(|value| value.to_str().unwrap());
         assert_eq!(now, told, "{max:?} {asked:?}");
+    }
+}
+
+#[test]
+fn a_stream_ends_when_its_grpc_timeout_does() {
+    let limits = |most, grpc_most| StreamLimits {
+        most,
+        grpc_most,
+        grpc_offset: Duration::from_millis(10),
+    };
+    for (stream, asked, whole, told) in [
+        // As istiod has it on routes of its own.
+        (limits(ms(0), ms(0)), None, ms(0), None),
+        (limits(ms(0), ms(0)), Some("50m"), ms(40), Some("40m")),
+        (limits(ms(0), ms(0)), Some("junk"), ms(0), Some("junk")),
+        (limits(ms(0), ms(0)), Some("0m"), Some(AT_ONCE), Some("0m")),
+        (limits(ms(300), ms(100)), Some("1S"), ms(90), Some("90m")),
+        (
+            limits(ms(300), ms(100)),
+            Some("junk"),
+            ms(300),
+            Some("300m"),
+        ),
+        (limits(ms(300), None), Some("1S"), ms(300), Some("300m")),
+        (limits(None, None), Some("1S"), None, Some("1S")),
+    ] {
+        let lines = asked.map(|asked| (GRPC_TIMEOUT, asked));
+        let mut headers = headers(&lines.into_iter().collect::<Vec<_>>());
+        let mut forward = forward(ms(1000), ms(0));
+        forward.stream = Some(stream);
+        let found = effective(&forward, None, &mut headers, true);
+        assert_eq!(
+            (found.total, found.whole),
+            (None, whole),
+            "{stream:?} {asked:?}"
+        );
+        let now = headers
+            .get(GRPC_TIMEOUT)
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(now, told, "{stream:?} {asked:?}");
     }
 }
 
