@@ -10,7 +10,7 @@ use e2e::mesh::{self, Connections};
 use e2e::story::{policy, routing, waypoint};
 use e2e::{Control, Stage, node, story};
 
-use crate::{control_plane, faults, pages, proxy_status, waypoint_faults, waypoints};
+use crate::{control_plane, faults, pages, proxy_status, wasm_plugin, waypoint_faults, waypoints};
 
 /// One story.
 pub(crate) struct Case {
@@ -120,6 +120,14 @@ pub(crate) const CASES: &[Case] = &[
         "pods_of_the_destination_deleted_under_load_fail_no_request",
         waypoint_faults::destination_deleted,
     ),
+    Case {
+        // Ours does not translate WasmPlugin.
+        under: &[Control::Istiod],
+        ..look(
+            "a_wasm_plugin_is_fetched_followed_and_taken_away_without_a_failed_request",
+            wasm_plugin::told,
+        )
+    },
     of_our_own(
         "the_leading_replica_killed_under_load_loses_no_call_and_no_change",
         control_plane::leader_killed,

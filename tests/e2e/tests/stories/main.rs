@@ -8,6 +8,7 @@ mod control_plane;
 mod faults;
 mod pages;
 mod proxy_status;
+mod wasm_plugin;
 mod waypoint_faults;
 mod waypoints;
 
