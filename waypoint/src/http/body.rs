@@ -298,14 +298,7 @@ impl ResponseBody {
 
     fn expire(&mut self, expired: Expired) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(landing) = self.landing.take() {
-            let (flag, details) = match expired {
-                Expired::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
-                Expired::Whole => (Flags::NONE, "max_duration_timeout"),
-                Expired::Request => (Flags::NONE, "request_overall_timeout"),
-                Expired::Total | Expired::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
-                Expired::Unreadable(why) => (Flags::NONE, why.details()),
-                Expired::Answered => (Flags::NONE, "wasm_fail_stream"),
-            };
+            let (flag, details) = expired.broken();
             landing.broke(flag, details);
         }
         // Dropping the upstream's body gives its stream up.

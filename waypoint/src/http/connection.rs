@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::ResponseBody;
+use super::flight::Flight;
 use super::flow;
 use super::raw::Raw;
 use super::view::View;
@@ -82,6 +83,8 @@ pub(super) struct Http {
     rested: Cell<Instant>,
     /// No further request is wanted.
     pub(super) closing: Cell<bool>,
+    /// The request that came last, with HTTP/1.
+    pub(super) last: RefCell<Weak<Flight>>,
     /// The head as it came, with HTTP/1.
     pub(super) raw: Option<Arc<Raw>>,
     /// Where the connection's bytes come back to, with HTTP/1.
@@ -105,6 +108,7 @@ pub async fn serve(connection: Connection, io: Io, alpn: Option<Version>) {
         most: chain.limits.max_requests.filter(|most| *most > 0),
         rested: Cell::new(Instant::now()),
         closing: Cell::new(false),
+        last: RefCell::default(),
         raw: (version == Version::Http1).then(Arc::default),
         back: (version == Version::Http1).then(Arc::default),
     });

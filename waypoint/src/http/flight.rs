@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -20,6 +20,9 @@ use crate::grpc::text::Unreadable;
 use crate::telemetry::{Exchange, Flags};
 use crate::wasm;
 use crate::worker::Local;
+
+/// Bytes of an answer from which on its client may be the one who holds it up: fewer are in buffers.
+const STALLS: u64 = 64 << 10;
 
 /// A request in flight.
 #[derive(Debug)]
@@ -79,6 +82,20 @@ pub(super) enum Expired {
     Unreadable(Unreadable),
     /// A plugin has answered it meanwhile.
     Answered,
+}
+
+impl Expired {
+    /// What is said of an answer that it breaks off.
+    pub(super) fn broken(self) -> (Flags, &'static str) {
+        match self {
+            Self::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
+            Self::Whole => (Flags::NONE, "max_duration_timeout"),
+            Self::Request => (Flags::NONE, "request_overall_timeout"),
+            Self::Total | Self::Attempt => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+            Self::Unreadable(why) => (Flags::NONE, why.details()),
+            Self::Answered => (Flags::NONE, "wasm_fail_stream"),
+        }
+    }
 }
 
 impl Flight {
@@ -221,6 +238,26 @@ impl Flight {
         }
     }
 
+    /// Ready when an answer on its way has come to a limit, which is noted then. While the client takes
+    /// nothing, nobody asks for more of the answer, who would see that.
+    pub(super) fn poll_stalled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.sent.get() < STALLS || self.exchange.borrow().marks.response_end.is_some() {
+            return Poll::Pending;
+        }
+        let (flag, details) = ready!(self.poll_expired(cx)).broken();
+        self.broke(flag, details);
+        Poll::Ready(())
+    }
+
+    /// The answer ends before its time; why.
+    fn broke(&self, flag: Flags, details: &'static str) {
+        let mut exchange = self.exchange.borrow_mut();
+        exchange.flags |= flag;
+        exchange.details = details.into();
+        // What ended it is known: it isn't the client that went away.
+        exchange.marks.response_end = Some(Instant::now().into_std());
+    }
+
     /// The limit that comes first.
     fn next(&self, limits: &Limits) -> Option<(Instant, Expired)> {
         let done = self.request_done.get();
@@ -289,11 +326,7 @@ impl Landing {
 
     /// Why the answer ends before its time.
     pub(super) fn broke(&self, flag: Flags, details: &'static str) {
-        let mut exchange = self.0.exchange.borrow_mut();
-        exchange.flags |= flag;
-        exchange.details = details.into();
-        // What ended it is known: it isn't the client that went away.
-        exchange.marks.response_end = Some(Instant::now().into_std());
+        self.0.broke(flag, details);
     }
 }
 

@@ -52,6 +52,10 @@ pub(super) async fn drive(
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Served(served));
         }
+        let last = http.last.borrow().upgrade();
+        if last.is_some_and(|flight| flight.poll_stalled(cx).is_ready()) {
+            return Poll::Ready(Ended::Served(Ok(())));
+        }
         match &http.raw {
             Some(raw) => head.poll(raw, cx).map(|late| {
                 // Whoever answers gets the connection when hyper lets go of it.

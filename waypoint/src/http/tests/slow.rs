@@ -1,16 +1,18 @@
-//! Heads that come slowly, or never to their end.
+//! Heads that come slowly, or never to their end, and answers that nobody takes.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::world::{World, echo, run, text};
+use super::world::{World, backend, echo, run, text};
 use crate::http::testing::{all, chain, forward};
 use crate::model::http::{HttpChain, HttpLimits};
-use crate::model::route::RouteAction;
+use crate::model::route::{Forward, RouteAction};
 
 const LIMIT: Duration = Duration::from_millis(200);
 const BEGINNING: &str = "GET / HTTP/1.1\r\nhost: a\r\nx-slow: ";
@@ -59,6 +61,47 @@ fn a_head_that_never_ends_is_answered_and_counted() {
                 let counted = |line: &str| line.starts_with(&start) && line.ends_with(" 1");
                 assert!(metrics.lines().any(counted), "{name} isn't 1 in {metrics}");
             }
+        });
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_broken_off_in_time() {
+    struct Gone(Option<tokio::sync::oneshot::Sender<()>>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(());
+        }
+    }
+    let whole = || {
+        let forward = Forward {
+            timeout: Some(LIMIT),
+            ..forward()
+        };
+        chain(vec![all(RouteAction::Forward(Box::new(forward)))])
+    };
+    let idle = || limited(|limits| limits.stream_idle = Some(LIMIT));
+    for chain in [whole(), idle()] {
+        run(async move {
+            let (gone, hears) = tokio::sync::oneshot::channel();
+            let once = Cell::new(Some(Gone(Some(gone))));
+            let address = backend(move |_| {
+                let gone = once.take();
+                let endless = futures_util::stream::repeat_with(move || {
+                    let _until = &gone;
+                    Ok::<_, hyper::Error>(Frame::data(Bytes::from_static(&[7; 64 << 10])))
+                });
+                async { http::Response::new(BodyExt::boxed(StreamBody::new(endless))) }
+            })
+            .await;
+            let world = World::new(chain, address).await;
+            let mut tcp = world.connect().await;
+            tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                .await
+                .unwrap();
+            // Neither the upstream nor the connection is held by who doesn't read.
+            hears.await.unwrap();
+            world.workers.idle().await;
         });
     }
 }
