@@ -3,6 +3,7 @@
 mod bodies;
 mod choosing;
 mod lifetimes;
+mod named;
 mod waiting;
 
 use std::collections::BTreeSet;

@@ -25,7 +25,7 @@ use crate::model::cluster::Discovery;
 use crate::model::endpoint::{Address, Endpoint};
 use crate::model::snapshot::{ClusterEntry, Current, Peers};
 use crate::upstream::test_rig::*;
-use crate::upstream::{Choice, Identified, Shared, Upstreams};
+use crate::upstream::{Identified, Shared, Upstreams};
 
 const WAYPOINT: &str = "spiffe://cluster.local/ns/shop/sa/waypoint";
 const WORKLOAD: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
@@ -183,32 +183,6 @@ fn known(current: &Current, ip: IpAddr, identity: &str) {
     let workload = Arc::new(Workload::try_from(message).unwrap());
     current.publish_peers(Peers {
         by_address: [(ip, workload)].into(),
-    });
-}
-
-#[test]
-fn a_client_that_names_its_host_does_not_reach_what_is_our_own() {
-    story(async {
-        let own = named("own").await;
-        let mut cluster = cluster();
-        cluster.discovery = Discovery::DynamicForwardProxy { port: None };
-        let cluster = entry(cluster, &[]);
-        let in_a_mesh = waypoint(&Authority::new(), &Current::default(), &cluster);
-        let elsewhere = in_force(&cluster);
-        let down = down();
-        let authority = own.address.to_string();
-        let choice = Choice {
-            authority: Some(&authority),
-            ..Choice::new(&down)
-        };
-        let sent = in_a_mesh.send(&cluster, &choice, Permit::by_waypoint(), get("/"));
-        let failure = sent.await.unwrap_err().failure;
-        let told = failure.transport_failure().unwrap();
-        assert!(told.contains("the proxy's own host"), "{told}");
-        assert_eq!(own.seen.borrow().connections, 0);
-        // Outside of a mesh there is nobody to be kept from anything.
-        let sent = elsewhere.send(&cluster, &choice, Permit::by_waypoint(), get("/"));
-        assert_eq!(text(sent.await.unwrap()).await, "own");
     });
 }
 
