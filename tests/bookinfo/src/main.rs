@@ -88,3 +88,14 @@ async fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// clap looks at itself only in builds that aren't optimised, and only at the role that is called.
+    #[test]
+    fn every_roles_options_can_stand_together() {
+        super::Bookinfo::command().debug_assert();
+    }
+}

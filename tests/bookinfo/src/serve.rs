@@ -37,6 +37,8 @@ pub(crate) const NODE: &str = "x-bookinfo-node";
 
 /// Where to serve, and what to call oneself.
 #[derive(clap::Args, Clone)]
+// Roles' own options are a group of the same name.
+#[group(skip)]
 pub(crate) struct Options {
     /// TCP port to serve on, on every address.
     #[arg(long, env = "PORT", default_value_t = 9080)]
