@@ -4,17 +4,16 @@
 mod late;
 mod lent;
 mod lifetime;
+mod streams;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode};
@@ -39,6 +38,7 @@ use crate::worker::Connection;
 use late::Late;
 use lent::{Back, Lent};
 use lifetime::{Ended, drive};
+use streams::Streams;
 
 /// Bytes that a client may send on one stream before they have been passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -83,7 +83,7 @@ pub(super) struct Http {
     rested: Cell<Instant>,
     /// No further request is wanted.
     pub(super) closing: Cell<bool>,
-    /// The request that came last, with HTTP/1.
+    /// The request that came last. With HTTP/2 its stream takes it from here.
     pub(super) last: RefCell<Weak<Flight>>,
     /// The head as it came, with HTTP/1.
     pub(super) raw: Option<Arc<Raw>>,
@@ -215,7 +215,7 @@ async fn http1(http: &Rc<Http>, chain: &HttpChain, io: Io) -> Ended {
 
 async fn http2(http: &Rc<Http>, chain: &HttpChain, io: Io) -> Ended {
     let (limits, options) = (&chain.limits, &chain.http2);
-    let mut builder = http2::Builder::new(Here);
+    let mut builder = http2::Builder::new(Streams(http.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(
@@ -351,19 +351,5 @@ impl Drop for Active {
                 raw.end();
             }
         }
-    }
-}
-
-/// Runs what hyper wants run on this worker.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Here;
-
-impl<F> Executor<F> for Here
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -73,9 +73,7 @@ pub(super) async fn run(http: &Rc<Http>, request: Request<Incoming>) -> Response
     let complete = hyper::body::Body::is_end_stream(&body);
     let local = http.connection.local.clone();
     let flight = Flight::new(exchange, view.clone(), local, active, complete);
-    if http.raw.is_some() {
-        http.last.replace(Rc::downgrade(&flight));
-    }
+    http.last.replace(Rc::downgrade(&flight));
     let landing = Landing::new(&flight);
     let limits = &view.chain.limits;
     flight.limit(|limit| {

@@ -183,3 +183,15 @@ pub(crate) fn snapshot(
         routes: HashMap::new(),
     }
 }
+
+/// What hyper wants run stays on the thread.
+#[derive(Clone)]
+pub(crate) struct LocalTasks;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

@@ -22,6 +22,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::{Choice, Refused, Sent, Shared, TlsConfigs, Upstreams};
 use crate::connection::Downstream;
+use crate::http::testing::LocalTasks;
 use crate::model::cluster::*;
 use crate::model::endpoint::*;
 use crate::model::snapshot::{ClusterEntry, Current, Snapshot};
@@ -214,15 +215,4 @@ pub(super) async fn named(name: &'static str) -> Server {
         Response::new(Full::from(name))
     })
     .await
-}
-
-#[derive(Clone)]
-struct LocalTasks;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
-    fn execute(&self, future: F) {
-        spawn_local(async move {
-            future.await;
-        });
-    }
 }

@@ -18,9 +18,10 @@ use mesh::cork::Corked;
 use mesh::tap::Tapped;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::Http;
 use super::late::{HeadClock, Late};
 use super::lent::Lent;
-use super::{Here, Http};
+use super::streams::Streams;
 use crate::http::body::ResponseBody;
 use crate::http::raw::Raw;
 use crate::listen::io::Io;
@@ -52,20 +53,21 @@ pub(super) async fn drive(
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Served(served));
         }
+        // Streams of HTTP/2 look after themselves.
+        let Some(raw) = &http.raw else {
+            return Poll::Pending;
+        };
         let last = http.last.borrow().upgrade();
         if last.is_some_and(|flight| flight.poll_stalled(cx).is_ready()) {
             return Poll::Ready(Ended::Served(Ok(())));
         }
-        match &http.raw {
-            Some(raw) => head.poll(raw, cx).map(|late| {
-                // Whoever answers gets the connection when hyper lets go of it.
-                if let Some(back) = &http.back {
-                    back.want();
-                }
-                Ended::Late(late)
-            }),
-            None => Poll::Pending,
-        }
+        head.poll(raw, cx).map(|late| {
+            // Whoever answers gets the connection when hyper lets go of it.
+            if let Some(back) = &http.back {
+                back.want();
+            }
+            Ended::Late(late)
+        })
     })
     .await
 }
@@ -88,7 +90,7 @@ where
     }
 }
 
-impl<S> Graceful for http2::Connection<TokioIo<Corked<Io>>, S, Here>
+impl<S> Graceful for http2::Connection<TokioIo<Corked<Io>>, S, Streams>
 where
     S: hyper::service::Service<
             Request<Incoming>,

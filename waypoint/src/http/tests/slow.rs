@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Version};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,7 +81,9 @@ fn an_answer_that_nobody_takes_is_broken_off_in_time() {
         chain(vec![all(RouteAction::Forward(Box::new(forward)))])
     };
     let idle = || limited(|limits| limits.stream_idle = Some(LIMIT));
-    for chain in [whole(), idle()] {
+    let all = [Version::HTTP_11, Version::HTTP_2];
+    let all = all.map(|version| [(version, whole()), (version, idle())]);
+    for (version, chain) in all.into_iter().flatten() {
         run(async move {
             let (gone, hears) = tokio::sync::oneshot::channel();
             let once = Cell::new(Some(Gone(Some(gone))));
@@ -95,13 +97,22 @@ fn an_answer_that_nobody_takes_is_broken_off_in_time() {
             })
             .await;
             let world = World::new(chain, address).await;
-            let mut tcp = world.connect().await;
-            tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-                .await
-                .unwrap();
-            // Neither the upstream nor the connection is held by who doesn't read.
-            hears.await.unwrap();
-            world.workers.idle().await;
+            if version == Version::HTTP_2 {
+                let mut client = world.client2().await;
+                let request = Request::get("http://a/").body(Empty::<Bytes>::new());
+                let answer = client.send_request(request.unwrap()).await.unwrap();
+                hears.await.unwrap();
+                // It hears that it has not got the whole.
+                answer.into_body().collect().await.unwrap_err();
+                drop(client);
+            } else {
+                let mut tcp = world.connect().await;
+                let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+                tcp.write_all(request).await.unwrap();
+                hears.await.unwrap();
+                // Its connection goes with it, which it still holds.
+                world.workers.idle().await;
+            }
         });
     }
 }

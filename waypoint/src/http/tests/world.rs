@@ -19,8 +19,7 @@ use mesh::drain;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http::connection::Here;
-use crate::http::testing;
+use crate::http::testing::{self, LocalTasks};
 use crate::model::cluster::UpstreamProtocol;
 use crate::model::http::HttpChain;
 use crate::model::listener::ChainKind;
@@ -172,7 +171,7 @@ impl World {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let io = TokioIo::new(self.connect().await);
-        let made = hyper::client::conn::http2::handshake(Here, io).await;
+        let made = hyper::client::conn::http2::handshake(LocalTasks, io).await;
         let (client, connection) = made.unwrap();
         tokio::task::spawn_local(connection);
         client
@@ -218,7 +217,7 @@ where
                 let answered = answer(request);
                 async move { Ok::<_, Infallible>(answered.await) }
             });
-            let served = hyper::server::conn::http2::Builder::new(Here)
+            let served = hyper::server::conn::http2::Builder::new(LocalTasks)
                 .serve_connection(TokioIo::new(tcp), service);
             tokio::task::spawn_local(served);
         }
@@ -243,7 +242,7 @@ pub(super) async fn either() -> SocketAddr {
                 let _ = match first {
                     // HTTP/2 begins with PRI.
                     [b'P'] => {
-                        let builder = hyper::server::conn::http2::Builder::new(Here);
+                        let builder = hyper::server::conn::http2::Builder::new(LocalTasks);
                         builder.serve_connection(io, service).await
                     }
                     _ => {
