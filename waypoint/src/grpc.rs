@@ -4,6 +4,7 @@
 pub mod text;
 pub mod web;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
@@ -11,6 +12,17 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The header or trailer with what is said of it.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Nobody says what went wrong.
+pub const UNKNOWN: u32 = 2;
+/// A call's own time is over.
+pub const DEADLINE_EXCEEDED: u32 = 4;
+/// There is too much of something.
+pub const RESOURCE_EXHAUSTED: u32 = 8;
+/// It went wrong on the way.
+pub const INTERNAL: u32 = 13;
+/// There is nobody to ask.
+pub const UNAVAILABLE: u32 = 14;
 
 /// What is escaped in `grpc-message`, as Envoy does it: what isn't printable ASCII, the tilde, and the
 /// escape itself.
@@ -62,6 +74,16 @@ pub fn status(headers: &HeaderMap) -> Option<u32> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
+/// A message as a call carries it, not compressed; none where it is longer than can be said.
+#[must_use]
+pub fn framed(message: &[u8]) -> Option<Bytes> {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).ok()?);
+    framed.extend_from_slice(message);
+    Some(framed.freeze())
+}
+
 /// A text as `grpc-message` carries it.
 #[must_use]
 pub fn message(text: &[u8]) -> HeaderValue {
@@ -79,6 +101,12 @@ mod tests {
         assert_eq!(message(b"100% ~ok"), "100%25 %7Eok");
         assert_eq!(message("é\r\n".as_bytes()), "%C3%A9%0D%0A");
         assert_eq!(message(&[0xff]), "%FF");
+    }
+
+    #[test]
+    fn a_frame_is_its_length_and_the_message() {
+        assert_eq!(&*framed(b"one").unwrap(), b"\0\0\0\0\x03one");
+        assert_eq!(&*framed(b"").unwrap(), [0; 5]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::auth::v3 as auth;
 use envoy_types::pb::google::protobuf as google;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{Changes, Denial, Question, Verdict, passable, told};
 use crate::connection::Downstream;
+use crate::grpc;
 use crate::head::Metadata;
 use crate::model::authz::ExtAuthz;
 use crate::model::route::SetAction;
@@ -50,13 +51,7 @@ fn framed(
     let message = auth::CheckRequest {
         attributes: Some(attributes),
     };
-    let size = message.encoded_len();
-    let mut body = BytesMut::with_capacity(size + 5);
-    // Not compressed, then the length, then the message.
-    body.put_u8(0);
-    body.put_u32(u32::try_from(size).ok()?);
-    body.extend_from_slice(&message.encode_to_vec());
-    let mut request = Request::new(body.freeze());
+    let mut request = Request::new(grpc::framed(&message.encode_to_vec())?);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static(CHECK);
     let headers = request.headers_mut();

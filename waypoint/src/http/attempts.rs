@@ -18,6 +18,7 @@ use super::flow::Flow;
 use super::forward::{Plan, count, request, shorter, trace};
 use super::replay::Replay;
 use super::reply::Reply;
+use crate::grpc::DEADLINE_EXCEEDED;
 use crate::grpc::text::Unreadable;
 use crate::model::endpoint::Endpoint;
 use crate::route::retry::{self, Decision, Outcome};
@@ -25,8 +26,6 @@ use crate::route::timeout;
 use crate::telemetry::Flags;
 use crate::upstream::{Choice, Failure, FailureKind, Reached, Refused, Reset, RetryPlace, Sent};
 
-/// gRPC's status for a call whose own time is over.
-const DEADLINE_EXCEEDED: u32 = 4;
 /// Tells a client that a limit of the cluster was reached.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 /// Tells a client that the control plane has requests dropped.

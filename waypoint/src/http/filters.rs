@@ -13,6 +13,7 @@ use super::authz;
 use super::flow::{Flow, Target};
 use super::reply::Reply;
 use super::{plugins, session, web};
+use crate::grpc::RESOURCE_EXHAUSTED;
 use crate::jwt::{self, Checked};
 use crate::model::http::{AbortWith, Cors, Discovered, Fault, HttpChain, HttpFilter};
 use crate::model::jwt::JwtAuthn;
@@ -33,9 +34,6 @@ static FAULTS: AtomicU32 = AtomicU32::new(0);
 
 /// When the process first met a rate limit: what its buckets count from.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// gRPC's status for a limit that is reached.
-const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// Lets the request through the chain's filters.
 pub(super) async fn run(flow: &mut Flow<'_>, chain: &HttpChain) -> Result<(), Reply> {

@@ -144,7 +144,8 @@ pub fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// The same, written: milliseconds as long as they fit in eight digits, then larger units.
-fn to_grpc_timeout(millis: u64) -> HeaderValue {
+#[must_use]
+pub fn to_grpc_timeout(millis: u64) -> HeaderValue {
     const MOST: u64 = 99_999_999;
     let (number, unit) = match millis {
         ..=MOST => (millis, 'm'),

@@ -212,10 +212,14 @@ impl Exchange {
     /// The status of a gRPC call: what its answer says, or else what the HTTP status stands for.
     #[must_use]
     pub fn call_status(&self) -> Option<u32> {
+        self.in_grpc().filter(|_| self.is_grpc)
+    }
+
+    /// What gRPC would call the answer's status, whether or not the request is a call.
+    #[must_use]
+    pub fn in_grpc(&self) -> Option<u32> {
         let stands_for = || self.status.map(crate::grpc::status_of);
-        self.is_grpc
-            .then(|| self.grpc_status.or_else(stands_for))
-            .flatten()
+        self.grpc_status.or_else(stands_for)
     }
 
     /// The tags that spans carry by the request's route.

@@ -16,9 +16,6 @@ use tokio::task::AbortHandle;
 use super::MOST_HELD;
 use super::map::Map;
 
-/// gRPC's status of what went wrong on the way.
-pub const INTERNAL: u32 = 13;
-
 /// How clusters are asked.
 pub trait Calls {
     /// Whether there is such a cluster.

@@ -2,27 +2,22 @@
 //! side sends is told in the order and with the statuses that Envoy's client of gRPC has.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tracing::debug;
 
-use crate::grpc;
+use crate::grpc::{self, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN};
 use crate::http::RequestBody;
 use crate::http::own;
+use crate::route::timeout::{GRPC_TIMEOUT, to_grpc_timeout};
 use crate::upstream::Received;
 use crate::wasm::MOST_HELD;
-use crate::wasm::calls::{AskGrpc, Heard, INTERNAL, Listener};
+use crate::wasm::calls::{AskGrpc, Heard, Listener};
 use crate::worker::Local;
-
-const UNKNOWN: u32 = 2;
-const RESOURCE_EXHAUSTED: u32 = 8;
-const UNAVAILABLE: u32 = 14;
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The other side has said all, or nobody listens any more.
 type Step = ControlFlow<()>;
@@ -71,20 +66,10 @@ async fn send(local: &Local, ask: AskGrpc) -> Result<Response<Received>, String>
     let grpc = HeaderValue::from_static("application/grpc");
     headers.insert(header::CONTENT_TYPE, grpc);
     if let Some(timeout) = ask.timeout {
-        headers.insert(TIMEOUT, time(timeout));
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(GRPC_TIMEOUT, to_grpc_timeout(millis));
     }
     own::send(local, entry, &authority, request).await
-}
-
-/// A time in the eight digits that `grpc-timeout` has at most.
-fn time(timeout: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    let millis = timeout.as_millis();
-    let text = match millis {
-        ..=MOST => format!("{millis}m"),
-        _ => format!("{}S", (millis / 1000).min(MOST)),
-    };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m"))
 }
 
 /// Tells an answer to its end.
@@ -198,11 +183,5 @@ mod tests {
         let of = |bytes: &[u8]| message(&mut BytesMut::from(bytes));
         assert_eq!(of(&[1, 0, 0, 0, 0]), Err(INTERNAL));
         assert_eq!(of(&[0, 1, 0, 0, 0]), Err(RESOURCE_EXHAUSTED));
-    }
-
-    #[test]
-    fn a_time_has_eight_digits_at_most() {
-        assert_eq!(time(Duration::from_millis(2000)), "2000m");
-        assert_eq!(time(Duration::from_secs(200_000)), "200000S");
     }
 }

@@ -8,7 +8,6 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use prost::Message as _;
 
 use crate::expression;
-use crate::grpc;
 use crate::head::Metadata;
 use crate::http::flight::Flight;
 use crate::intake::expression::names::attribute;
@@ -73,14 +72,7 @@ impl Known for Flight {
                 let (from, to) = (exchange.marks.upstream_start, exchange.marks.response_end);
                 nanoseconds(to?.saturating_duration_since(from?))
             }
-            ["response", "grpc_status"] => {
-                let status = exchange.grpc_status;
-                number(
-                    status
-                        .or_else(|| Some(grpc::status_of(exchange.status?)))?
-                        .into(),
-                )
-            }
+            ["response", "grpc_status"] => number(exchange.in_grpc()?.into()),
             ["upstream", "transport_failure_reason"] => {
                 let why = exchange.upstream.failure.as_deref();
                 Some(why.unwrap_or_default().as_bytes().to_vec())

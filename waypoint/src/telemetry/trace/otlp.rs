@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, header};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -22,19 +22,13 @@ const TRACES: &str = "/v1/traces";
 
 /// The call of gRPC that carries some spans.
 pub(super) fn grpc(provider: &TraceProvider, spans: &[Finished]) -> http::Result<Request<Bytes>> {
-    let message = message(provider, spans);
-    let size = message.encoded_len();
-    let mut body = BytesMut::with_capacity(size + 5);
-    // Not compressed, then the length, then the message.
-    body.put_u8(0);
-    body.put_u32(u32::try_from(size).unwrap_or(u32::MAX));
-    body.extend_from_slice(&message.encode_to_vec());
+    let body = crate::grpc::framed(&message(provider, spans).encode_to_vec());
     Request::builder()
         .method(Method::POST)
         .uri(format!("http://{}{EXPORT}", provider.authority))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
-        .body(body.freeze())
+        .body(body.unwrap_or_default())
 }
 
 /// The request of HTTP that carries some spans.

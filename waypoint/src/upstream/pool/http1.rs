@@ -253,15 +253,14 @@ impl<B> Line<B> {
         }
     }
 
-    /// Gives hyper's memory back if no request has come for a while.
+    /// Gives hyper's memory back if no request has come for a while. Of one that is ready.
     pub(super) fn rest(&self, now: Instant) {
         let idle = now.saturating_duration_since(self.idle_since.get());
-        if idle >= RESTS_AFTER && self.is_ready() {
-            let carrier = self.carrier.take();
-            *self.carrier.borrow_mut() = carrier.and_then(Carrier::rest);
-            if !matches!(&*self.carrier.borrow(), Some(Carrier::Upgradeable(_))) {
-                self.sender.take();
-            }
+        let plain = matches!(&*self.carrier.borrow(), Some(Carrier::Plain(_)));
+        if plain && idle >= RESTS_AFTER {
+            let rested = self.carrier.take().and_then(Carrier::rest);
+            self.carrier.replace(rested);
+            self.sender.take();
         }
     }
 

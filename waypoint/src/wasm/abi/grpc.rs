@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::core::v3::GrpcService;
 use envoy_types::pb::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use http::HeaderMap;
@@ -10,6 +9,7 @@ use prost::Message as _;
 
 use super::streams::MOST_CALLS;
 use super::{Done, Functions, Guest, Status, give, look, text, told, write_number};
+use crate::grpc;
 use crate::wasm::calls::{AskGrpc, Kind, Line, Outgoing};
 use crate::wasm::map::{Map, pairs};
 use crate::wasm::state::State;
@@ -39,12 +39,7 @@ pub(super) fn put(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
             );
             told(ask.and_then(|mut ask| {
                 ask.timeout = Some(Duration::from_millis(timeout.into()));
-                if !ask
-                    .messages
-                    .push(framed(look(&guest, message, message_length)?))
-                {
-                    return Err(Status::InternalFailure);
-                }
+                push(&ask.messages, look(&guest, message, message_length)?)?;
                 ask.messages.close();
                 begin(&mut guest, ask, Kind::Call(None), token_at)
             }))
@@ -88,11 +83,11 @@ pub(super) fn put(functions: &mut Functions<'_>) -> wasmtime::Result<()> {
                     Kind::Stream { .. } => {}
                 }
                 // One without bytes is a message too.
-                let pushed = line.messages.push(framed(message));
+                let pushed = push(&line.messages, message);
                 if end != 0 {
                     line.messages.close();
                 }
-                pushed.then_some(()).ok_or(Status::InternalFailure)
+                pushed
             }))
         },
     )?;
@@ -133,13 +128,10 @@ fn close(state: &mut State, token: u32) -> Done {
     Ok(())
 }
 
-/// A message as gRPC carries it, not compressed.
-fn framed(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(5 + message.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.extend_from_slice(message);
-    framed.freeze()
+/// Puts a message behind those that are on their way.
+fn push(messages: &Outgoing, message: &[u8]) -> Done {
+    let pushed = grpc::framed(message).is_some_and(|message| messages.push(message));
+    pushed.then_some(()).ok_or(Status::InternalFailure)
 }
 
 fn ask(

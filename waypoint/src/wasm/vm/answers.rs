@@ -4,7 +4,8 @@
 use bytes::Bytes;
 
 use super::{Call, Vm};
-use crate::wasm::calls::{Ask, AskGrpc, Called, Heard, INTERNAL, Kind};
+use crate::grpc::INTERNAL;
+use crate::wasm::calls::{Ask, AskGrpc, Called, Heard, Kind};
 use crate::wasm::map::Map;
 use crate::wasm::state::State;
 
